@@ -1,0 +1,42 @@
+// What the oracle hands out: enclosures of real values, and answers to comparisons.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace norma {
+
+/// A real number y with |y - (hi + lo)| <= radius, |lo| <= ulp(hi)/2 in binary64; the midpoint hi + lo is
+/// what 'the double-double midpoint of the truth' means everywhere.
+/// Not a number: hi is NaN (the value is undefined, or an input of its row is NaN). Infinite: hi is +-Inf.
+/// A zero whose sign is known carries it in hi.
+struct Enclosure {
+  double hi = 0;
+  double lo = 0;
+  double radius = 0;
+  /// |q| + |b| + ... of the terms whose sum y is, to binary64's nearest; |y| itself where y is one term.
+  /// The unit of the condition-aware error.
+  double magnitude = 0;
+};
+
+enum class Comparison : std::int8_t { less = -1, equal = 0, greater = 1, undecided = 2 };
+
+/// The truth of one output tensor [rows, cols] (cols = 1 for per-row outputs): enclosures on demand and exact
+/// comparisons.
+class TruthSource {
+ public:
+  virtual ~TruthSource() = default;
+  virtual std::int64_t rows() const = 0;
+  virtual std::int64_t cols() const = 0;
+  /// Radius at most 2^-100 |y| wherever y is a finite nonzero number whose terms do not cancel (a sum such as
+  /// y = q + b: relative to |q| + |b|). Thread-safe.
+  virtual void enclose_row(std::int64_t row, std::span<Enclosure> out) const = 0;
+  /// The sign of y - (m_hi + m_lo) for a finite y, the sum taken over the reals. Exact for algebraic norms
+  /// (ties included); a generic program answers `undecided` when its precision cap is reached. Thread-safe.
+  virtual Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const = 0;
+};
+
+}  // namespace norma

@@ -1,0 +1,63 @@
+// The catalogue of norms: functions over the reals, straight from their formulas.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "reference/exact/enclosure.hpp"
+#include "reference/formats/tensor.hpp"
+
+namespace norma {
+
+/// A call outside a norm's domain; the message is one sentence that names the thing and what would be right.
+struct NormError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// What a norm is applied to. `numbers` (eps, ...) are exact binary64 reals; `words` are choices
+/// (eps_place=inside).
+struct NormCall {
+  const Tensors* inputs = nullptr;
+  Attributes numbers;
+  std::map<std::string, std::string, std::less<>> words;
+};
+
+struct NormInput {
+  std::string_view name;
+  std::string_view axes;  ///< "rows,cols", "cols" or ""
+  bool required;
+  std::string_view meaning;
+};
+
+struct NormAttribute {
+  std::string_view name;
+  std::string_view fallback;  ///< as a case line writes it
+  std::string_view choices;   ///< "a|b|c" for words, empty for numbers
+  std::string_view meaning;
+};
+
+/// One norm: formula, source, inputs and attributes, and its truth.
+struct NormDef {
+  std::string_view name;
+  std::string_view title;
+  std::string_view formula;
+  std::string_view source;
+  std::span<const NormInput> inputs;
+  std::span<const NormAttribute> attributes;
+  std::span<const std::string_view> outputs;  ///< that exist for some call; the first is y
+  /// Throws NormError if shapes, eps or formats do not fit (names them).
+  void (*check)(const NormCall&);
+  /// Truth of one output. The call's tensors must outlive it.
+  std::unique_ptr<TruthSource> (*truth)(const NormCall&, std::string_view output);
+};
+
+std::span<const NormDef* const> all_norms();
+const NormDef* find_norm(std::string_view name);
+
+}  // namespace norma

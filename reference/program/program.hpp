@@ -1,0 +1,179 @@
+// A computation as data: named inputs, steps with one rounding each, outputs. Nothing here computes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "reference/formats/format.hpp"
+
+namespace norma {
+
+/// A program or binding that cannot be built; the message is one sentence for the user.
+struct ProgramError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+enum class Op : std::uint8_t {
+#define NORMA_OP(name, ...) name,
+#include "reference/program/ops.def"
+#undef NORMA_OP
+};
+
+struct OpRow {
+  Op op;
+  std::string_view name;
+  int arity;
+  std::string_view onnx;  ///< empty: ONNX has no such operator
+  std::string_view meaning;
+};
+std::span<const OpRow> all_ops();
+const OpRow& row_of(Op op);
+std::optional<Op> find_op(std::string_view name);
+
+/// A format as a program writes it: concrete, with the letter it was bound from. 'T' is x's format, 'W' the
+/// weight's, 0 a format the code names itself. Equality looks at the format only.
+struct FormatRef {
+  FormatId id = FormatId::fp32;
+  char symbol = 0;
+  bool operator==(const FormatRef& other) const { return id == other.id; }
+};
+
+/// How a step's exact result becomes a value. No format: the result stays exact.
+struct Rounding {
+  std::optional<FormatRef> format;
+  Overflow overflow = Overflow::ieee;
+  /// 0: correctly rounded. k: any value of the format within k ulp of the exact result (CUDA rsqrtf: 2).
+  int within_ulp = 0;
+  bool operator==(const Rounding&) const = default;
+};
+
+/// Axes are named and ordered; values broadcast by name.
+enum class Axis : std::uint8_t { rows = 1, cols = 2 };
+struct Axes {
+  std::uint8_t mask = 0;
+  constexpr bool has(Axis a) const { return (mask & static_cast<std::uint8_t>(a)) != 0; }
+  constexpr Axes operator|(Axes o) const { return {static_cast<std::uint8_t>(mask | o.mask)}; }
+  constexpr bool operator==(const Axes&) const = default;
+};
+inline constexpr Axes kScalar{0};
+inline constexpr Axes kRows{static_cast<std::uint8_t>(Axis::rows)};
+inline constexpr Axes kCols{static_cast<std::uint8_t>(Axis::cols)};
+inline constexpr Axes kRowsCols{kRows.mask | kCols.mask};
+
+/// The order in which a Reduce adds its terms. The list is closed; each is defined beside its emulation
+/// (impls/emulate/orders.hpp). Parameters not used by a kind are 0.
+enum class OrderKind : std::uint8_t {
+  exact,           ///< the exact sum, rounded once
+  sequential,      ///< ((t0 + t1) + t2) + ...
+  pairwise,        ///< (leaf): halves, recursively; leaves of `leaf` terms sequentially
+  lanes,           ///< (n): term i into accumulator i mod n; accumulators then added in order
+  lanes_tree,      ///< (n): as lanes; accumulators then by halves (n a power of two)
+  blocked,         ///< (size): blocks sequentially, then the block sums sequentially
+  warp,            ///< (threads, vec=v): thread-strided vectors, then a shuffle tree over the threads
+  block,           ///< (threads, vec=v): as warp within each warp of 32, then a tree over the warps
+  torch_cpu,       ///< (lanes): torch's row sum, 4 cascaded vector accumulators
+  torch_cpu_half,  ///< (lanes): the same on 16-bit rows: two half-vectors of a 2*lanes load are added first
+  torch_norm,      ///< (lanes): torch.linalg.vector_norm over a contiguous axis: one vector accumulator
+  welford,         ///< moments only: sequential Welford, true division
+  welford_mul,     ///< moments only: sequential Welford, multiplying by the rounded reciprocal of the count
+  welford_warp,    ///< (threads, vec=v): thread-strided Welford, Chan merges in a shuffle tree
+  torch_moments,   ///< (lanes): torch's RowwiseMoments: chunks of 16 vectors, cascaded Chan merges
+};
+
+struct Order {
+  OrderKind kind = OrderKind::sequential;
+  int count = 0;  ///< leaf, lanes, block size or threads
+  int vec = 0;    ///< elements a thread loads at a time (warp, block, welford_warp)
+  bool operator==(const Order&) const = default;
+};
+std::string text_of(const Order& order);            ///< "warp(32,vec=8)"
+Order parse_order(std::string_view text);           ///< throws ProgramError naming the known orders
+
+enum class ReduceKind : std::uint8_t { sum, mean, amax, moments };
+enum class Term : std::uint8_t { value, square };
+
+/// What is accumulated over the columns of a row.
+///   sum      t0 + t1 + ...                 mean   sum, then one true division by the count
+///   amax     the largest |t|, 0 for none; NaN if one is NaN
+///   moments  port 0: mean; port 1: biased variance (m2 / count)
+/// Every addition is rounded to the node's format (its accumulator). `term_format`: the square is rounded to
+/// it before it is added; none: it is exact, i.e. with `contract` one fused multiply-add, else the
+/// accumulator's format.
+struct Reduction {
+  ReduceKind kind = ReduceKind::sum;
+  Term term = Term::value;
+  Order order;
+  bool contract = false;                 ///< accumulate squares by fma; in moments: every a*b+c is one fma
+  std::optional<FormatRef> term_format;  ///< default: the accumulator's format
+  bool operator==(const Reduction&) const = default;
+};
+
+enum class NodeKind : std::uint8_t { input, attribute, constant, count, map, reduce };
+
+struct Operand {
+  int node = -1;
+  int port = 0;
+  bool operator==(const Operand&) const = default;
+};
+
+/// One value of a program (a moments Reduce gives two, by port).
+struct Node {
+  NodeKind kind = NodeKind::input;
+  std::vector<std::string> names;  ///< one per port; unique in the program
+  Axes axes;
+  Rounding rounding;               ///< input: its format; attribute, constant, count: exact
+  double constant = 0;             ///< constant: its exact value
+  Op op = Op::cast;
+  std::vector<Operand> operands;
+  Reduction reduction;
+  bool operator==(const Node&) const = default;
+};
+
+struct ProgramOutput {
+  std::string name;  ///< y, residual, scale, ...
+  Operand value;
+  bool operator==(const ProgramOutput&) const = default;
+};
+
+/// Nodes stand in an order of evaluation: operands before their users.
+struct Program {
+  std::string norm;
+  std::vector<Node> nodes;
+  std::vector<ProgramOutput> outputs;
+  bool operator==(const Program&) const = default;
+
+  const ProgramOutput* find_output(std::string_view name) const;
+  std::optional<Operand> find_value(std::string_view name) const;
+};
+
+/// The program with every rounding removed: the function over the reals that the code means. Orders become
+/// exact, contraction and approximation vanish; nodes keep their places and names.
+Program erase_roundings(const Program& program);
+
+/// True for a step whose rounding can change a value (so that an error budget can name it).
+bool rounds(const Node& node);
+
+/// What a builder or a text is bound to: x's format is T.
+struct Binding {
+  FormatId x = FormatId::fp32;
+  std::map<std::string, FormatId, std::less<>> formats;  ///< of the other input tensors present
+  std::map<std::string, double, std::less<>> attributes;
+  std::int64_t cols = 0;
+  std::string profile;                                   ///< empty: the path's default
+
+  bool has(std::string_view input) const { return input == "x" || formats.contains(input); }
+  FormatRef format(std::string_view input) const;        ///< T for x, W for weight
+};
+
+/// Text form; parse and print are inverse (parse(print(p), binding) == p for the binding p was built with).
+/// Grammar and an example: design in docs/program_text.md.
+std::string print_program(const Program& program);
+Program parse_program(std::string_view text, const Binding& binding);
+
+}  // namespace norma
