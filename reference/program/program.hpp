@@ -92,8 +92,17 @@ struct Order {
   int vec = 0;    ///< elements a thread loads at a time (warp, block, welford_warp)
   bool operator==(const Order&) const = default;
 };
-std::string text_of(const Order& order);            ///< "warp(32,vec=8)"
-Order parse_order(std::string_view text);           ///< throws ProgramError naming the known orders
+std::string text_of(const Order& order);   ///< "warp(32,vec=8)"
+Order parse_order(std::string_view text);  ///< throws ProgramError naming the known orders
+
+struct OrderRow {
+  OrderKind kind;
+  std::string_view name;
+  std::string_view count;  ///< what the first parameter counts; empty: none
+  bool vec;                ///< takes vec=
+  std::string_view meaning;
+};
+std::span<const OrderRow> all_orders();
 
 enum class ReduceKind : std::uint8_t { sum, mean, amax, moments };
 enum class Term : std::uint8_t { value, square };
@@ -156,8 +165,12 @@ struct Program {
 /// exact, contraction and approximation vanish; nodes keep their places and names.
 Program erase_roundings(const Program& program);
 
-/// True for a step whose rounding can change a value (so that an error budget can name it).
-bool rounds(const Node& node);
+/// True if the node's rounding can change a value (so that an error budget can name it): not for a cast to a
+/// wider format, a sign change, or a maximum of values the format holds.
+bool rounds(const Program& program, int node);
+
+/// The order a program is kept in: inputs and attributes, the count, then the steps; output y first.
+void put_in_order(Program& program);
 
 /// What a builder or a text is bound to: x's format is T.
 struct Binding {

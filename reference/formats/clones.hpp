@@ -1,0 +1,9 @@
+// NORMA_CLONES: compile a plain loop for several vector widths and pick one at run time. The loops compute
+// the same bits at every width: each lane is independent, nothing is contracted (-ffp-contract=off).
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(NORMA_NO_CLONES)
+#define NORMA_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define NORMA_CLONES
+#endif

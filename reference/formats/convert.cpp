@@ -1,0 +1,254 @@
+// Rows of values in and out of storage. Plain loops that vectorize; the exhaustive tests hold them to `encode`.
+#include "reference/formats/convert.hpp"
+
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "reference/formats/clones.hpp"
+
+namespace norma {
+
+namespace {
+
+constexpr std::uint32_t kSignBit = 0x8000'0000;
+constexpr std::uint32_t kInfinityBits = 0x7f80'0000;
+
+/// One rounding of binary32 to a format with binary32's exponent range (bf16, tf32): the discarded bits are
+/// an integer, and so is the carry. Inf stays, an overflow becomes Inf, by the same carry.
+template <int kDropped>
+inline std::uint32_t round_bits_same_range(std::uint32_t bits) {
+  constexpr std::uint32_t kMask = (std::uint32_t{1} << kDropped) - 1;
+  const std::uint32_t odd = (bits >> kDropped) & 1;
+  const std::uint32_t rounded = (bits + (kMask >> 1) + odd) & ~kMask;
+  const bool nan = (bits & ~kSignBit) > kInfinityBits;
+  return nan ? 0x7fc0'0000u : rounded;
+}
+
+/// One rounding of binary32 to a narrower format with a smaller range, exponent unbounded above. With
+/// t = 2^max(e, emin) the constant c = 1.5 * 2^(24-p) * t has quantum 2^(1-p) t, so h + c rounds h to the
+/// target's grid, once, ties to even, and - c is exact (numerics note §3.3, test R3). |h| is cut at
+/// 2^(emax+2), far above the overflow threshold, so that c stays finite.
+template <FormatId kId>
+inline float round_value(float value) {
+  constexpr const Format& f = format_of(kId);
+  constexpr float kCut = std::bit_cast<float>(static_cast<std::uint32_t>(f.emax + 2 + 127) << 23);
+  constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t magnitude_bits = bits & ~kSignBit;
+  float h = std::bit_cast<float>(magnitude_bits);
+  h = h > kCut ? kCut : h;  // NaN stays NaN: the comparison is false
+  const std::uint32_t exponent_bits = std::bit_cast<std::uint32_t>(h) & kInfinityBits;
+  const std::uint32_t t_bits = exponent_bits < kLeast ? kLeast : exponent_bits;
+  constexpr std::uint32_t kUp = static_cast<std::uint32_t>(24 - f.precision) << 23;
+  const float c = 1.5f * std::bit_cast<float>(t_bits + kUp);
+  const float rounded = (h + c) - c;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(rounded) | (bits & kSignBit));
+}
+
+/// What overflow makes of a rounded magnitude, in binary32. `infinite`: the operand was Inf.
+template <FormatId kId>
+inline float settle(float rounded, float original, Overflow overflow) {
+  constexpr const Format& f = format_of(kId);
+  constexpr float kMax = static_cast<float>(max_finite(kId));
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  const bool nan = original != original;
+  const bool infinite = original == kInf || original == -kInf;
+  const bool beyond = rounded > kMax || rounded < -kMax;
+  const float sign = std::bit_cast<float>((std::bit_cast<std::uint32_t>(original) & kSignBit) | 0x3f80'0000u);
+  const float ieee = f.has_infinity() ? sign * kInf : kNan;
+  const float largest = sign * kMax;
+  float replacement = ieee;
+  if (overflow == Overflow::saturate) replacement = largest;
+  if (overflow == Overflow::saturate_finite) replacement = infinite ? ieee : largest;
+  if (overflow == Overflow::nan) replacement = kNan;
+  float result = beyond ? replacement : rounded;
+  result = nan ? kNan : result;
+  if constexpr (!f.has_negative_zero()) result = result == 0.0f ? 0.0f : result;
+  return result;
+}
+
+template <FormatId kId>
+inline float round_one(float value, Overflow overflow) {
+  if constexpr (kId == FormatId::bf16 || kId == FormatId::tf32) {
+    constexpr int kDropped = 24 - format_of(kId).precision;
+    const float rounded = std::bit_cast<float>(round_bits_same_range<kDropped>(std::bit_cast<std::uint32_t>(value)));
+    if (overflow == Overflow::ieee) return rounded;
+    return settle<kId>(rounded, value, overflow);
+  } else {
+    return settle<kId>(round_value<kId>(value), value, overflow);
+  }
+}
+
+/// The code of a binary32 value that the format holds.
+template <FormatId kId>
+inline std::uint32_t code_of(float value) {
+  constexpr const Format& f = format_of(kId);
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t magnitude = bits & ~kSignBit;
+  if constexpr (kId == FormatId::bf16) return bits >> 16;
+  constexpr int kDropped = 24 - f.precision;
+  constexpr std::uint32_t kRebias = static_cast<std::uint32_t>(f.emin - 1 + 127) << f.mantissa_bits();
+  constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
+  // A subnormal is an integer multiple of 2^(emin-p+1); the product is exact.
+  constexpr float kScale = std::bit_cast<float>(static_cast<std::uint32_t>(127 - f.emin + f.mantissa_bits()) << 23);
+  const auto subnormal = static_cast<std::uint32_t>(static_cast<std::int32_t>(
+      magnitude < kLeast ? std::bit_cast<float>(magnitude) * kScale : 0.0f));
+  std::uint32_t code = magnitude < kLeast ? subnormal : (magnitude >> kDropped) - kRebias;
+  if constexpr (f.has_infinity()) code = magnitude == kInfinityBits ? static_cast<std::uint32_t>(f.infinity_code()) : code;
+  code |= (bits & kSignBit) >> (32 - f.code_bits);
+  return magnitude > kInfinityBits ? static_cast<std::uint32_t>(f.nan_code()) : code;
+}
+
+template <FormatId kId>
+struct Storage;
+template <FormatId kId>
+  requires(format_of(kId).storage_bits == 8)
+struct Storage<kId> { using Type = std::uint8_t; };
+template <FormatId kId>
+  requires(format_of(kId).storage_bits == 16)
+struct Storage<kId> { using Type = std::uint16_t; };
+
+// One clone of each loop a format; a macro because a template cannot carry target_clones.
+#define NORMA_ROW_LOOPS(F)                                                                                 \
+  NORMA_CLONES void round_##F(float* values, std::size_t count, Overflow overflow) {                       \
+    for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::F>(values[i], overflow);        \
+  }                                                                                                        \
+  NORMA_CLONES void encode_##F(const float* values, Storage<FormatId::F>::Type* stored, std::size_t count, \
+                               Overflow overflow) {                                                        \
+    for (std::size_t i = 0; i < count; ++i)                                                                \
+      stored[i] = static_cast<Storage<FormatId::F>::Type>(                                                 \
+          code_of<FormatId::F>(round_one<FormatId::F>(values[i], overflow)));                              \
+  }
+
+NORMA_ROW_LOOPS(bf16)
+NORMA_ROW_LOOPS(fp16)
+NORMA_ROW_LOOPS(e4m3fn)
+NORMA_ROW_LOOPS(e5m2)
+NORMA_ROW_LOOPS(e4m3fnuz)
+NORMA_ROW_LOOPS(e5m2fnuz)
+#undef NORMA_ROW_LOOPS
+
+NORMA_CLONES void round_tf32(float* values, std::size_t count, Overflow overflow) {
+  for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::tf32>(values[i], overflow);
+}
+
+NORMA_CLONES void decode_bf16(const std::uint16_t* stored, float* values, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i)
+    values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(stored[i]) << 16);
+}
+
+NORMA_CLONES void decode_fp16(const std::uint16_t* stored, float* values, std::size_t count) {
+  constexpr float kSubnormalUnit = 0x1p-24f;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint32_t code = stored[i];
+    const std::uint32_t magnitude = code & 0x7fff;
+    const std::uint32_t normal = (magnitude << 13) + (magnitude >= 0x7c00 ? 0x7000'0000u : 0x3800'0000u);
+    const std::uint32_t subnormal =
+        std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(magnitude)) * kSubnormalUnit);
+    values[i] = std::bit_cast<float>(((code & 0x8000) << 16) | (magnitude < 0x400 ? subnormal : normal));
+  }
+}
+
+/// 8-bit formats are a table of 256 values.
+template <FormatId kId, class Value>
+void decode_table(const std::byte* stored, Value* values, std::size_t count) {
+  static const auto table = [] {
+    std::vector<Value> t(256);
+    for (std::size_t code = 0; code < 256; ++code) t[code] = static_cast<Value>(decode(kId, code));
+    return t;
+  }();
+  for (std::size_t i = 0; i < count; ++i) values[i] = table[static_cast<std::size_t>(stored[i])];
+}
+
+std::uint64_t load(const Format& f, const std::byte* stored, std::size_t i) {
+  const auto n = static_cast<std::size_t>(f.storage_bytes());
+  std::uint64_t word = 0;
+  std::memcpy(&word, stored + i * n, n);
+  return word >> f.storage_shift();
+}
+
+void store(const Format& f, std::byte* stored, std::size_t i, std::uint64_t code) {
+  const auto n = static_cast<std::size_t>(f.storage_bytes());
+  code <<= f.storage_shift();
+  std::memcpy(stored + i * n, &code, n);
+}
+
+// Rows reach the vector loops as typed storage; tensors allocate with operator new, aligned for every type.
+template <class Word>
+Word* as_words(std::byte* bytes) { return reinterpret_cast<Word*>(bytes); }
+template <class Word>
+const Word* as_words(const std::byte* bytes) { return reinterpret_cast<const Word*>(bytes); }
+
+}  // namespace
+
+void decode_row(FormatId format, const std::byte* stored, float* values, std::size_t count) {
+  switch (format) {
+    case FormatId::fp64: throw std::logic_error("fp64 values do not fit binary32");
+    case FormatId::fp32:
+    case FormatId::tf32: std::memcpy(values, stored, count * sizeof(float)); return;
+    case FormatId::bf16: decode_bf16(as_words<std::uint16_t>(stored), values, count); return;
+    case FormatId::fp16: decode_fp16(as_words<std::uint16_t>(stored), values, count); return;
+    case FormatId::e4m3fn: decode_table<FormatId::e4m3fn>(stored, values, count); return;
+    case FormatId::e5m2: decode_table<FormatId::e5m2>(stored, values, count); return;
+    case FormatId::e4m3fnuz: decode_table<FormatId::e4m3fnuz>(stored, values, count); return;
+    case FormatId::e5m2fnuz: decode_table<FormatId::e5m2fnuz>(stored, values, count); return;
+  }
+}
+
+void decode_row(FormatId format, const std::byte* stored, double* values, std::size_t count) {
+  const Format& f = format_of(format);
+  for (std::size_t i = 0; i < count; ++i) values[i] = decode(format, load(f, stored, i));
+}
+
+void encode_row(FormatId format, const float* values, std::byte* stored, std::size_t count, Overflow overflow) {
+  switch (format) {
+    case FormatId::fp64: {
+      for (std::size_t i = 0; i < count; ++i)
+        store(format_of(format), stored, i, encode(format, static_cast<double>(values[i]), overflow));
+      return;
+    }
+    case FormatId::fp32:
+      if (overflow == Overflow::ieee) {
+        std::memcpy(stored, values, count * sizeof(float));
+        return;
+      }
+      [[fallthrough]];
+    case FormatId::tf32:
+      for (std::size_t i = 0; i < count; ++i)
+        store(format_of(format), stored, i, encode(format, static_cast<double>(values[i]), overflow));
+      return;
+    case FormatId::bf16: encode_bf16(values, as_words<std::uint16_t>(stored), count, overflow); return;
+    case FormatId::fp16: encode_fp16(values, as_words<std::uint16_t>(stored), count, overflow); return;
+    case FormatId::e4m3fn: encode_e4m3fn(values, as_words<std::uint8_t>(stored), count, overflow); return;
+    case FormatId::e5m2: encode_e5m2(values, as_words<std::uint8_t>(stored), count, overflow); return;
+    case FormatId::e4m3fnuz: encode_e4m3fnuz(values, as_words<std::uint8_t>(stored), count, overflow); return;
+    case FormatId::e5m2fnuz: encode_e5m2fnuz(values, as_words<std::uint8_t>(stored), count, overflow); return;
+  }
+}
+
+void encode_row(FormatId format, const double* values, std::byte* stored, std::size_t count, Overflow overflow) {
+  const Format& f = format_of(format);
+  for (std::size_t i = 0; i < count; ++i) store(f, stored, i, encode(format, values[i], overflow));
+}
+
+void round_row(FormatId format, float* values, std::size_t count, Overflow overflow) {
+  switch (format) {
+    case FormatId::fp64: return;
+    case FormatId::fp32:
+      if (overflow == Overflow::ieee) return;
+      for (std::size_t i = 0; i < count; ++i)
+        values[i] = static_cast<float>(decode(format, encode(format, static_cast<double>(values[i]), overflow)));
+      return;
+    case FormatId::tf32: round_tf32(values, count, overflow); return;
+    case FormatId::bf16: round_bf16(values, count, overflow); return;
+    case FormatId::fp16: round_fp16(values, count, overflow); return;
+    case FormatId::e4m3fn: round_e4m3fn(values, count, overflow); return;
+    case FormatId::e5m2: round_e5m2(values, count, overflow); return;
+    case FormatId::e4m3fnuz: round_e4m3fnuz(values, count, overflow); return;
+    case FormatId::e5m2fnuz: round_e5m2fnuz(values, count, overflow); return;
+  }
+}
+
+}  // namespace norma

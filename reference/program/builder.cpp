@@ -1,0 +1,142 @@
+// Writes programs step by step.
+#include "reference/program/builder.hpp"
+
+#include <algorithm>
+
+namespace norma {
+
+FormatRef Binding::format(std::string_view input) const {
+  if (input == "x") return {x, 'T'};
+  const auto found = formats.find(input);
+  if (found == formats.end()) throw ProgramError("no tensor '" + std::string(input) + "' is bound");
+  if (input == "weight") return {found->second, 'W'};
+  return {found->second, 0};
+}
+
+FormatRef promote(FormatRef a, FormatRef b) {
+  if (a.id == b.id) return a;
+  const auto rank = [](FormatRef f) {
+    switch (f.id) {
+      case FormatId::fp64: return 3;
+      case FormatId::fp32: return 2;
+      case FormatId::bf16:
+      case FormatId::fp16: return 1;
+      case FormatId::tf32:
+      case FormatId::e4m3fn:
+      case FormatId::e5m2:
+      case FormatId::e4m3fnuz:
+      case FormatId::e5m2fnuz: return 0;
+    }
+    return 0;
+  };
+  const int ra = rank(a);
+  const int rb = rank(b);
+  if (ra == 0 || rb == 0)
+    throw ProgramError("torch does not promote " + std::string(name_of(a.id)) + " with " +
+                       std::string(name_of(b.id)) + "; cast one of them first");
+  if (ra == rb) return kFp32;  // bf16 with fp16
+  return ra > rb ? a : b;
+}
+
+Builder::Builder(std::string norm, const Binding& binding) : binding_(binding) {
+  program_.norm = std::move(norm);
+}
+
+Operand Builder::push(Node node) {
+  for (const std::string& name : node.names)
+    if (program_.find_value(name))
+      throw ProgramError("the name '" + name + "' is given to two values");
+  program_.nodes.push_back(std::move(node));
+  return {static_cast<int>(program_.nodes.size()) - 1, 0};
+}
+
+FormatRef Builder::format(Operand value) const {
+  const Node& node = program_.nodes[static_cast<std::size_t>(value.node)];
+  if (!node.rounding.format) throw ProgramError("'" + node.names[0] + "' is exact and has no format");
+  return *node.rounding.format;
+}
+
+Operand Builder::input(const std::string& name) {
+  if (const auto known = program_.find_value(name)) return *known;
+  const Axes axes = name == "weight" || name == "bias" ? kCols : name == "scale" ? kScalar : kRowsCols;
+  Node node;
+  node.kind = NodeKind::input;
+  node.names = {name};
+  node.axes = axes;
+  node.rounding.format = binding_.format(name);
+  return push(std::move(node));
+}
+
+Operand Builder::attribute(const std::string& name) {
+  if (const auto known = program_.find_value(name)) return *known;
+  Node node;
+  node.kind = NodeKind::attribute;
+  node.names = {name};
+  return push(std::move(node));
+}
+
+Operand Builder::constant(const std::string& name, double value) {
+  Node node;
+  node.kind = NodeKind::constant;
+  node.names = {name};
+  node.constant = value;
+  return push(std::move(node));
+}
+
+Operand Builder::count() {
+  if (const auto known = program_.find_value("N")) return *known;
+  Node node;
+  node.kind = NodeKind::count;
+  node.names = {"N"};
+  return push(std::move(node));
+}
+
+Operand Builder::map(const std::string& name, Op op, Rounding to, std::initializer_list<Operand> operands) {
+  Node node;
+  node.kind = NodeKind::map;
+  node.names = {name};
+  node.op = op;
+  node.rounding = to;
+  node.operands = operands;
+  for (const Operand& o : operands)
+    node.axes = node.axes | program_.nodes[static_cast<std::size_t>(o.node)].axes;
+  return push(std::move(node));
+}
+
+Operand Builder::reduce(const std::string& name, FormatRef accumulator, Operand of, const Reduction& reduction) {
+  Node node;
+  node.kind = NodeKind::reduce;
+  node.names = {name};
+  node.rounding.format = accumulator;
+  node.operands = {of};
+  node.reduction = reduction;
+  node.axes = {static_cast<std::uint8_t>(program_.nodes[static_cast<std::size_t>(of.node)].axes.mask &
+                                         ~static_cast<unsigned>(Axis::cols))};
+  return push(std::move(node));
+}
+
+Operand Builder::moments(const std::string& mean, const std::string& variance, FormatRef accumulator,
+                         Operand of, Order order, bool contract) {
+  const Operand first = reduce(mean, accumulator, of,
+                               {.kind = ReduceKind::moments, .term = Term::value, .order = order,
+                                .contract = contract, .term_format = {}});
+  if (program_.find_value(variance)) throw ProgramError("the name '" + variance + "' is given to two values");
+  program_.nodes.back().names.push_back(variance);
+  return first;
+}
+
+Operand Builder::eager(const std::string& name, Op op, FormatRef to, std::initializer_list<Operand> operands) {
+  if (to.id == FormatId::fp32 || to.id == FormatId::fp64) return map(name, op, to, operands);
+  if (op == Op::cast) return map(name, op, to, operands);
+  return cast(name, to, map(name + "_f32", op, kFp32, operands));
+}
+
+void Builder::output(const std::string& name, Operand value) { program_.outputs.push_back({name, value}); }
+
+Program Builder::finish() {
+  if (!program_.find_output("y")) throw ProgramError("a program needs an output named y");
+  put_in_order(program_);
+  return std::move(program_);
+}
+
+}  // namespace norma

@@ -1,0 +1,186 @@
+// Tables of operations and orders, and what can be told of a program without evaluating it.
+#include "reference/program/program.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+namespace norma {
+
+namespace {
+
+constexpr OpRow kOps[] = {
+#define NORMA_OP(name, arity, onnx, meaning) {Op::name, #name, arity, onnx, meaning},
+#include "reference/program/ops.def"
+#undef NORMA_OP
+};
+
+constexpr OrderRow kOrders[] = {
+    {OrderKind::exact, "exact", "", false, "the exact sum, rounded once"},
+    {OrderKind::sequential, "sequential", "", false, "one accumulator, first to last"},
+    {OrderKind::pairwise, "pairwise", "leaf", false, "halves, recursively; leaves first to last"},
+    {OrderKind::lanes, "lanes", "lanes", false, "term i into accumulator i mod lanes, then those in order"},
+    {OrderKind::lanes_tree, "lanes_tree", "lanes", false, "as lanes, accumulators then by halves"},
+    {OrderKind::blocked, "blocked", "size", false, "blocks first to last, then the block sums"},
+    {OrderKind::warp, "warp", "threads", true, "thread-strided vectors, then a shuffle tree"},
+    {OrderKind::block, "block", "threads", true, "a shuffle tree in each warp of 32, then one over warps"},
+    {OrderKind::torch_cpu, "torch_cpu", "lanes", false, "torch's fp32 row sum on a CPU"},
+    {OrderKind::torch_cpu_half, "torch_cpu_half", "lanes", false, "torch's 16-bit row sum on a CPU"},
+    {OrderKind::torch_norm, "torch_norm", "lanes", false, "torch.linalg.vector_norm over a row"},
+    {OrderKind::welford, "welford", "", false, "moments: sequential, true division"},
+    {OrderKind::welford_mul, "welford_mul", "", false, "moments: sequential, times the rounded 1/count"},
+    {OrderKind::welford_warp, "welford_warp", "threads", true, "moments: per thread, Chan merges in a tree"},
+    {OrderKind::torch_moments, "torch_moments", "lanes", false, "moments: torch's RowwiseMoments on fp32 rows"},
+};
+
+bool is_source(const Node& n) { return n.kind == NodeKind::input || n.kind == NodeKind::attribute; }
+
+}  // namespace
+
+std::span<const OpRow> all_ops() { return kOps; }
+const OpRow& row_of(Op op) { return kOps[static_cast<std::size_t>(op)]; }
+std::optional<Op> find_op(std::string_view name) {
+  for (const OpRow& row : kOps)
+    if (row.name == name) return row.op;
+  return std::nullopt;
+}
+
+std::span<const OrderRow> all_orders() { return kOrders; }
+
+std::string text_of(const Order& order) {
+  const OrderRow& row = kOrders[static_cast<std::size_t>(order.kind)];
+  std::string text(row.name);
+  if (row.count.empty()) return text;
+  text += "(" + std::to_string(order.count);
+  if (row.vec) text += ",vec=" + std::to_string(order.vec);
+  return text + ")";
+}
+
+Order parse_order(std::string_view text) {
+  const auto open = text.find('(');
+  const std::string_view name = text.substr(0, open);
+  const auto* row = std::find_if(std::begin(kOrders), std::end(kOrders),
+                                 [&](const OrderRow& r) { return r.name == name; });
+  const auto refuse = [&](const std::string& why) -> ProgramError {
+    return ProgramError("order '" + std::string(text) + "': " + why);
+  };
+  if (row == std::end(kOrders)) {
+    std::string known;
+    for (const OrderRow& r : kOrders) known += (known.empty() ? "" : " ") + std::string(r.name);
+    throw refuse("unknown; known: " + known);
+  }
+  Order order{.kind = row->kind, .count = 0, .vec = row->vec ? 1 : 0};
+  if (row->count.empty()) {
+    if (open != std::string_view::npos) throw refuse(std::string(name) + " takes no parameter");
+    return order;
+  }
+  const std::string shape = std::string(name) + "(" + std::string(row->count) + (row->vec ? ",vec=N)" : ")");
+  if (open == std::string_view::npos || text.back() != ')') throw refuse("write " + shape);
+  std::string_view inside = text.substr(open + 1, text.size() - open - 2);
+  std::string_view rest;
+  if (const auto comma = inside.find(','); comma != std::string_view::npos) {
+    rest = inside.substr(comma + 1);
+    inside = inside.substr(0, comma);
+    if (!row->vec || !rest.starts_with("vec=")) throw refuse("write " + shape);
+    rest.remove_prefix(4);
+  }
+  const auto number = [&](std::string_view word) {
+    int value = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (error != std::errc() || end != word.data() + word.size() || value < 1 || value > 1 << 20)
+      throw refuse("'" + std::string(word) + "' is not a whole number from 1 to 1048576");
+    return value;
+  };
+  order.count = number(inside);
+  if (!rest.empty()) order.vec = number(rest);
+  const bool tree = order.kind == OrderKind::lanes_tree || order.kind == OrderKind::warp ||
+                    order.kind == OrderKind::block || order.kind == OrderKind::welford_warp;
+  if (tree && (order.count & (order.count - 1)) != 0)
+    throw refuse("a tree needs a power of two, got " + std::to_string(order.count));
+  return order;
+}
+
+const ProgramOutput* Program::find_output(std::string_view name) const {
+  for (const ProgramOutput& o : outputs)
+    if (o.name == name) return &o;
+  return nullptr;
+}
+
+std::optional<Operand> Program::find_value(std::string_view name) const {
+  for (std::size_t i = 0; i < nodes.size(); ++i)
+    for (std::size_t port = 0; port < nodes[i].names.size(); ++port)
+      if (nodes[i].names[port] == name) return Operand{static_cast<int>(i), static_cast<int>(port)};
+  return std::nullopt;
+}
+
+Program erase_roundings(const Program& program) {
+  Program erased = program;
+  for (Node& node : erased.nodes) {
+    if (node.kind == NodeKind::input) continue;  // an input's format says what it holds, not a step
+    node.rounding = {};
+    node.reduction.order = Order{.kind = OrderKind::exact};
+    node.reduction.contract = false;
+    node.reduction.term_format.reset();
+  }
+  return erased;
+}
+
+bool rounds(const Program& program, int index) {
+  const Node& node = program.nodes[static_cast<std::size_t>(index)];
+  if (!node.rounding.format) return false;
+  if (node.kind == NodeKind::reduce)
+    return node.reduction.kind != ReduceKind::amax;
+  if (node.kind != NodeKind::map) return false;
+  const auto holds_operands = [&] {
+    return std::all_of(node.operands.begin(), node.operands.end(), [&](const Operand& o) {
+      const auto& format = program.nodes[static_cast<std::size_t>(o.node)].rounding.format;
+      return format && contains(node.rounding.format->id, format->id);
+    });
+  };
+  switch (node.op) {
+    case Op::cast:
+    case Op::neg:
+    case Op::abs:
+    case Op::max:
+    case Op::min:
+    case Op::fmax:
+    case Op::fmin: return !holds_operands();
+    case Op::add:
+    case Op::sub:
+    case Op::mul:
+    case Op::div:
+    case Op::square:
+    case Op::sqrt:
+    case Op::rsqrt:
+    case Op::reciprocal:
+    case Op::fma: return true;
+  }
+  return true;
+}
+
+void put_in_order(Program& program) {
+  std::vector<int> order(program.nodes.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+  const auto rank = [&](int i) {
+    const Node& n = program.nodes[static_cast<std::size_t>(i)];
+    return is_source(n) ? 0 : n.kind == NodeKind::count ? 1 : 2;
+  };
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return rank(a) < rank(b); });
+  std::vector<int> place(order.size());
+  std::vector<Node> nodes;
+  nodes.reserve(order.size());
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    place[static_cast<std::size_t>(order[i])] = static_cast<int>(i);
+    nodes.push_back(std::move(program.nodes[static_cast<std::size_t>(order[i])]));
+  }
+  const auto move_operand = [&](Operand& o) { o.node = place[static_cast<std::size_t>(o.node)]; };
+  for (Node& n : nodes) std::for_each(n.operands.begin(), n.operands.end(), move_operand);
+  for (ProgramOutput& o : program.outputs) move_operand(o.value);
+  program.nodes = std::move(nodes);
+  std::stable_sort(program.outputs.begin(), program.outputs.end(),
+                   [](const ProgramOutput& a, const ProgramOutput& b) {
+                     const auto key = [](const ProgramOutput& o) { return o.name == "y" ? -1 : o.value.node; };
+                     return key(a) < key(b);
+                   });
+}
+
+}  // namespace norma

@@ -1,0 +1,499 @@
+// Programs as text. docs/program_text.md has the grammar; print and parse are inverse.
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+
+#include "reference/program/builder.hpp"
+#include "reference/program/program.hpp"
+
+namespace norma {
+
+namespace {
+
+constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments"};
+constexpr std::string_view kTensorNames[] = {"x", "weight", "bias", "residual", "scale"};
+
+std::string number_text(double value) {
+  char text[40];
+  const auto [end, error] = std::to_chars(text, text + sizeof text, value);
+  return {text, error == std::errc() ? end : text};
+}
+
+std::string format_text(const std::optional<FormatRef>& format) {
+  if (!format) return "exact";
+  if (format->symbol != 0) return std::string(1, format->symbol);
+  return std::string(name_of(format->id));
+}
+
+std::string rounding_text(const Rounding& rounding) {
+  std::string text = format_text(rounding.format);
+  if (rounding.overflow != Overflow::ieee) text += "/" + std::string(name_of(rounding.overflow));
+  return text;
+}
+
+const std::string& operand_text(const Program& program, const Operand& o) {
+  return program.nodes[static_cast<std::size_t>(o.node)].names[static_cast<std::size_t>(o.port)];
+}
+
+std::string step_text(const Program& program, const Node& node) {
+  if (node.kind == NodeKind::constant) return "const " + number_text(node.constant);
+  std::string text;
+  if (node.kind == NodeKind::reduce) {
+    const Reduction& r = node.reduction;
+    text = std::string(kReduceNames[static_cast<std::size_t>(r.kind)]) + " " + rounding_text(node.rounding) + " ";
+    const std::string& of = operand_text(program, node.operands[0]);
+    text += r.term == Term::square ? "square(" + of + ")" : of;
+    if (r.kind != ReduceKind::amax) text += "  order=" + text_of(r.order);
+    if (r.term_format) text += " term=" + format_text(r.term_format);
+    if (r.contract) text += " contract=fma";
+    return text;
+  }
+  text = std::string(row_of(node.op).name) + " " + rounding_text(node.rounding) + " ";
+  for (std::size_t i = 0; i < node.operands.size(); ++i)
+    text += (i == 0 ? "" : ", ") + operand_text(program, node.operands[i]);
+  if (node.rounding.within_ulp != 0) text += "  within=" + std::to_string(node.rounding.within_ulp);
+  return text;
+}
+
+/// One line of text, cut into words: names, numbers, symbols.
+struct Word {
+  enum Kind { name, number, symbol, end } kind = end;
+  std::string text;
+};
+
+class Parser {
+ public:
+  Parser(std::string_view text, const Binding& binding) : text_(text), binding_(binding) {}
+
+  Program parse() {
+    int number = 0;
+    std::size_t from = 0;
+    while (from <= text_.size()) {
+      auto to = text_.find('\n', from);
+      if (to == std::string_view::npos) to = text_.size();
+      line_ = ++number;
+      std::string_view line = text_.substr(from, to - from);
+      line = line.substr(0, line.find('#'));
+      cut(line);
+      if (peek().kind != Word::end) statement();
+      from = to + 1;
+    }
+    if (program_.norm.empty()) throw ProgramError("a program begins with a line 'norm NAME'");
+    if (!program_.find_output("y")) throw ProgramError("a program needs a line 'out y = ...'");
+    put_in_order(program_);
+    return std::move(program_);
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& why) const {
+    throw ProgramError("line " + std::to_string(line_) + ": " + why);
+  }
+
+  void cut(std::string_view line) {
+    words_.clear();
+    at_ = 0;
+    std::size_t i = 0;
+    const auto is_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.'; };
+    while (i < line.size()) {
+      const char c = line[i];
+      if (std::isspace(static_cast<unsigned char>(c)) != 0) {
+        ++i;
+        continue;
+      }
+      std::size_t j = i;
+      if (std::isdigit(static_cast<unsigned char>(c)) != 0 || c == '.') {
+        while (j < line.size() && (is_name(line[j]) || ((line[j] == '+' || line[j] == '-') && j > i &&
+                                                       (std::tolower(line[j - 1]) == 'e' || std::tolower(line[j - 1]) == 'p') &&
+                                                       exponent_follows(line.substr(i, j - i)))))
+          ++j;
+        words_.push_back({Word::number, std::string(line.substr(i, j - i))});
+      } else if (is_name(c)) {
+        while (j < line.size() && is_name(line[j])) ++j;
+        words_.push_back({Word::name, std::string(line.substr(i, j - i))});
+      } else {
+        words_.push_back({Word::symbol, std::string(1, c)});
+        j = i + 1;
+      }
+      i = j;
+    }
+    words_.push_back({});
+  }
+
+  /// In 0x1e+3 the e is a digit; in 1e+3 and 0x1p+3 an exponent begins.
+  static bool exponent_follows(std::string_view so_far) {
+    const bool hex = so_far.size() > 1 && so_far[0] == '0' && std::tolower(so_far[1]) == 'x';
+    return hex == (std::tolower(so_far.back()) == 'p');
+  }
+
+  const Word& peek(std::size_t ahead = 0) const { return words_[std::min(at_ + ahead, words_.size() - 1)]; }
+  Word take() {
+    Word w = peek();
+    if (at_ + 1 < words_.size()) ++at_;
+    return w;
+  }
+  bool accept(std::string_view symbol) {
+    if (peek().text != symbol || peek().kind == Word::end) return false;
+    take();
+    return true;
+  }
+  void expect(std::string_view symbol) {
+    if (!accept(symbol))
+      refuse("expected '" + std::string(symbol) + "' before '" + (peek().kind == Word::end ? "end of line" : peek().text) + "'");
+  }
+  std::string take_name(std::string_view what) {
+    if (peek().kind != Word::name)
+      refuse("expected " + std::string(what) + ", found '" + (peek().kind == Word::end ? "end of line" : peek().text) + "'");
+    return take().text;
+  }
+
+  void statement() {
+    if (peek().text == "norm" && peek(1).kind == Word::name && peek(2).kind == Word::end) {
+      take();
+      program_.norm = take().text;
+      return;
+    }
+    if (program_.norm.empty()) refuse("a program begins with 'norm NAME'");
+    if (peek().text == "in" && peek(1).text != "=") {
+      take();
+      while (peek().kind != Word::end) declare_input();
+      return;
+    }
+    const bool is_output = peek().text == "out" && peek(1).kind == Word::name;
+    if (is_output) take();
+    std::vector<std::string> names{take_name("a name")};
+    while (accept(",")) names.push_back(take_name("a name"));
+    expect("=");
+    Operand value;
+    if (is_output && names.size() == 1 && peek().kind == Word::name && peek(1).kind == Word::end) {
+      value = known_value(take().text);  // an output that is another value
+    } else {
+      value = step(names);
+    }
+    if (peek().kind != Word::end) refuse("'" + peek().text + "' is left over at the end of the line");
+    if (is_output) {
+      if (program_.find_output(names[0])) refuse("output '" + names[0] + "' is given twice");
+      program_.outputs.push_back({names[0], value});
+    }
+  }
+
+  void declare_input() {
+    const std::string name = take_name("an input's name");
+    Node node;
+    node.names = {name};
+    if (!accept(":")) {
+      node.kind = NodeKind::attribute;
+      push(std::move(node));
+      return;
+    }
+    const std::string word = take_name("a format");
+    node.kind = NodeKind::input;
+    node.rounding.format = parse_format(word);
+    if (!node.rounding.format) refuse("input '" + name + "' needs a format, not 'exact'");
+    if (accept("[")) {
+      while (!accept("]")) {
+        const std::string axis = take_name("rows or cols");
+        if (axis == "rows") node.axes = node.axes | kRows;
+        else if (axis == "cols") node.axes = node.axes | kCols;
+        else refuse("unknown axis '" + axis + "'; known: rows cols");
+        accept(",");
+      }
+    } else {
+      if (std::find(std::begin(kTensorNames), std::end(kTensorNames), name) == std::end(kTensorNames))
+        refuse("input '" + name + "' needs its axes: " + name + ":" + word + "[rows,cols]");
+      node.axes = standard_axes(name);
+    }
+    if (binding_.has(name) && binding_.format(name).id != node.rounding.format->id)
+      refuse("input '" + name + "' is declared " + std::string(name_of(node.rounding.format->id)) +
+             " but the tensor is " + std::string(name_of(binding_.format(name).id)));
+    push(std::move(node));
+  }
+
+ public:
+  static Axes standard_axes(std::string_view name) {
+    return name == "weight" || name == "bias" ? kCols : name == "scale" ? kScalar : kRowsCols;
+  }
+
+ private:
+  std::optional<FormatRef> parse_format(const std::string& word) const {
+    if (word == "exact") return std::nullopt;
+    if (word == "T") return binding_.format("x");
+    if (word == "W") {
+      if (!binding_.has("weight")) refuse("W is the weight's format, but there is no weight");
+      return binding_.format("weight");
+    }
+    const auto id = find_format(word);
+    if (!id) {
+      std::string known = "T W exact";
+      for (const Format& f : all_formats()) known += " " + std::string(f.name);
+      refuse("unknown format '" + word + "'; known: " + known);
+    }
+    return FormatRef{*id, 0};
+  }
+
+  Rounding parse_rounding() {
+    Rounding rounding{.format = parse_format(take_name("a format"))};
+    if (accept("/")) {
+      const std::string policy = take_name("an overflow policy");
+      const auto found = find_overflow(policy);
+      if (!found) refuse("unknown overflow policy '" + policy + "'; known: ieee saturate_finite saturate nan");
+      rounding.overflow = *found;
+    }
+    return rounding;
+  }
+
+  Operand push(Node node) {
+    for (const std::string& name : node.names)
+      if (program_.find_value(name)) refuse("the name '" + name + "' is given to two values");
+    program_.nodes.push_back(std::move(node));
+    return {static_cast<int>(program_.nodes.size()) - 1, 0};
+  }
+
+  Operand known_value(const std::string& name) {
+    if (const auto found = program_.find_value(name)) return *found;
+    if (name == "N") {
+      Node node;
+      node.kind = NodeKind::count;
+      node.names = {"N"};
+      return push(std::move(node));
+    }
+    std::string known;
+    for (const Node& n : program_.nodes)
+      for (const std::string& s : n.names) known += " " + s;
+    refuse("unknown value '" + name + "'; known so far:" + known + " N");
+  }
+
+  Operand step(const std::vector<std::string>& names) {
+    const std::string op = take_name("an operation");
+    if (op == "const") {
+      const bool negative = accept("-");
+      Node node;
+      node.kind = NodeKind::constant;
+      node.names = names;
+      node.constant = parse_number() * (negative ? -1 : 1);
+      return push(std::move(node));
+    }
+    const auto* reduce = std::find(std::begin(kReduceNames), std::end(kReduceNames), op);
+    if (reduce != std::end(kReduceNames)) {
+      Node node;
+      node.kind = NodeKind::reduce;
+      node.names = names;
+      node.rounding = parse_rounding();
+      step_rounding_ = node.rounding;
+      base_ = names[0];
+      temporaries_ = 0;
+      node.reduction.kind = static_cast<ReduceKind>(reduce - std::begin(kReduceNames));
+      if (peek().text == "square" && peek(1).text == "(") {
+        take();
+        take();
+        node.reduction.term = Term::square;
+        node.operands = {expression()};
+        expect(")");
+      } else {
+        node.operands = {expression()};
+      }
+      const std::size_t ports = node.reduction.kind == ReduceKind::moments ? 2 : 1;
+      if (names.size() != ports)
+        refuse(op + " gives " + std::to_string(ports) + " value(s), " + std::to_string(names.size()) + " named");
+      reduce_options(node);
+      node.axes = {static_cast<std::uint8_t>(axes_of(node.operands[0]).mask & ~static_cast<unsigned>(Axis::cols))};
+      if (!axes_of(node.operands[0]).has(Axis::cols)) refuse(op + " needs a value with columns");
+      return push(std::move(node));
+    }
+    const auto found = find_op(op);
+    if (!found) {
+      std::string known = "const";
+      for (const auto& name : kReduceNames) known += " " + std::string(name);
+      for (const OpRow& row : all_ops()) known += " " + std::string(row.name);
+      refuse("unknown operation '" + op + "'; known: " + known);
+    }
+    if (names.size() != 1) refuse(op + " gives one value");
+    Rounding rounding = parse_rounding();
+    step_rounding_ = rounding;
+    base_ = names[0];
+    temporaries_ = 0;
+    std::vector<Operand> operands{expression()};
+    while (accept(",")) operands.push_back(expression());
+    if (peek().text == "within" && peek(1).text == "=") {
+      take();
+      take();
+      rounding.within_ulp = static_cast<int>(parse_number());
+      if (rounding.within_ulp < 0 || rounding.within_ulp > 64) refuse("within= takes 0 to 64 ulp");
+    }
+    return map(*found, {names[0]}, rounding, operands);
+  }
+
+  void reduce_options(Node& node) {
+    const ReduceKind kind = node.reduction.kind;
+    node.reduction.order = Order{.kind = kind == ReduceKind::moments ? OrderKind::welford : OrderKind::sequential};
+    if (!node.rounding.format) node.reduction.order = Order{.kind = OrderKind::exact};
+    while (peek().kind == Word::name && peek(1).text == "=") {
+      const std::string key = take().text;
+      take();
+      if (key == "order") {
+        std::string text = take_name("an order");
+        if (accept("(")) {
+          text += "(";
+          while (peek().kind != Word::end && peek().text != ")") text += take().text;
+          expect(")");
+          text += ")";
+        }
+        try {
+          node.reduction.order = parse_order(text);
+        } catch (const ProgramError& e) {
+          refuse(e.what());
+        }
+      } else if (key == "term") {
+        node.reduction.term_format = parse_format(take_name("a format"));
+      } else if (key == "contract") {
+        if (take_name("fma") != "fma") refuse("contract= takes fma");
+        node.reduction.contract = true;
+      } else {
+        refuse("unknown option '" + key + "='; known: order= term= contract=");
+      }
+    }
+    const OrderKind order = node.reduction.order.kind;
+    const bool for_moments = order == OrderKind::welford || order == OrderKind::welford_mul ||
+                             order == OrderKind::welford_warp || order == OrderKind::torch_moments;
+    if (kind != ReduceKind::amax && order != OrderKind::exact && for_moments != (kind == ReduceKind::moments))
+      refuse("order " + text_of(node.reduction.order) + (for_moments ? " is for moments only" : " does not give moments"));
+  }
+
+  Operand map(Op op, std::vector<std::string> names, const Rounding& rounding, std::vector<Operand> operands) {
+    const OpRow& row = row_of(op);
+    if (operands.size() != static_cast<std::size_t>(row.arity))
+      refuse(std::string(row.name) + " takes " + std::to_string(row.arity) + " operand(s), " +
+             std::to_string(operands.size()) + " given");
+    Node node;
+    node.kind = NodeKind::map;
+    node.names = std::move(names);
+    node.op = op;
+    node.rounding = rounding;
+    for (const Operand& o : operands) node.axes = node.axes | axes_of(o);
+    node.operands = std::move(operands);
+    return push(std::move(node));
+  }
+
+  Axes axes_of(const Operand& o) const { return program_.nodes[static_cast<std::size_t>(o.node)].axes; }
+
+  /// A step written inside another one is a step of its own, rounded as the outer one is.
+  Operand inner(Op op, std::vector<Operand> operands) {
+    Rounding rounding = step_rounding_;
+    rounding.within_ulp = 0;
+    return map(op, {base_ + "." + std::to_string(++temporaries_)}, rounding, std::move(operands));
+  }
+
+  Operand expression() {
+    Operand left = product();
+    while (peek().text == "+" || peek().text == "-") {
+      const bool plus = take().text == "+";
+      const Operand right = product();
+      left = inner(plus ? Op::add : Op::sub, {left, right});
+    }
+    return left;
+  }
+  Operand product() {
+    Operand left = factor();
+    while (peek().text == "*" || peek().text == "/") {
+      const bool times = take().text == "*";
+      const Operand right = factor();
+      left = inner(times ? Op::mul : Op::div, {left, right});
+    }
+    return left;
+  }
+  Operand factor() {
+    if (accept("(")) {
+      const Operand inside = expression();
+      expect(")");
+      return inside;
+    }
+    if (accept("-")) return inner(Op::neg, {factor()});
+    if (peek().kind == Word::number) {
+      Node node;
+      node.kind = NodeKind::constant;
+      node.names = {base_ + ".c" + std::to_string(++temporaries_)};
+      node.constant = parse_number();
+      return push(std::move(node));
+    }
+    const std::string name = take_name("a value");
+    if (!accept("(")) return known_value(name);
+    const auto op = find_op(name);
+    if (!op) refuse("unknown operation '" + name + "'");
+    std::vector<Operand> operands{expression()};
+    while (accept(",")) operands.push_back(expression());
+    expect(")");
+    return inner(*op, std::move(operands));
+  }
+
+  double parse_number() {
+    if (peek().kind != Word::number && peek().text != "inf") refuse("expected a number, found '" + peek().text + "'");
+    std::string text = take().text;
+    const bool hex = text.starts_with("0x") || text.starts_with("0X");
+    double value = 0;
+    const char* begin = text.data() + (hex ? 2 : 0);
+    const auto [end, error] = std::from_chars(begin, text.data() + text.size(), value,
+                                              hex ? std::chars_format::hex : std::chars_format::general);
+    if (error != std::errc() || end != text.data() + text.size()) refuse("'" + text + "' is not a number");
+    return value;
+  }
+
+  std::string_view text_;
+  const Binding& binding_;
+  Program program_;
+  std::vector<Word> words_;
+  std::size_t at_ = 0;
+  int line_ = 0;
+  Rounding step_rounding_;
+  std::string base_;
+  int temporaries_ = 0;
+};
+
+}  // namespace
+
+std::string print_program(const Program& program) {
+  std::string text = "norm " + program.norm + "\nin  ";
+  for (const Node& node : program.nodes) {
+    if (node.kind == NodeKind::attribute) text += " " + node.names[0];
+    if (node.kind != NodeKind::input) continue;
+    text += " " + node.names[0] + ":" + format_text(node.rounding.format);
+    const bool standard = std::find(std::begin(kTensorNames), std::end(kTensorNames), node.names[0]) !=
+                              std::end(kTensorNames) &&
+                          node.axes == Parser::standard_axes(node.names[0]);
+    if (!standard) {
+      text += "[";
+      if (node.axes.has(Axis::rows)) text += "rows";
+      if (node.axes == kRowsCols) text += ",";
+      if (node.axes.has(Axis::cols)) text += "cols";
+      text += "]";
+    }
+  }
+  text += "\n";
+  std::size_t width = 0;
+  for (const Node& node : program.nodes)
+    if (node.kind == NodeKind::map || node.kind == NodeKind::reduce || node.kind == NodeKind::constant) {
+      std::size_t w = node.names[0].size() + (program.find_output(node.names[0]) != nullptr ? 4 : 0);
+      if (node.names.size() == 2) w += 2 + node.names[1].size();
+      width = std::max(width, w);
+    }
+  std::string aliases;
+  for (std::size_t i = 0; i < program.nodes.size(); ++i) {
+    const Node& node = program.nodes[i];
+    if (node.kind != NodeKind::map && node.kind != NodeKind::reduce && node.kind != NodeKind::constant) continue;
+    std::string left = node.names[0];
+    if (node.names.size() == 2) left += ", " + node.names[1];
+    const ProgramOutput* output = program.find_output(node.names[0]);
+    if (output != nullptr && node.names.size() == 1 && output->value == Operand{static_cast<int>(i), 0})
+      left = "out " + left;
+    left.resize(std::max(width, left.size()), ' ');
+    text += left + " = " + step_text(program, node) + "\n";
+  }
+  for (const ProgramOutput& output : program.outputs) {
+    const Node& node = program.nodes[static_cast<std::size_t>(output.value.node)];
+    const bool in_place = node.names.size() == 1 && node.names[0] == output.name && node.kind != NodeKind::input;
+    if (!in_place) text += "out " + output.name + " = " + operand_text(program, output.value) + "\n";
+  }
+  return text;
+}
+
+Program parse_program(std::string_view text, const Binding& binding) { return Parser(text, binding).parse(); }
+
+}  // namespace norma
