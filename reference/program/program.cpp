@@ -25,11 +25,11 @@ constexpr OrderRow kOrders[] = {
     {OrderKind::block, "block", "threads", true, "a shuffle tree in each warp of 32, then one over warps"},
     {OrderKind::torch_cpu, "torch_cpu", "lanes", false, "torch's fp32 row sum on a CPU"},
     {OrderKind::torch_cpu_half, "torch_cpu_half", "lanes", false, "torch's 16-bit row sum on a CPU"},
-    {OrderKind::torch_norm, "torch_norm", "lanes", false, "torch.linalg.vector_norm over a row"},
+    {OrderKind::torch_norm, "torch_norm", "lanes", true, "torch.linalg.vector_norm over a row"},
     {OrderKind::welford, "welford", "", false, "moments: sequential, true division"},
     {OrderKind::welford_mul, "welford_mul", "", false, "moments: sequential, times the rounded 1/count"},
     {OrderKind::welford_warp, "welford_warp", "threads", true, "moments: per thread, Chan merges in a tree"},
-    {OrderKind::torch_moments, "torch_moments", "lanes", false, "moments: torch's RowwiseMoments on fp32 rows"},
+    {OrderKind::torch_moments, "torch_moments", "lanes", true, "moments: torch's RowwiseMoments on a CPU"},
 };
 
 bool is_source(const Node& n) { return n.kind == NodeKind::input || n.kind == NodeKind::attribute; }

@@ -83,7 +83,8 @@ enum class OrderKind : std::uint8_t {
   welford,         ///< moments only: sequential Welford, true division
   welford_mul,     ///< moments only: sequential Welford, multiplying by the rounded reciprocal of the count
   welford_warp,    ///< (threads, vec=v): thread-strided Welford, Chan merges in a shuffle tree
-  torch_moments,   ///< (lanes): torch's RowwiseMoments: chunks of 16 vectors, cascaded Chan merges
+  torch_moments,   ///< (lanes, vec=h): torch's RowwiseMoments: chunks of 16 loads of h vectors, cascaded Chan
+                   ///< merges (h = 1 for fp32 rows, 2 for 16-bit rows)
 };
 
 struct Order {

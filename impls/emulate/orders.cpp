@@ -1,0 +1,464 @@
+// The orders in which a Reduce adds.
+#include "impls/emulate/orders.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+#include <vector>
+
+#include "impls/emulate/arithmetic.hpp"
+#include "reference/formats/clones.hpp"
+
+namespace norma {
+
+namespace {
+
+using Index = std::ptrdiff_t;
+
+/// Accumulator in binary32: the hardware's own additions.
+struct Fp32 {
+  using Value = float;
+  Value add(Value a, Value b) const { return a + b; }
+  Value mul(Value a, Value b) const { return a * b; }
+  Value div(Value a, Value b) const { return a / b; }
+  Value fma(Value a, Value b, Value c) const { return std::fma(a, b, c); }
+};
+/// Accumulator in binary64.
+struct Fp64 {
+  using Value = double;
+  Value add(Value a, Value b) const { return a + b; }
+  Value mul(Value a, Value b) const { return a * b; }
+  Value div(Value a, Value b) const { return a / b; }
+  Value fma(Value a, Value b, Value c) const { return std::fma(a, b, c); }
+};
+/// Accumulator in a narrower format: every addition is rounded to it.
+struct Narrow {
+  using Value = double;
+  FormatId format;
+  Value add(Value a, Value b) const { return rounded_op(Op::add, a, b, 0, format, Overflow::ieee); }
+  Value mul(Value a, Value b) const { return rounded_op(Op::mul, a, b, 0, format, Overflow::ieee); }
+  Value div(Value a, Value b) const { return rounded_op(Op::div, a, b, 0, format, Overflow::ieee); }
+  Value fma(Value a, Value b, Value c) const { return rounded_op(Op::fma, a, b, c, format, Overflow::ieee); }
+};
+
+/// One accumulation step: a plus term i, the square fused where the program contracts.
+template <class Arithmetic, class Term>
+struct Accumulator {
+  using Value = typename Arithmetic::Value;
+  Arithmetic arithmetic;
+  bool contract;
+  const Term* terms;
+
+  Value start(Index i) const { return step(Value{0}, i); }
+  Value step(Value a, Index i) const {
+    const Value t = static_cast<Value>(terms[i]);
+    return contract ? arithmetic.fma(t, t, a) : arithmetic.add(a, t);
+  }
+  Value add(Value a, Value b) const { return arithmetic.add(a, b); }
+  Value sequential(Index from, Index to) const {
+    Value a{0};
+    for (Index i = from; i < to; ++i) a = step(a, i);
+    return a;
+  }
+};
+
+template <class Acc>
+typename Acc::Value pairwise(const Acc& acc, Index from, Index to, Index leaf) {
+  if (to - from <= leaf) return acc.sequential(from, to);
+  const Index middle = from + (to - from) / 2;
+  return acc.add(pairwise(acc, from, middle, leaf), pairwise(acc, middle, to, leaf));
+}
+
+template <class Acc>
+typename Acc::Value by_halves(const Acc& acc, std::vector<typename Acc::Value>& values) {
+  for (std::size_t width = values.size() / 2; width > 0; width /= 2)
+    for (std::size_t l = 0; l < width; ++l) values[l] = acc.add(values[l], values[l + width]);
+  return values[0];
+}
+
+template <class Acc>
+std::vector<typename Acc::Value> strided(const Acc& acc, Index n, Index threads, Index vec) {
+  std::vector<typename Acc::Value> partial(static_cast<std::size_t>(threads), 0);
+  for (Index base = 0; base < n; base += threads * vec)
+    for (Index t = 0; t < threads; ++t)
+      for (Index i = base + t * vec; i < std::min(n, base + (t + 1) * vec); ++i) {
+        auto& p = partial[static_cast<std::size_t>(t)];
+        p = acc.step(p, i);
+      }
+  return partial;
+}
+
+/// A shuffle tree over the 32 lanes of a warp; a butterfly and a shift-down give lane 0 the same bits, as
+/// addition commutes.
+template <class Acc>
+typename Acc::Value block_tree(const Acc& acc, std::vector<typename Acc::Value> partial) {
+  std::vector<typename Acc::Value> warps;
+  for (std::size_t w = 0; w < partial.size(); w += 32) {
+    std::vector<typename Acc::Value> lanes(partial.begin() + static_cast<Index>(w),
+                                           partial.begin() + static_cast<Index>(std::min(partial.size(), w + 32)));
+    warps.push_back(by_halves(acc, lanes));
+  }
+  return by_halves(acc, warps);
+}
+
+Index ceil_log2(Index x) {
+  // torch's CeilLog2: 1 for x <= 2.
+  return x <= 2 ? 1 : static_cast<Index>(std::bit_width(static_cast<std::size_t>(x - 1)));
+}
+
+/// torch's multi_row_sum: `Streams` interleaved cascades over q items of W lanes each, 4 levels deep.
+/// Source: aten/src/ATen/native/cpu/SumKernel.cpp (v2.6.0), as modelled and measured bit for bit in the
+/// survey of torch's CPU order (1.13 and 2.6; default, avx2, avx512).
+template <class Acc, int kLanes, int kStreams, class AddItem>
+void cascade(const Acc& acc, Index items, const AddItem& add_item,
+             std::array<std::array<typename Acc::Value, kLanes>, kStreams>& result) {
+  using Value = typename Acc::Value;
+  constexpr int kLevels = 4;
+  const Index power = std::max<Index>(4, ceil_log2(items) / kLevels);
+  const Index block = Index{1} << power;
+  std::array<std::array<std::array<Value, kLanes>, kStreams>, kLevels> level{};
+  Index i = 0;
+  while (i + block <= items) {
+    for (Index j = 0; j < block; ++j, ++i)
+      for (int k = 0; k < kStreams; ++k) add_item(level[0][static_cast<std::size_t>(k)], kStreams * i + k);
+    for (std::size_t j = 1; j < kLevels; ++j) {
+      for (std::size_t k = 0; k < kStreams; ++k)
+        for (std::size_t l = 0; l < kLanes; ++l) {
+          level[j][k][l] = acc.add(level[j][k][l], level[j - 1][k][l]);
+          level[j - 1][k][l] = 0;
+        }
+      if ((i & ((block - 1) << (static_cast<Index>(j) * power))) != 0) break;
+    }
+  }
+  for (; i < items; ++i)
+    for (int k = 0; k < kStreams; ++k) add_item(level[0][static_cast<std::size_t>(k)], kStreams * i + k);
+  for (std::size_t k = 0; k < kStreams; ++k)
+    for (std::size_t l = 0; l < kLanes; ++l) {
+      Value s = level[0][k][l];
+      for (std::size_t j = 1; j < kLevels; ++j) s = acc.add(s, level[j][k][l]);
+      result[k][l] = s;
+    }
+}
+
+/// torch's row sum over n vectors of W lanes: 4 streams, leftovers into stream 0, streams 1..3 into stream 0.
+template <class Acc, int kLanes, class AddItem>
+std::array<typename Acc::Value, kLanes> row_of_vectors(const Acc& acc, Index vectors, const AddItem& add_item) {
+  std::array<std::array<typename Acc::Value, kLanes>, 4> streams{};
+  const Index quarter = vectors / 4;
+  cascade<Acc, kLanes, 4>(acc, quarter, add_item, streams);
+  for (Index i = 4 * quarter; i < vectors; ++i) add_item(streams[0], i);
+  for (std::size_t k = 1; k < 4; ++k)
+    for (std::size_t l = 0; l < kLanes; ++l) streams[0][l] = acc.add(streams[0][l], streams[k][l]);
+  return streams[0];
+}
+
+/// halves = 1: fp32 rows. halves = 2: a load is 2 W 16-bit elements whose two halves are added first.
+template <class Acc, int kLanes>
+typename Acc::Value torch_row(const Acc& acc, Index n, int halves) {
+  using Value = typename Acc::Value;
+  const Index width = kLanes * halves;
+  const auto add_lanes = [&](std::array<Value, kLanes>& into, Index vector) {
+    const Index at = vector * width;
+    if (halves == 1) {
+      for (Index l = 0; l < kLanes; ++l) into[static_cast<std::size_t>(l)] = acc.step(into[static_cast<std::size_t>(l)], at + l);
+    } else {
+      for (Index l = 0; l < kLanes; ++l) {
+        auto& value = into[static_cast<std::size_t>(l)];
+        value = acc.add(value, acc.add(acc.start(at + l), acc.start(at + kLanes + l)));
+      }
+    }
+  };
+  if (n < width) {
+    const auto single = [&](std::array<Value, 1>& into, Index i) { into[0] = acc.step(into[0], i); };
+    return acc.add(Value{0}, row_of_vectors<Acc, 1>(acc, n, single)[0]);
+  }
+  const Index vectors = n / width;
+  const auto lanes = row_of_vectors<Acc, kLanes>(acc, vectors, add_lanes);
+  Value total = acc.sequential(vectors * width, n);
+  for (const Value& lane : lanes) total = acc.add(total, lane);
+  return acc.add(Value{0}, total);
+}
+
+template <class Acc>
+typename Acc::Value torch_row(const Acc& acc, Index n, int lanes, int halves) {
+  switch (lanes) {
+    case 4: return torch_row<Acc, 4>(acc, n, halves);
+    case 8: return torch_row<Acc, 8>(acc, n, halves);
+    case 16: return torch_row<Acc, 16>(acc, n, halves);
+    default: throw ProgramError("order torch_cpu(" + std::to_string(lanes) + "): torch has 4, 8 or 16 lanes");
+  }
+}
+
+/// torch.linalg.vector_norm's sum of squares: one vector accumulator over loads of `halves` vectors, lanes in
+/// order, then the tail.
+template <class Acc>
+typename Acc::Value torch_norm(const Acc& acc, Index n, Index lanes, Index halves) {
+  std::vector<typename Acc::Value> partial(static_cast<std::size_t>(lanes), 0);
+  const Index width = lanes * std::max<Index>(1, halves);
+  const Index body = n - n % width;
+  for (Index i = 0; i < body; ++i) {
+    auto& p = partial[static_cast<std::size_t>(i % lanes)];
+    p = acc.step(p, i);
+  }
+  auto total = partial[0];
+  for (std::size_t l = 1; l < partial.size(); ++l) total = acc.add(total, partial[l]);
+  for (Index i = body; i < n; ++i) total = acc.step(total, i);
+  return total;
+}
+
+template <class Acc>
+typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
+  using Value = typename Acc::Value;
+  const Index count = order.count;
+  switch (order.kind) {
+    case OrderKind::sequential: return acc.sequential(0, n);
+    case OrderKind::pairwise: return pairwise(acc, 0, n, count);
+    case OrderKind::lanes:
+    case OrderKind::lanes_tree: {
+      auto partial = strided(acc, n, count, 1);
+      if (order.kind == OrderKind::lanes_tree) return by_halves(acc, partial);
+      Value total = partial[0];
+      for (std::size_t l = 1; l < partial.size(); ++l) total = acc.add(total, partial[l]);
+      return total;
+    }
+    case OrderKind::blocked: {
+      Value total{0};
+      for (Index from = 0; from < n; from += count)
+        total = acc.add(total, acc.sequential(from, std::min(n, from + count)));
+      return total;
+    }
+    case OrderKind::warp: {
+      auto partial = strided(acc, n, count, order.vec);
+      return by_halves(acc, partial);
+    }
+    case OrderKind::block: return block_tree(acc, strided(acc, n, count, order.vec));
+    case OrderKind::torch_cpu: return torch_row(acc, n, order.count, 1);
+    case OrderKind::torch_cpu_half: return torch_row(acc, n, order.count, 2);
+    case OrderKind::torch_norm: return torch_norm(acc, n, count, order.vec);
+    case OrderKind::exact:
+    case OrderKind::welford:
+    case OrderKind::welford_mul:
+    case OrderKind::welford_warp:
+    case OrderKind::torch_moments: break;
+  }
+  throw ProgramError("order " + text_of(order) + " does not give a sum");
+}
+
+template <class Term>
+double sum_terms(const Order& order, FormatId accumulator, bool contract, std::span<const Term> terms) {
+  const auto n = static_cast<Index>(terms.size());
+  if (order.kind == OrderKind::exact) {
+    std::vector<double> exact(terms.begin(), terms.end());
+    if (contract)
+      for (double& t : exact) t *= t;
+    return exact_sum(exact, accumulator, Overflow::ieee);
+  }
+  if (accumulator == FormatId::fp32)
+    return static_cast<double>(sum_in(Accumulator<Fp32, Term>{{}, contract, terms.data()}, order, n));
+  if (accumulator == FormatId::fp64)
+    return sum_in(Accumulator<Fp64, Term>{{}, contract, terms.data()}, order, n);
+  return sum_in(Accumulator<Narrow, Term>{{accumulator}, contract, terms.data()}, order, n);
+}
+
+// The orders that real audits spend their time in, with every lane's width known to the compiler.
+NORMA_CLONES float torch_cpu_8(const float* terms, Index n) {
+  return torch_row<Accumulator<Fp32, float>, 8>(Accumulator<Fp32, float>{{}, false, terms}, n, 1);
+}
+
+/// Welford's count, mean and sum of squared deviations.
+template <class V>
+struct Running {
+  V count{0}, mean{0}, m2{0};
+};
+
+template <class A>
+struct Welford {
+  using V = typename A::Value;
+  A arithmetic;
+  bool contract;
+
+  V multiply_add(V a, V b, V c) const {
+    return contract ? arithmetic.fma(a, b, c) : arithmetic.add(arithmetic.mul(a, b), c);
+  }
+  void push(Running<V>& r, V x, bool true_division) const {
+    r.count += 1;
+    const V d = arithmetic.add(x, -r.mean);
+    r.mean = true_division ? arithmetic.add(r.mean, arithmetic.div(d, r.count))
+                           : multiply_add(d, arithmetic.div(V{1}, r.count), r.mean);
+    r.m2 = multiply_add(d, arithmetic.add(x, -r.mean), r.m2);
+  }
+  /// Chan's merge of b into a, as torch's AddMoments writes it.
+  void merge(Running<V>& a, const Running<V>& b) const {
+    const V n = a.count + b.count;
+    const V c = n == 0 ? V{0} : arithmetic.div(b.count, n);
+    const V d = arithmetic.add(b.mean, -a.mean);
+    a.mean = multiply_add(c, d, a.mean);
+    a.m2 = arithmetic.add(a.m2, multiply_add(arithmetic.mul(arithmetic.mul(d, d), c), a.count, b.m2));
+    a.count = n;
+  }
+};
+
+template <class A>
+Running<typename A::Value> torch_moments(const Welford<A>& w, Index lanes, Index halves, std::span<const double> terms) {
+  using V = typename A::Value;
+  using Lanes = std::vector<Running<V>>;
+  const auto n = static_cast<Index>(terms.size());
+  const auto W = static_cast<std::size_t>(lanes);
+  const Index width = lanes * halves;
+  const Index vectors = n / width;
+  const Index chunks = (vectors + 15) / 16;
+  const auto depth = static_cast<std::size_t>(ceil_log2(chunks));
+  std::vector<Lanes> stack(depth, Lanes(W));
+  const auto merge_lanes = [&](Lanes& into, const Lanes& from) {
+    for (std::size_t l = 0; l < W; ++l) w.merge(into[l], from[l]);
+  };
+  for (Index i = 0; i < chunks; ++i) {
+    std::vector<Lanes> part(static_cast<std::size_t>(halves), Lanes(W));
+    const Index to = std::min<Index>(16, vectors - 16 * i);
+    for (Index j = 0; j < to; ++j)
+      for (std::size_t h = 0; h < part.size(); ++h)
+        for (std::size_t l = 0; l < W; ++l) {
+          const Index at = (16 * i + j) * width + static_cast<Index>(h) * lanes + static_cast<Index>(l);
+          w.push(part[h][l], static_cast<V>(terms[static_cast<std::size_t>(at)]), false);
+        }
+    for (const Lanes& p : part) merge_lanes(stack[0], p);
+    Index mask = i + 1;
+    for (std::size_t j = 1; j < depth && (mask & 1) == 0; ++j, mask /= 2) {
+      merge_lanes(stack[j], stack[j - 1]);
+      stack[j - 1].assign(W, {});
+    }
+  }
+  for (std::size_t j = 1; j < depth; ++j) merge_lanes(stack[0], stack[j]);
+  Running<V> total;
+  for (Index i = vectors * width; i < n; ++i) w.push(total, static_cast<V>(terms[static_cast<std::size_t>(i)]), true);
+  for (const Running<V>& lane : stack[0]) w.merge(total, lane);
+  return total;
+}
+
+template <class A>
+Moments moments_in(const Welford<A>& w, const Order& order, std::span<const double> terms) {
+  using V = typename A::Value;
+  const auto n = static_cast<Index>(terms.size());
+  Running<V> total;
+  switch (order.kind) {
+    case OrderKind::welford:
+    case OrderKind::welford_mul:
+      for (const double t : terms) w.push(total, static_cast<V>(t), order.kind == OrderKind::welford);
+      break;
+    case OrderKind::welford_warp: {
+      std::vector<Running<V>> partial(static_cast<std::size_t>(order.count));
+      for (Index base = 0; base < n; base += Index{order.count} * order.vec)
+        for (Index t = 0; t < order.count; ++t)
+          for (Index i = base + t * order.vec; i < std::min(n, base + (t + 1) * order.vec); ++i)
+            w.push(partial[static_cast<std::size_t>(t)], static_cast<V>(terms[static_cast<std::size_t>(i)]), false);
+      for (std::size_t width = partial.size() / 2; width > 0; width /= 2)
+        for (std::size_t l = 0; l < width; ++l) w.merge(partial[l], partial[l + width]);
+      total = partial[0];
+      break;
+    }
+    case OrderKind::torch_moments: total = torch_moments(w, order.count, order.vec, terms); break;
+    case OrderKind::exact:
+    case OrderKind::sequential:
+    case OrderKind::pairwise:
+    case OrderKind::lanes:
+    case OrderKind::lanes_tree:
+    case OrderKind::blocked:
+    case OrderKind::warp:
+    case OrderKind::block:
+    case OrderKind::torch_cpu:
+    case OrderKind::torch_cpu_half:
+    case OrderKind::torch_norm: throw ProgramError("order " + text_of(order) + " does not give moments");
+  }
+  return {static_cast<double>(total.mean), static_cast<double>(w.arithmetic.div(total.m2, static_cast<V>(n)))};
+}
+
+}  // namespace
+
+double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const float> terms) {
+  if (order.kind == OrderKind::torch_cpu && order.count == 8 && accumulator == FormatId::fp32 && !contract)
+    return static_cast<double>(torch_cpu_8(terms.data(), static_cast<Index>(terms.size())));
+  return sum_terms(order, accumulator, contract, terms);
+}
+
+double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {
+  return sum_terms(order, accumulator, contract, terms);
+}
+
+Moments ordered_moments(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {
+  if (accumulator == FormatId::fp32) return moments_in(Welford<Fp32>{{}, contract}, order, terms);
+  if (accumulator == FormatId::fp64) return moments_in(Welford<Fp64>{{}, contract}, order, terms);
+  throw ProgramError("moments are accumulated in fp32 or fp64, not " + std::string(name_of(accumulator)));
+}
+
+double exact_sum(std::span<const double> terms, FormatId target, Overflow overflow) {
+  // A fixed-point number of 32-bit limbs from 2^-1088 up; a limb holds a signed 64-bit partial, so 2^31 terms
+  // can be added before a carry is due.
+  constexpr int kLowest = -1088;
+  std::array<std::int64_t, 70> limbs{};
+  double special = 0;
+  for (const double t : terms) {
+    if (!std::isfinite(t)) {
+      special += t;
+      continue;
+    }
+    if (t == 0) continue;
+    int exponent = 0;
+    const double fraction = std::frexp(t, &exponent);
+    const auto significand = static_cast<std::int64_t>(std::ldexp(std::fabs(fraction), 53));
+    const int bit = exponent - 53 - kLowest;
+    const auto limb = static_cast<std::size_t>(bit / 32);
+    const int shift = bit % 32;
+    const unsigned __int128 wide = static_cast<unsigned __int128>(significand) << shift;
+    const std::int64_t sign = t < 0 ? -1 : 1;
+    limbs[limb] += sign * static_cast<std::int64_t>(static_cast<std::uint64_t>(wide) & 0xffff'ffffu);
+    limbs[limb + 1] += sign * static_cast<std::int64_t>(static_cast<std::uint64_t>(wide >> 32) & 0xffff'ffffu);
+    limbs[limb + 2] += sign * static_cast<std::int64_t>(static_cast<std::uint64_t>(wide >> 64));
+  }
+  if (special != 0) return special;  // Inf or NaN
+  std::int64_t carry = 0;
+  for (std::int64_t& limb : limbs) {
+    limb += carry;
+    carry = limb >> 32;
+    limb &= 0xffff'ffff;
+  }
+  const bool negative = carry < 0;
+  if (negative) {  // two's complement to magnitude
+    std::int64_t borrow = 1;
+    for (std::int64_t& limb : limbs) {
+      limb = (~limb & 0xffff'ffff) + borrow;
+      borrow = limb >> 32;
+      limb &= 0xffff'ffff;
+    }
+  }
+  std::size_t top = limbs.size();
+  while (top > 0 && limbs[top - 1] == 0) --top;
+  if (top == 0) return 0.0;
+  // The top 96 bits as two integers, everything below as one sticky bit.
+  const auto at = [&](std::size_t i) { return i < limbs.size() ? static_cast<std::uint64_t>(limbs[i]) : 0; };
+  unsigned __int128 head = 0;
+  for (std::size_t k = 0; k < 3; ++k) head = (head << 32) | (top >= 1 + k ? at(top - 1 - k) : 0);
+  bool sticky = false;
+  for (std::size_t i = 0; i + 3 < top; ++i) sticky = sticky || limbs[i] != 0;
+  int base = static_cast<int>(top - 3) * 32 + kLowest;  // top < 3: the zero limbs below stand for nothing
+  int drop = 0;
+  while ((head >> drop) >= (static_cast<unsigned __int128>(1) << 56)) ++drop;
+  const unsigned __int128 rest = head & ((static_cast<unsigned __int128>(1) << drop) - 1);
+  auto kept = static_cast<std::uint64_t>(head >> drop);
+  if (rest != 0 || sticky) kept |= 1;  // 56 bits to odd: any rounding to 53 bits or fewer is then right
+  base += drop;
+  if (target == FormatId::fp64) {
+    // The conversion rounds once; ldexp is exact, as a sum of binary64 numbers is a multiple of 2^-1074.
+    const double even = std::ldexp(static_cast<double>(kept), base);
+    return negative ? -even : even;
+  }
+  while (kept >> 53 != 0) {
+    kept = (kept >> 1) | (kept & 1);
+    ++base;
+  }
+  const double odd = std::ldexp(static_cast<double>(kept), base);
+  return decode(target, encode(target, negative ? -odd : odd, overflow));
+}
+
+}  // namespace norma

@@ -1,0 +1,28 @@
+// The orders in which a Reduce adds, each written once for every accumulator.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "reference/program/program.hpp"
+
+namespace norma {
+
+struct Moments {
+  double mean = 0;
+  double variance = 0;  ///< biased
+};
+
+/// The sum of `terms` (or of their squares by fma where `contract`) in an accumulator of format `accumulator`,
+/// in the given order, starting from +0. Terms are values of the accumulator's format (contract: of any format
+/// whose square fits binary64 exactly). fp32 terms come as float, others as double.
+double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const float> terms);
+double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms);
+
+/// Mean and biased variance; fp32 and fp64 accumulators (ProgramError otherwise).
+Moments ordered_moments(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms);
+
+/// The exact sum of binary64 numbers, rounded once to `target`, ties to even.
+double exact_sum(std::span<const double> terms, FormatId target, Overflow overflow);
+
+}  // namespace norma
