@@ -85,7 +85,8 @@ norma_needs("POSIX threads (pthread.h)" libc6-dev
 # An installed norma carries its own copy of Chart.js and has no tests, so only a build asks for these two.
 if(NOT CMAKE_FIND_PACKAGE_NAME)
   set(norma_chart_folders "")
-  foreach(norma_prefix IN LISTS CMAKE_PREFIX_PATH CMAKE_SYSTEM_PREFIX_PATH)
+  file(TO_CMAKE_PATH "$ENV{CMAKE_PREFIX_PATH}" norma_prefixes)
+  foreach(norma_prefix IN LISTS CMAKE_PREFIX_PATH norma_prefixes CMAKE_SYSTEM_PREFIX_PATH)
     list(APPEND norma_chart_folders
       "${norma_prefix}/share/javascript/chart.js" "${norma_prefix}/share/nodejs/chart.js/dist")
   endforeach()
