@@ -12,7 +12,8 @@ namespace norma {
 /// A real number y with |y - (hi + lo)| <= radius, |lo| <= ulp(hi)/2 in binary64; the midpoint hi + lo is
 /// what 'the double-double midpoint of the truth' means everywhere.
 /// Not a number: hi is NaN (the value is undefined, or an input of its row is NaN). Infinite: hi is +-Inf.
-/// A zero whose sign is known carries it in hi.
+/// A zero whose sign is known carries it in hi. An infinite radius says that binary64 cannot hold y, or that
+/// nothing is known of it (hi = 0); then only compare() tells.
 struct Enclosure {
   double hi = 0;
   double lo = 0;
@@ -31,8 +32,8 @@ class TruthSource {
   virtual ~TruthSource() = default;
   virtual std::int64_t rows() const = 0;
   virtual std::int64_t cols() const = 0;
-  /// Radius at most 2^-100 |y| wherever y is a finite nonzero number whose terms do not cancel (a sum such as
-  /// y = q + b: relative to |q| + |b|). Thread-safe.
+  /// Radius at most 2^-100 |y| + 2^-1074 wherever y is a finite number whose terms do not cancel (a sum such as
+  /// y = q + b: relative to |q| + |b|). `out` holds cols() enclosures. Thread-safe.
   virtual void enclose_row(std::int64_t row, std::span<Enclosure> out) const = 0;
   /// The sign of y - (m_hi + m_lo) for a finite y, the sum taken over the reals. Exact for algebraic norms
   /// (ties included); a generic program answers `undecided` when its precision cap is reached. Thread-safe.

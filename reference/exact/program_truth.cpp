@@ -1,0 +1,284 @@
+// Interval evaluation of programs, one row at a time.
+#include "reference/exact/program_truth.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace norma {
+
+namespace {
+
+using Values = std::vector<Interval>;
+
+// A node that varies along the columns has one interval for each, others one for all.
+const Interval& at(const Values& values, std::size_t j) { return values.size() == 1 ? values[0] : values[j]; }
+
+Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
+  switch (op) {
+    case Op::cast: return *x[0];
+    case Op::add: return add(*x[0], *x[1]);
+    case Op::sub: return sub(*x[0], *x[1]);
+    case Op::mul: return mul(*x[0], *x[1]);
+    case Op::div: return div(*x[0], *x[1]);
+    case Op::neg: return neg(*x[0]);
+    case Op::abs: return abs(*x[0]);
+    case Op::square: return square(*x[0]);
+    case Op::sqrt: return sqrt(*x[0]);
+    case Op::rsqrt: return rsqrt(*x[0]);
+    case Op::reciprocal: return div(Interval(1.0, x[0]->bits()), *x[0]);
+    case Op::max: return max(*x[0], *x[1]);
+    case Op::min: return min(*x[0], *x[1]);
+    case Op::fmax: return fmax(*x[0], *x[1]);
+    case Op::fmin: return fmin(*x[0], *x[1]);
+    case Op::fma: return add(mul(*x[0], *x[1]), *x[2]);
+  }
+  std::abort();
+}
+
+// A value that does not vary along the columns is a term as often as there are columns.
+Values terms_of(const Values& operand, Term term, std::size_t cols) {
+  Values terms;
+  terms.reserve(cols);
+  for (std::size_t j = 0; j < cols; ++j)
+    terms.push_back(term == Term::square ? square(at(operand, j)) : at(operand, j));
+  return terms;
+}
+
+// One value for each port.
+Values reduce(const Reduction& reduction, const Values& operand, std::size_t cols, mpfr_prec_t bits) {
+  const Interval count(static_cast<double>(cols), bits);
+  const Values terms = terms_of(operand, reduction.term, cols);
+  switch (reduction.kind) {
+    case ReduceKind::sum: return {sum(terms, bits)};
+    case ReduceKind::mean: return {div(sum(terms, bits), count)};
+    case ReduceKind::amax: {
+      Interval largest(0.0, bits);
+      for (const Interval& t : terms) largest = max(largest, abs(t));
+      return {largest};
+    }
+    case ReduceKind::moments: {
+      const Interval mean = div(sum(terms, bits), count);
+      Values squares;
+      squares.reserve(cols);
+      for (const Interval& t : terms) squares.push_back(square(sub(t, mean)));
+      return {mean, div(sum(squares, bits), count)};
+    }
+  }
+  std::abort();
+}
+
+std::size_t ports_of(const Node& node) {
+  return node.kind == NodeKind::reduce && node.reduction.kind == ReduceKind::moments ? 2 : 1;
+}
+
+[[noreturn]] void fail(const std::string& message) { throw ProgramError(message); }
+
+}  // namespace
+
+RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes)
+    : program_(&program), tensors_(program.nodes.size()), scalars_(program.nodes.size()) {
+  const auto find = [&](const Node& node) -> const Tensor* {
+    const auto found = inputs.find(node.names.front());
+    if (found == inputs.end()) fail("the program needs a tensor " + node.names.front() + ".");
+    return &found->second;
+  };
+  rows_ = 1;
+  for (const Node& node : program.nodes) {
+    if (node.kind != NodeKind::input) continue;
+    const Tensor& t = *find(node);
+    if (node.axes.has(Axis::cols)) cols_ = t.cols();
+    if (node.axes == kRowsCols) rows_ = t.rows();
+    if (node.axes == kRowsCols) break;
+  }
+  if (cols_ < 1 || rows_ < 1) fail("the program needs a tensor with at least one row and one column.");
+  for (std::size_t i = 0; i < program.nodes.size(); ++i) {
+    const Node& node = program.nodes[i];
+    switch (node.kind) {
+      case NodeKind::input: {
+        tensors_[i] = find(node);
+        const std::int64_t size =
+            (node.axes.has(Axis::rows) ? rows_ : 1) * (node.axes.has(Axis::cols) ? cols_ : 1);
+        if (tensors_[i]->size() != size)
+          fail("the tensor " + node.names.front() + " has shape " + shape_text(tensors_[i]->shape) + " but must hold " +
+               std::to_string(size) + " values.");
+        break;
+      }
+      case NodeKind::attribute: {
+        const auto found = attributes.find(node.names.front());
+        if (found == attributes.end()) fail("the program needs the attribute " + node.names.front() + ".");
+        scalars_[i] = found->second;
+        break;
+      }
+      case NodeKind::constant: scalars_[i] = node.constant; break;
+      case NodeKind::count: scalars_[i] = static_cast<double>(cols_); break;
+      case NodeKind::map:
+      case NodeKind::reduce: break;
+    }
+  }
+}
+
+std::int64_t RowEvaluator::width(Operand value) const {
+  return program_->nodes[static_cast<std::size_t>(value.node)].axes.has(Axis::cols) ? cols_ : 1;
+}
+
+RowEvaluator::Sized RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits,
+                                           const Overrides& overrides) const {
+  const std::vector<Node>& nodes = program_->nodes;
+  // What the target depends on, not looking behind an override.
+  std::vector<char> needed(nodes.size(), 0);
+  needed[static_cast<std::size_t>(target.node)] = 1;
+  for (std::size_t i = nodes.size(); i-- > 0;) {
+    if (needed[i] == 0 || overrides.contains(static_cast<int>(i))) continue;
+    for (const Operand& operand : nodes[i].operands) needed[static_cast<std::size_t>(operand.node)] = 1;
+  }
+
+  const auto cols = static_cast<std::size_t>(cols_);
+  std::vector<std::vector<Values>> values(nodes.size());  // by node and port
+  const auto of = [&](Operand o) -> const Values& {
+    return values[static_cast<std::size_t>(o.node)][static_cast<std::size_t>(o.port)];
+  };
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (needed[i] == 0) continue;
+    const Node& node = nodes[i];
+    const std::size_t width = node.axes.has(Axis::cols) ? cols : 1;
+    std::vector<Values>& result = values[i];
+    result.resize(ports_of(node));
+    for (Values& v : result) v.reserve(width);
+    if (const auto given = overrides.find(static_cast<int>(i)); given != overrides.end()) {
+      if (given->second.size() != width * result.size()) fail("an override of " + node.names.front() + " has the wrong size.");
+      for (std::size_t k = 0; k < given->second.size(); ++k) result[k / width].emplace_back(given->second[k], bits);
+      continue;
+    }
+    switch (node.kind) {
+      case NodeKind::input: {
+        const std::int64_t first = node.axes.has(Axis::rows) ? row * static_cast<std::int64_t>(width) : 0;
+        for (std::size_t j = 0; j < width; ++j)
+          result[0].emplace_back(tensors_[i]->value(first + static_cast<std::int64_t>(j)), bits);
+        break;
+      }
+      case NodeKind::attribute:
+      case NodeKind::constant:
+      case NodeKind::count: result[0].emplace_back(scalars_[i], bits); break;
+      case NodeKind::map: {
+        std::array<const Interval*, 3> x{};
+        for (std::size_t j = 0; j < width; ++j) {
+          for (std::size_t k = 0; k < node.operands.size(); ++k) x[k] = &at(of(node.operands[k]), j);
+          result[0].push_back(value_of(node.op, x));
+        }
+        break;
+      }
+      case NodeKind::reduce: {
+        Values ports = reduce(node.reduction, of(node.operands.front()), cols, bits);
+        for (std::size_t p = 0; p < ports.size(); ++p) result[p].push_back(std::move(ports[p]));
+        break;
+      }
+    }
+  }
+
+  // |terms| of the sum that the target is, seen through casts; |target| where it is no sum.
+  const auto magnitude = [&](const auto& self, Operand o, std::size_t j) -> Interval {
+    const Node& node = nodes[static_cast<std::size_t>(o.node)];
+    if (node.kind == NodeKind::map && !overrides.contains(o.node)) {
+      const auto& x = node.operands;
+      if (node.op == Op::cast) return self(self, x[0], j);
+      if (node.op == Op::add || node.op == Op::sub) return add(self(self, x[0], j), self(self, x[1], j));
+      if (node.op == Op::fma) return add(abs(mul(at(of(x[0]), j), at(of(x[1]), j))), self(self, x[2], j));
+    }
+    return abs(at(of(o), j));
+  };
+  Sized result;
+  const std::size_t width = of(target).size();
+  result.magnitude.reserve(width);
+  for (std::size_t j = 0; j < width; ++j) result.magnitude.push_back(magnitude(magnitude, target, j));
+  result.value = std::move(values[static_cast<std::size_t>(target.node)][static_cast<std::size_t>(target.port)]);
+  return result;
+}
+
+std::vector<Interval> RowEvaluator::intervals(Operand value, std::int64_t row, mpfr_prec_t bits,
+                                              const Overrides& overrides) const {
+  return evaluate(value, row, bits, overrides).value;
+}
+
+std::vector<Enclosure> RowEvaluator::enclose(Operand value, std::int64_t row, const Overrides& overrides) const {
+  for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
+    const Sized sized = evaluate(value, row, bits, overrides);
+    bool tight = true;
+    for (std::size_t j = 0; j < sized.value.size() && tight; ++j)
+      tight = is_tight(sized.value[j], sized.magnitude[j]);
+    if (!tight && bits < kLastBits) continue;
+    std::vector<Enclosure> result;
+    result.reserve(sized.value.size());
+    for (std::size_t j = 0; j < sized.value.size(); ++j) {
+      result.push_back(enclosure_of(sized.value[j]));
+      result.back().magnitude = magnitude_of(sized.magnitude[j]);
+    }
+    return result;
+  }
+}
+
+namespace {
+
+class ProgramTruth final : public TruthSource {
+ public:
+  ProgramTruth(RowEvaluator evaluator, Operand output, bool per_row)
+      : evaluator_(std::move(evaluator)), output_(output), rows_(per_row ? evaluator_.rows() : 1) {}
+
+  std::int64_t rows() const override { return rows_; }
+  std::int64_t cols() const override { return evaluator_.width(output_); }
+
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    const std::vector<Enclosure> enclosures = evaluator_.enclose(output_, row);
+    std::copy(enclosures.begin(), enclosures.end(), out.begin());
+  }
+
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
+      const std::shared_ptr<const Values> values = row_at(row, bits);
+      const Comparison c = norma::compare((*values)[static_cast<std::size_t>(col)], m_hi, m_lo);
+      if (c != Comparison::undecided || bits == kLastBits) return c;
+    }
+  }
+
+ private:
+  // Comparisons come in runs on one row: its intervals are kept, one set a precision.
+  std::shared_ptr<const Values> row_at(std::int64_t row, mpfr_prec_t bits) const {
+    {
+      const std::lock_guard lock(mutex_);
+      if (cached_row_ == row) {
+        if (const auto found = cached_.find(bits); found != cached_.end()) return found->second;
+      }
+    }
+    auto values = std::make_shared<const Values>(evaluator_.intervals(output_, row, bits));
+    const std::lock_guard lock(mutex_);
+    if (cached_row_ != row) cached_.clear();
+    cached_row_ = row;
+    cached_[bits] = values;
+    return values;
+  }
+
+  RowEvaluator evaluator_;
+  Operand output_;
+  std::int64_t rows_;
+  mutable std::mutex mutex_;
+  mutable std::int64_t cached_row_ = -1;
+  mutable std::map<mpfr_prec_t, std::shared_ptr<const Values>> cached_;
+};
+
+}  // namespace
+
+std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs,
+                                           const Attributes& attributes, std::string_view output) {
+  for (const ProgramOutput& o : program.outputs) {
+    if (o.name != output) continue;
+    const bool per_row = program.nodes[static_cast<std::size_t>(o.value.node)].axes.has(Axis::rows);
+    return std::make_unique<ProgramTruth>(RowEvaluator(program, inputs, attributes), o.value, per_row);
+  }
+  fail("the program has no output " + std::string(output) + ".");
+}
+
+}  // namespace norma

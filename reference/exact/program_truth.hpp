@@ -1,0 +1,67 @@
+// The real function that a program means, enclosed: every rounding and order in it is ignored.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "reference/exact/enclosure.hpp"
+#include "reference/exact/real.hpp"
+#include "reference/formats/tensor.hpp"
+#include "reference/program/program.hpp"
+
+namespace norma {
+
+/// Precision of program evaluation: begins at the first and is doubled up to the second.
+inline constexpr mpfr_prec_t kFirstBits = 160;
+inline constexpr mpfr_prec_t kLastBits = 4096;
+
+/// Values put in place of a node's own: exact binary64, cols of them for a node with the cols axis, else one.
+using Overrides = std::map<int, std::vector<double>>;
+
+/// Encloses a program's values on one row. Steps are real functions continued to Inf, NaN and signed zeros as
+/// in IEEE 754 (Inf/Inf is NaN, 1/0 is Inf, x - x is +0).
+///
+/// Shapes:  a tensor named as each input node: rows,cols as x; [cols]; [rows]; one value for a scalar.
+/// Errors:  ProgramError for a missing tensor or attribute, or a size that does not fit.
+/// Lives:   program and tensors must outlive it. Thread-safe.
+class RowEvaluator {
+ public:
+  RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes);
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+  /// Values a node has on one row: cols() or 1.
+  std::int64_t width(Operand value) const;
+
+  /// Enclosures of one value on one row. Precision is raised until each radius is at most 2^-100 |y|, or of
+  /// Enclosure::magnitude where the value is a sum (through casts); at kLastBits the enclosure is as it is.
+  /// Overridden nodes (all ports a node has, one after the other) stand as given, whatever they depend on.
+  std::vector<Enclosure> enclose(Operand value, std::int64_t row, const Overrides& overrides = {}) const;
+
+  /// The intervals behind them at one precision.
+  std::vector<Interval> intervals(Operand value, std::int64_t row, mpfr_prec_t bits,
+                                  const Overrides& overrides = {}) const;
+
+ private:
+  struct Sized {
+    std::vector<Interval> value, magnitude;
+  };
+  Sized evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides) const;
+
+  const Program* program_;
+  std::vector<const Tensor*> tensors_;  // by node; null where the node is no input
+  std::vector<double> scalars_;         // by node: attributes, constants, the count
+  std::int64_t rows_ = 0, cols_ = 0;
+};
+
+/// Truth of one output of the erased program; a per-row output has one column.
+///
+/// Errors:  as RowEvaluator; ProgramError if the program has no such output.
+/// compare: exact where y is computed exactly (a point at some precision), else by widths down to kLastBits;
+///          a tie of a value that is not a dyadic number (3 * rsqrt(9)) stays undecided.
+std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs,
+                                           const Attributes& attributes, std::string_view output);
+
+}  // namespace norma
