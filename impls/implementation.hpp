@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "reference/formats/tensor.hpp"
+#include "reference/program/program.hpp"
 
 namespace norma {
 
@@ -47,6 +48,9 @@ class Implementation {
   virtual std::string title() const = 0;
   virtual bool accepts_norm(std::string_view norm) const = 0;
   virtual Declaration declares(const ImplCall& call) const = 0;
+  /// The contract written out, where it is no path of the catalogue: conformance is then judged against this
+  /// program's ideal. None: what `declares` names. Throws ImplSkipped as `run` does.
+  virtual std::optional<Program> declared_program(const ImplCall&) const { return std::nullopt; }
   /// Outputs by name (y, residual, scale). Throws ImplSkipped or ImplCrashed. Thread-safe.
   virtual Tensors run(const ImplCall& call) = 0;
 };
