@@ -1,0 +1,150 @@
+// FlashInfer's CUDA templates. They are compiled with -use_fast_math: approximate division, no subnormals.
+// Flushing of subnormals is not written here.
+#include <cstdint>
+#include <numeric>
+
+#include "impls/cast_paths/catalog.hpp"
+#include "impls/cast_paths/steps.hpp"
+
+namespace norma::cast_paths {
+
+namespace {
+
+void require_half(const Binding& binding) {
+  constexpr std::string_view code = "FlashInfer";
+  require_format(binding, "x", code, {FormatId::bf16, FormatId::fp16});
+  require_format(binding, "scale", code, {FormatId::fp32});
+  for (const std::string_view tensor : {"weight", "residual"})
+    require_format(binding, tensor, "FlashInfer beside such an x", {binding.x});
+}
+
+// n = x * rsqrt(ss / float(d) + eps); a thread loads gcd(16 / sizeof(T), d) elements at a time
+Operand x_hat(Builder& b, Operand h) {
+  const Profile& profile = bound_profile(b.binding());
+  Reduction sum = reduction(ReduceKind::sum, Term::square, profile.sum);
+  sum.contract = profile.contract_squares;
+  if (profile.name == "flashinfer" && b.binding().cols > 0)
+    sum.order.vec = static_cast<int>(std::gcd(std::int64_t{8}, b.binding().cols));
+  const Operand ms = b.map("ms", Op::div, approximate(profile, kFp32), {b.reduce("ss", kFp32, h, sum), b.count()});
+  return b.mul("n", kFp32, h, reciprocal_root(b, "r", kFp32, plus_eps(b, ms)));
+}
+
+// weight_bias + float(weight): 0 + -0 is 0
+Operand weighted(Builder& b, Operand n, double weight_bias) {
+  const Operand w = b.input("weight");
+  const Operand factor = b.add("bias_w", kFp32, b.constant("weight_bias", weight_bias), w);
+  return b.mul("nw", kFp32, n, factor);
+}
+
+template <int weight_bias>
+Program build(const Binding& binding) {
+  require_half(binding);
+  Builder b("rmsnorm", binding);
+  b.output("y", b.cast("y", b.x_format(), weighted(b, x_hat(b, b.input("x")), weight_bias)));
+  return b.finish();
+}
+
+// x = float(input) + float(residual), kept in shared memory; residual = (T)x
+Program build_fused_add(const Binding& binding) {
+  require_half(binding);
+  Builder b("rmsnorm", binding);
+  const Operand x = b.input("x");
+  const Operand h = b.add("h", kFp32, x, b.input("residual"));
+  b.output("y", b.cast("y", b.x_format(), weighted(b, x_hat(b, h), 0)));
+  b.output("residual", b.cast("h_T", b.x_format(), h));
+  return b.finish();
+}
+
+// x * r * (bias + w) * scale_inv, clamp, the saturating conversion; no rounding to T in between
+Program build_quant(const Binding& binding) {
+  require_half(binding);
+  Builder b("rmsnorm", binding);
+  const Operand nw = weighted(b, x_hat(b, b.input("x")), 0);
+  const Operand inverse =
+      b.map("scale_inv", Op::reciprocal, approximate(bound_profile(binding), kFp32), {b.input("scale")});
+  b.output("y", clamp_to_e4m3(b, "y", b.mul("q", kFp32, nw, inverse), Overflow::saturate));
+  return b.finish();
+}
+
+constexpr std::string_view kProfiles[] = {"flashinfer", "cuda_block", "cuda_warp", "sequential", "exact"};
+constexpr CaseDefault kStatic[] = {{"quant", "static"}};
+
+}  // namespace
+
+constinit const CastPath flashinfer_rmsnorm{
+    .name = "flashinfer.rmsnorm",
+    .title = "FlashInfer RMSNorm: weight in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kProfiles,
+    .build = build<0>,
+};
+
+constinit const CastPath flashinfer_gemma_rmsnorm{
+    .name = "flashinfer.gemma_rmsnorm",
+    .title = "FlashInfer GemmaRMSNorm: 1 + w in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "C",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = kOffsetOne,
+    .gaps = {},
+    .profiles = kProfiles,
+    .build = build<1>,
+};
+
+constinit const CastPath flashinfer_fused_add_rmsnorm{
+    .name = "flashinfer.fused_add_rmsnorm",
+    .title = "FlashInfer FusedAddRMSNorm: residual sum unrounded, weight in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "unrounded",
+    .required = "weight,residual",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kProfiles,
+    .build = build_fused_add,
+};
+
+constinit const CastPath flashinfer_rmsnorm_quant{
+    .name = "flashinfer.rmsnorm_quant",
+    .title = "FlashInfer RMSNormQuant: fp32 times 1 / scale, clamp, e4m3 (saturating)",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "weight,scale",
+    .optional = "",
+    .norm_attributes = kStatic,
+    .gaps = kGapClamp,
+    .profiles = kProfiles,
+    .build = build_quant,
+};
+
+}  // namespace norma::cast_paths
