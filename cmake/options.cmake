@@ -23,6 +23,10 @@ if(NORMA_DEVELOPER)
   target_compile_options(norma_flags INTERFACE
     $<BUILD_INTERFACE:-Wall;-Wextra;-Wpedantic;-Wswitch;-Wshadow;-Wconversion;-Werror>)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC bug 105329: -Wrestrict warns of std::string's own operator+.
+  target_compile_options(norma_flags INTERFACE $<BUILD_INTERFACE:-Wno-restrict>)
+endif()
 if(NORMA_SANITIZE)
   target_compile_options(norma_flags INTERFACE
     $<BUILD_INTERFACE:-fsanitize=${NORMA_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)

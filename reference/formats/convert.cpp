@@ -25,60 +25,59 @@ inline std::uint32_t round_bits_same_range(std::uint32_t bits) {
   return nan ? 0x7fc0'0000u : rounded;
 }
 
-/// One rounding of binary32 to a narrower format with a smaller range, exponent unbounded above. With
-/// t = 2^max(e, emin) the constant c = 1.5 * 2^(24-p) * t has quantum 2^(1-p) t, so h + c rounds h to the
-/// target's grid, once, ties to even, and - c is exact (numerics note §3.3, test R3). |h| is cut at
-/// 2^(emax+2), far above the overflow threshold, so that c stays finite.
-template <FormatId kId>
-inline float round_value(float value) {
-  constexpr const Format& f = format_of(kId);
-  constexpr float kCut = std::bit_cast<float>(static_cast<std::uint32_t>(f.emax + 2 + 127) << 23);
-  constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t magnitude_bits = bits & ~kSignBit;
-  float h = std::bit_cast<float>(magnitude_bits);
-  h = h > kCut ? kCut : h;  // NaN stays NaN: the comparison is false
-  const std::uint32_t exponent_bits = std::bit_cast<std::uint32_t>(h) & kInfinityBits;
-  const std::uint32_t t_bits = exponent_bits < kLeast ? kLeast : exponent_bits;
-  constexpr std::uint32_t kUp = static_cast<std::uint32_t>(24 - f.precision) << 23;
-  const float c = 1.5f * std::bit_cast<float>(t_bits + kUp);
-  const float rounded = (h + c) - c;
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(rounded) | (bits & kSignBit));
+/// What the magnitudes of an overflowing finite number and of Inf become.
+struct Beyond {
+  float finite;
+  float infinite;
+};
+
+Beyond beyond_of(FormatId id, Overflow overflow) {
+  const float ieee = format_of(id).has_infinity() ? std::numeric_limits<float>::infinity()
+                                                  : std::numeric_limits<float>::quiet_NaN();
+  const auto largest = static_cast<float>(max_finite(id));
+  switch (overflow) {
+    case Overflow::ieee: return {ieee, ieee};
+    case Overflow::saturate_finite: return {largest, ieee};
+    case Overflow::saturate: return {largest, largest};
+    case Overflow::nan: break;
+  }
+  return {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::quiet_NaN()};
 }
 
-/// What overflow makes of a rounded magnitude, in binary32. `infinite`: the operand was Inf.
+/// One rounding of binary32 to a narrower format, exponent unbounded above. With t = 2^max(e, emin) the
+/// constant c = 1.5 * 2^(24-p) * t has quantum 2^(1-p) t, so h + c rounds h to the target's grid, once, ties to
+/// even, and - c is exact (numerics note §3.3, test R3). |h| is cut at 2^(emax+2), far above the overflow
+/// threshold, so that c stays finite. NaN passes every comparison as false and every sum as NaN.
 template <FormatId kId>
-inline float settle(float rounded, float original, Overflow overflow) {
+inline float round_magnitude(float magnitude) {
+  constexpr const Format& f = format_of(kId);
+  if constexpr (f.emax == 127) {
+    constexpr int kDropped = 24 - f.precision;
+    return std::bit_cast<float>(round_bits_same_range<kDropped>(std::bit_cast<std::uint32_t>(magnitude)));
+  } else {
+    constexpr float kCut = std::bit_cast<float>(static_cast<std::uint32_t>(f.emax + 2 + 127) << 23);
+    constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
+    constexpr std::uint32_t kUp = static_cast<std::uint32_t>(24 - f.precision) << 23;
+    const float h = magnitude > kCut ? kCut : magnitude;
+    const std::uint32_t exponent_bits = std::bit_cast<std::uint32_t>(h) & kInfinityBits;
+    const std::uint32_t t_bits = exponent_bits < kLeast ? kLeast : exponent_bits;
+    const float c = 1.5f * std::bit_cast<float>(t_bits + kUp);
+    return (h + c) - c;
+  }
+}
+
+template <FormatId kId>
+inline float round_one(float value, Beyond beyond) {
   constexpr const Format& f = format_of(kId);
   constexpr float kMax = static_cast<float>(max_finite(kId));
-  constexpr float kInf = std::numeric_limits<float>::infinity();
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  const bool nan = original != original;
-  const bool infinite = original == kInf || original == -kInf;
-  const bool beyond = rounded > kMax || rounded < -kMax;
-  const float sign = std::bit_cast<float>((std::bit_cast<std::uint32_t>(original) & kSignBit) | 0x3f80'0000u);
-  const float ieee = f.has_infinity() ? sign * kInf : kNan;
-  const float largest = sign * kMax;
-  float replacement = ieee;
-  if (overflow == Overflow::saturate) replacement = largest;
-  if (overflow == Overflow::saturate_finite) replacement = infinite ? ieee : largest;
-  if (overflow == Overflow::nan) replacement = kNan;
-  float result = beyond ? replacement : rounded;
-  result = nan ? kNan : result;
-  if constexpr (!f.has_negative_zero()) result = result == 0.0f ? 0.0f : result;
-  return result;
-}
-
-template <FormatId kId>
-inline float round_one(float value, Overflow overflow) {
-  if constexpr (kId == FormatId::bf16 || kId == FormatId::tf32) {
-    constexpr int kDropped = 24 - format_of(kId).precision;
-    const float rounded = std::bit_cast<float>(round_bits_same_range<kDropped>(std::bit_cast<std::uint32_t>(value)));
-    if (overflow == Overflow::ieee) return rounded;
-    return settle<kId>(rounded, value, overflow);
-  } else {
-    return settle<kId>(round_value<kId>(value), value, overflow);
-  }
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const float magnitude = std::bit_cast<float>(bits & ~kSignBit);
+  float rounded = round_magnitude<kId>(magnitude);
+  const float replacement = magnitude == std::numeric_limits<float>::infinity() ? beyond.infinite : beyond.finite;
+  rounded = rounded > kMax ? replacement : rounded;
+  std::uint32_t sign = bits & kSignBit;
+  if constexpr (!f.has_negative_zero()) sign = rounded == 0.0f ? 0 : sign;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(rounded) | sign);
 }
 
 /// The code of a binary32 value that the format holds.
@@ -112,14 +111,14 @@ struct Storage<kId> { using Type = std::uint16_t; };
 
 // One clone of each loop a format; a macro because a template cannot carry target_clones.
 #define NORMA_ROW_LOOPS(F)                                                                                 \
-  NORMA_CLONES void round_##F(float* values, std::size_t count, Overflow overflow) {                       \
-    for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::F>(values[i], overflow);        \
+  NORMA_CLONES void round_##F(float* values, std::size_t count, Beyond beyond) {                           \
+    for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::F>(values[i], beyond);        \
   }                                                                                                        \
   NORMA_CLONES void encode_##F(const float* values, Storage<FormatId::F>::Type* stored, std::size_t count, \
-                               Overflow overflow) {                                                        \
+                               Beyond beyond) {                                                            \
     for (std::size_t i = 0; i < count; ++i)                                                                \
       stored[i] = static_cast<Storage<FormatId::F>::Type>(                                                 \
-          code_of<FormatId::F>(round_one<FormatId::F>(values[i], overflow)));                              \
+          code_of<FormatId::F>(round_one<FormatId::F>(values[i], beyond)));                              \
   }
 
 NORMA_ROW_LOOPS(bf16)
@@ -130,8 +129,8 @@ NORMA_ROW_LOOPS(e4m3fnuz)
 NORMA_ROW_LOOPS(e5m2fnuz)
 #undef NORMA_ROW_LOOPS
 
-NORMA_CLONES void round_tf32(float* values, std::size_t count, Overflow overflow) {
-  for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::tf32>(values[i], overflow);
+NORMA_CLONES void round_tf32(float* values, std::size_t count, Beyond beyond) {
+  for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::tf32>(values[i], beyond);
 }
 
 NORMA_CLONES void decode_bf16(const std::uint16_t* stored, float* values, std::size_t count) {
@@ -219,12 +218,12 @@ void encode_row(FormatId format, const float* values, std::byte* stored, std::si
       for (std::size_t i = 0; i < count; ++i)
         store(format_of(format), stored, i, encode(format, static_cast<double>(values[i]), overflow));
       return;
-    case FormatId::bf16: encode_bf16(values, as_words<std::uint16_t>(stored), count, overflow); return;
-    case FormatId::fp16: encode_fp16(values, as_words<std::uint16_t>(stored), count, overflow); return;
-    case FormatId::e4m3fn: encode_e4m3fn(values, as_words<std::uint8_t>(stored), count, overflow); return;
-    case FormatId::e5m2: encode_e5m2(values, as_words<std::uint8_t>(stored), count, overflow); return;
-    case FormatId::e4m3fnuz: encode_e4m3fnuz(values, as_words<std::uint8_t>(stored), count, overflow); return;
-    case FormatId::e5m2fnuz: encode_e5m2fnuz(values, as_words<std::uint8_t>(stored), count, overflow); return;
+    case FormatId::bf16: encode_bf16(values, as_words<std::uint16_t>(stored), count, beyond_of(format, overflow)); return;
+    case FormatId::fp16: encode_fp16(values, as_words<std::uint16_t>(stored), count, beyond_of(format, overflow)); return;
+    case FormatId::e4m3fn: encode_e4m3fn(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
+    case FormatId::e5m2: encode_e5m2(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
+    case FormatId::e4m3fnuz: encode_e4m3fnuz(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
+    case FormatId::e5m2fnuz: encode_e5m2fnuz(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
   }
 }
 
@@ -241,13 +240,13 @@ void round_row(FormatId format, float* values, std::size_t count, Overflow overf
       for (std::size_t i = 0; i < count; ++i)
         values[i] = static_cast<float>(decode(format, encode(format, static_cast<double>(values[i]), overflow)));
       return;
-    case FormatId::tf32: round_tf32(values, count, overflow); return;
-    case FormatId::bf16: round_bf16(values, count, overflow); return;
-    case FormatId::fp16: round_fp16(values, count, overflow); return;
-    case FormatId::e4m3fn: round_e4m3fn(values, count, overflow); return;
-    case FormatId::e5m2: round_e5m2(values, count, overflow); return;
-    case FormatId::e4m3fnuz: round_e4m3fnuz(values, count, overflow); return;
-    case FormatId::e5m2fnuz: round_e5m2fnuz(values, count, overflow); return;
+    case FormatId::tf32: round_tf32(values, count, beyond_of(format, overflow)); return;
+    case FormatId::bf16: round_bf16(values, count, beyond_of(format, overflow)); return;
+    case FormatId::fp16: round_fp16(values, count, beyond_of(format, overflow)); return;
+    case FormatId::e4m3fn: round_e4m3fn(values, count, beyond_of(format, overflow)); return;
+    case FormatId::e5m2: round_e5m2(values, count, beyond_of(format, overflow)); return;
+    case FormatId::e4m3fnuz: round_e4m3fnuz(values, count, beyond_of(format, overflow)); return;
+    case FormatId::e5m2fnuz: round_e5m2fnuz(values, count, beyond_of(format, overflow)); return;
   }
 }
 

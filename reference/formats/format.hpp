@@ -29,8 +29,9 @@ enum class Specials : std::uint8_t {
 ///
 ///   policy            finite overflow   Inf                  who does so
 ///   ieee              Inf, else NaN     Inf, else NaN        IEEE 754; torch e4m3fn up to 2.11; ml_dtypes
-///   saturate_finite   largest finite    Inf, else NaN        torch e4m3fn from 2.12
-///   saturate          largest finite    largest finite       CUDA __NV_SATFINITE
+///   saturate_finite   largest finite    Inf, else NaN        ONNX Cast saturate=1 to the FNUZ formats
+///   saturate          largest finite    largest finite       CUDA __NV_SATFINITE; torch e4m3fn from 2.12
+///                                                            (measured on 2.15, Inf included)
 ///   nan               NaN               NaN                  kernels that mark every overflow
 enum class Overflow : std::uint8_t { ieee, saturate_finite, saturate, nan };
 
