@@ -343,25 +343,31 @@ TEST_CASE("reduces: sum, mean, amax and moments") {
   REQUIRE(value("N", 0).hi == 3);
 }
 
-TEST_CASE("precision is raised until a cancelling sum is known relative to its terms") {
-  // d = (x + 1) - 1 with x = 2^-126: 160 bits hold it, and so does a difference of roots with more.
+TEST_CASE("precision is raised until a cancelling value is known relative to itself") {
+  // d = sqrt(1 + h) + sqrt(1 - h) - 2 = -h^2/4 - 5 h^4/64 - ...: 104 bits of the roots cancel.
+  const double h = 0x1p-52;
   Program p{.norm = "", .nodes = {}, .outputs = {}};
   p.nodes = {input("x", kRowsCols),
-             map("a", Op::sqrt, kRowsCols, {{0, 0}}),
              input("z", kRowsCols),
-             map("b", Op::sqrt, kRowsCols, {{2, 0}}),
-             map("d", Op::sub, kRowsCols, {{1, 0}, {3, 0}}),
-             map("y", Op::mul, kRowsCols, {{4, 0}, {4, 0}})};
-  p.outputs = {{"y", {5, 0}}};
-  const Tensors in{{"x", tensor(FormatId::fp64, {1, 1}, {3.0})}, {"z", tensor(FormatId::fp64, {1, 1}, {3.0 + 0x1p-51})}};
-  const auto y = program_truth(p, in, {}, "y");
-  Enclosure e;
-  y->enclose_row(0, std::span(&e, 1));
-  REQUIRE(e.radius <= 0x1p-100 * e.hi);
-  REQUIRE(e.magnitude == e.hi);
-  // (sqrt(3 + h) - sqrt(3))^2 = h^2/12 (1 - h/6 + ...)
-  const double first_order = 0x1p-102 / 12;
-  REQUIRE(std::fabs(e.hi / first_order - 1) < 0x1p-50);
+             map("a", Op::sqrt, kRowsCols, {{0, 0}}),
+             map("b", Op::sqrt, kRowsCols, {{1, 0}}),
+             map("s", Op::add, kRowsCols, {{2, 0}, {3, 0}}),
+             attribute("two"),
+             map("d", Op::sub, kRowsCols, {{4, 0}, {5, 0}}),
+             map("y", Op::neg, kRowsCols, {{6, 0}})};
+  p.outputs = {{"y", {7, 0}}, {"d", {6, 0}}};
+  const Tensors in{{"x", tensor(FormatId::fp64, {1, 1}, {1 + h})}, {"z", tensor(FormatId::fp64, {1, 1}, {1 - h})}};
+  Enclosure y, d;
+  program_truth(p, in, {{"two", 2}}, "y")->enclose_row(0, std::span(&y, 1));
+  REQUIRE(y.hi == h * h / 4);
+  REQUIRE(y.lo == 5 * h * h * h * h / 64);
+  REQUIRE(y.radius <= 0x1p-100 * y.hi);
+  REQUIRE(y.magnitude == y.hi);
+  // As a sum its scale is |a| + |b| + |2|, and the first precision does.
+  program_truth(p, in, {{"two", 2}}, "d")->enclose_row(0, std::span(&d, 1));
+  REQUIRE(d.magnitude == 4);
+  REQUIRE(d.radius <= 0x1p-100 * d.magnitude);
+  REQUIRE(d.radius > 0x1p-100 * std::fabs(d.hi));
 }
 
 TEST_CASE("a program's truth names what is missing") {
