@@ -17,6 +17,9 @@ constexpr double kUnit = 0x1p-24;                     // half an ulp of 1 in fp3
 constexpr std::int64_t kMostColumns = 1 << 24;        // beyond it a column count need not be an fp32 number
 constexpr double kHalfLeastFp32 = 0x1p-150;           // what one underflowing fp32 step loses at most
 
+// Attributes of the norm that say something only where y is quantized.
+constexpr std::string_view kUnused[] = {"quant_max", "scale_floor", "scale_cap"};
+
 NORMA_CLONES void scale_row(float* x, float r, std::size_t cols) {
   for (std::size_t i = 0; i < cols; ++i) x[i] *= r;
 }
@@ -58,12 +61,15 @@ Operands operands_of(const ImplCall& call) {
   std::optional<double> eps;
   for (const auto& [name, value] : call.numbers) {
     if (name == "eps") eps = value;
-    else if (value != 0) throw ImplSkipped("this kernel has no attribute '" + name + "' other than 0");
+    else if (std::ranges::find(kUnused, name) == std::end(kUnused) && value != 0)
+      throw ImplSkipped("this kernel has no attribute '" + name + "' other than 0");
   }
   if (!eps) throw ImplSkipped("eps is not given");
-  for (const auto& [name, word] : call.words)
-    if (name != "eps_place" || word != "inside")
-      throw ImplSkipped("this kernel has no " + name + "=" + word + " (eps stands inside the root)");
+  for (const auto& [name, word] : call.words) {
+    if (name == "eps_place" && word == "inside") continue;
+    if (name == "quant" && word == "none") continue;
+    throw ImplSkipped("this kernel has no " + name + "=" + word + " (eps is inside the root, y is not quantized)");
+  }
   return {x->second, weight, *eps};
 }
 

@@ -50,6 +50,9 @@ ImplCall call_on(const Tensors& inputs, double eps) {
   call.inputs = &inputs;
   call.numbers["eps"] = eps;
   call.words["eps_place"] = "inside";
+  call.words["quant"] = "none";
+  call.numbers["quant_max"] = 448;
+  call.numbers["weight_offset"] = 0;
   return call;
 }
 
@@ -232,5 +235,5 @@ TEST_CASE("a native kernel says why it refuses", "[cpu]") {
   CHECK(refusal(call) == "this kernel has no attribute 'weight_offset' other than 0");
   call.numbers["weight_offset"] = 0;
   call.words["eps_place"] = "outside";
-  CHECK(refusal(call) == "this kernel has no eps_place=outside (eps stands inside the root)");
+  CHECK(refusal(call) == "this kernel has no eps_place=outside (eps is inside the root, y is not quantized)");
 }
