@@ -8,20 +8,23 @@ namespace {
 
 void refuse_bias_alone(const Binding& binding) {
   if (binding.has("bias") && !binding.has("weight"))
-    throw ProgramError("diffusers' RMSNorm has a bias only where it has a weight (elementwise_affine)");
+    throw ProgramError(
+        "diffusers' RMSNorm has a bias only where it has a weight (elementwise_affine)");
 }
 
 // The weight's format decides:
 //   fp16, bf16   h.to(weight.dtype) * weight (+ bias), output in the weight's format
 //   fp32         h * weight (+ bias) in fp32, fp32 output whatever x is
-//   e4m3fn       (h * weight.to(fp32) + (bias.to(fp32) or 0)).to(x.dtype): a fork's branch, see the record
+//   e4m3fn       (h * weight.to(fp32) + (bias.to(fp32) or 0)).to(x.dtype); an article's copy has it
 //   none         h.to(x.dtype)
 // A tuple as dim changes the weight's shape only: the mean is over the last axis.
 Program build_rmsnorm(const Binding& binding) {
   constexpr std::string_view code = "diffusers RMSNorm";
   require_format(binding, "x", code, {FormatId::fp32, FormatId::bf16, FormatId::fp16});
-  require_format(binding, "weight", code, {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
-  require_format(binding, "bias", code, {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
+  require_format(binding, "weight", code,
+                 {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
+  require_format(binding, "bias", code,
+                 {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
   refuse_bias_alone(binding);
   Builder b("rmsnorm", binding);
   const Operand h = eager_x_hat(b, b.input("x"));
@@ -34,7 +37,8 @@ Program build_rmsnorm(const Binding& binding) {
   if (wf.id == FormatId::e4m3fn) {
     const Operand hw = b.mul("hw", kFp32, h, b.cast("weight_f32", kFp32, w));
     // "+ 0" without a bias: it turns -0 into 0.
-    const Operand shift = binding.has("bias") ? b.cast("bias_f32", kFp32, b.input("bias")) : b.constant("zero", 0);
+    const Operand shift =
+        binding.has("bias") ? b.cast("bias_f32", kFp32, b.input("bias")) : b.constant("zero", 0);
     b.output("y", b.cast("y", b.x_format(), b.add("hwb", kFp32, hw, shift)));
     return b.finish();
   }
@@ -70,8 +74,9 @@ Program build_npu(const Binding& binding) {
   return b.finish();
 }
 
-// x / sqrt(mean(x**2) + eps), every operation in x's format; a Python float added to a half tensor is rounded
-// to it first (1e-8 is 0 in fp16).
+// x / sqrt(mean(x**2) + eps), every operation in x's format; a Python float added to a half tensor
+// is rounded to it first (1e-8 is 0 in fp16). The mean is over channels, a strided axis whose torch
+// order is not modelled.
 Program build_pixel_norm(const Binding& binding) {
   require_float_or_half(binding, "LTX2 PixelNorm");
   Builder b("rmsnorm", binding);
@@ -93,7 +98,9 @@ constexpr std::string_view kNpuProfiles[] = {"exact", "sequential", "pairwise"};
 
 constinit const CastPath diffusers_rmsnorm{
     .name = "diffusers.rmsnorm",
-    .title = "diffusers RMSNorm (Qwen-Image): the weight's format decides where to cast; e4m3fn as the article has it",
+    .title =
+        "diffusers RMSNorm (Qwen-Image): the weight's format decides the cast; e4m3fn after an "
+        "article",
     .norm = "rmsnorm",
     .source = {"huggingface/diffusers", "src/diffusers/models/normalization.py", "58eb52c", "read"},
     .eps_default = "1e-6",
@@ -112,9 +119,12 @@ constinit const CastPath diffusers_rmsnorm{
 
 constinit const CastPath diffusers_rmsnorm_npu{
     .name = "diffusers.rmsnorm.npu",
-    .title = "diffusers RMSNorm on Ascend: x cast to the weight's format, then one closed operator (inferred)",
+    .title =
+        "diffusers RMSNorm on Ascend: x cast to the weight's format, then one closed operator "
+        "(inferred)",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers", "src/diffusers/models/normalization.py", "58eb52c", "inferred"},
+    .source = {"huggingface/diffusers", "src/diffusers/models/normalization.py", "58eb52c",
+               "inferred"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -131,10 +141,12 @@ constinit const CastPath diffusers_rmsnorm_npu{
 
 constinit const CastPath diffusers_ltx2_pixel_norm{
     .name = "diffusers.ltx2.pixel_norm",
-    .title = "LTX2 PixelNorm: every operation in x's format, division by the root",
+    .title =
+        "LTX2 PixelNorm: every operation in x's format (the order of the sum, over channels, is "
+        "open)",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_ltx2_audio.py", "58eb52c",
-               "read"},
+    .source = {"huggingface/diffusers",
+               "src/diffusers/models/autoencoders/autoencoder_kl_ltx2_audio.py", "58eb52c", "read"},
     .eps_default = "1e-8",
     .eps_place = "inside",
     .eps_class = "rounded to T",
@@ -145,7 +157,7 @@ constinit const CastPath diffusers_ltx2_pixel_norm{
     .optional = "",
     .norm_attributes = {},
     .gaps = {},
-    .profiles = kEagerProfiles,
+    .profiles = kOpenProfiles,
     .build = build_pixel_norm,
 };
 

@@ -12,10 +12,12 @@ void require_fp32(const Binding& binding) {
 }
 
 void refuse_bias_alone(const Binding& binding) {
-  if (binding.has("bias") && !binding.has("weight")) throw ProgramError("ggml adds a bias only after a weight");
+  if (binding.has("bias") && !binding.has("weight"))
+    throw ProgramError("ggml adds a bias only after a weight");
 }
 
-// sum += (double)(x * x); mean = sum / n; scale = 1.0f / sqrtf(mean + eps); y = x * scale; y * w is an op of its own
+// sum += (double)(x * x); mean = sum / n; scale = 1.0f / sqrtf(mean + eps); y = x * scale; y * w is
+// an op of its own
 Program build_cpu(const Binding& binding) {
   require_fp32(binding);
   Builder b("rmsnorm", binding);
@@ -30,14 +32,16 @@ Program build_cpu(const Binding& binding) {
   return b.finish();
 }
 
-// scale = rsqrtf(sum / ncols + eps); scale * x * mul + add, the last two contracted (-use_fast_math)
+// scale = rsqrtf(sum / ncols + eps); scale * x * mul + add, the last two contracted
+// (-use_fast_math)
 Program build_cuda(const Binding& binding) {
   require_fp32(binding);
   refuse_bias_alone(binding);
   Builder b("rmsnorm", binding);
   const Profile& profile = bound_profile(binding);
   const Operand x = b.input("x");
-  const Operand mean = b.map("ms", Op::div, approximate(profile, kFp32), {kernel_square_sum(b, x), b.count()});
+  const Operand mean =
+      b.map("ms", Op::div, approximate(profile, kFp32), {kernel_square_sum(b, x), b.count()});
   const Operand r = reciprocal_root(b, "r", kFp32, plus_eps(b, mean));
   const Operand n = b.mul("n", kFp32, r, x);
   if (!binding.has("weight")) {

@@ -1,4 +1,4 @@
-// The systematic grid: where eps enters, by where the weight meets the cast. eps_inside is real code, the rest may be.
+// The systematic grid: where eps enters, by where the weight meets the cast.
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/steps.hpp"
 
@@ -9,7 +9,9 @@ namespace {
 enum class Place { inside, sum, outside, max, l2max, none };
 enum class Weight { before_cast, after_cast };
 
-Operand inverse(Builder& b, Operand divisor) { return b.map("r", Op::reciprocal, kFp32, {divisor}); }
+Operand inverse(Builder& b, Operand divisor) {
+  return b.map("r", Op::reciprocal, kFp32, {divisor});
+}
 
 Operand inverse_rms(Builder& b, Operand x, Place place) {
   switch (place) {
@@ -41,7 +43,8 @@ Program build(const Binding& binding) {
   Builder b("rmsnorm", binding);
   const Operand x = b.input("x");
   const Operand n = b.mul("n", kFp32, x, inverse_rms(b, x, place));
-  return weight == Weight::after_cast ? finish_cast_then_weight(b, n) : finish_weight_then_cast(b, n);
+  return weight == Weight::after_cast ? finish_cast_then_weight(b, n)
+                                      : finish_weight_then_cast(b, n);
 }
 
 constexpr std::string_view kGapSum[] = {"eps_on_sum"};
@@ -50,7 +53,8 @@ constexpr std::string_view kGapMax[] = {"eps_max"};
 constexpr std::string_view kGapL2max[] = {"eps_l2max"};
 constexpr std::string_view kGapNone[] = {"no_eps"};
 
-constexpr std::string_view kProfiles[] = {"sequential", "torch_cpu", "pairwise", "cuda_block", "cuda_warp", "exact"};
+constexpr std::string_view kProfiles[] = {"sequential", "torch_cpu", "pairwise",
+                                          "cuda_block", "cuda_warp", "exact"};
 
 }  // namespace
 

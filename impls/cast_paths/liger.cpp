@@ -49,8 +49,8 @@ Program build_gemma(const Binding& binding) {
   return b.finish();
 }
 
-// eps and offset in T, squares in T. tl.sum takes bf16 to fp32 and leaves fp16; "/ n_cols" is fp32 for both, and
-// with it the root and all that it multiplies.
+// eps and offset in T, squares in T. tl.sum takes bf16 to fp32 and leaves fp16; "/ n_cols" is fp32
+// for both, and with it the root and all that it multiplies.
 Program build_none(const Binding& binding) {
   require_float_or_half(binding, kCode);
   require_one_format(binding, kCode);
@@ -142,7 +142,8 @@ constinit const CastPath liger_fused_add_rms_norm{
     .name = "liger.fused_add_rms_norm",
     .title = "Liger fused_add_rms_norm, mode llama: residual sum rounded to T before the norm",
     .norm = "rmsnorm",
-    .source = {"linkedin/Liger-Kernel", "src/liger_kernel/ops/fused_add_rms_norm.py", "ead96b6", "read"},
+    .source = {"linkedin/Liger-Kernel", "src/liger_kernel/ops/fused_add_rms_norm.py", "ead96b6",
+               "read"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",

@@ -7,8 +7,8 @@ namespace norma::cast_paths {
 
 namespace {
 
-// n * self.scale * self.gamma + self.bias: sqrt(C) is a Python float (rounded to fp32 inside the product, torch
-// 2.x), a missing bias is the float 0.0 and turns -0 into 0.
+// n * self.scale * self.gamma + self.bias: sqrt(C) is a Python float (rounded to fp32 inside the
+// product, torch 2.x), a missing bias is the float 0.0 and turns -0 into 0.
 Program finish_affine(Builder& b, Operand n) {
   const FormatRef t = b.x_format();
   const Operand root = b.cast("root_f32", kFp32, b.sqrt("root", kFp64, b.count()));
@@ -18,7 +18,8 @@ Program finish_affine(Builder& b, Operand n) {
   const Operand weighted = b.eager("weighted", Op::mul, product, {scaled, w});
   const bool biased = b.binding().has("bias");
   const Operand bias = biased ? b.input("bias") : b.constant("zero", 0);
-  b.output("y", b.eager("y", Op::add, biased ? promote(product, b.format(bias)) : product, {weighted, bias}));
+  b.output("y", b.eager("y", Op::add, biased ? promote(product, b.format(bias)) : product,
+                        {weighted, bias}));
   return b.finish();
 }
 
@@ -32,7 +33,8 @@ Program build(const Binding& binding) {
   return finish_affine(b, b.cast("n", b.x_format(), b.div("n_f32", kFp32, x, divisor)));
 }
 
-// F.normalize(x, dim=1): the norm accumulates in fp32, is rounded to T, and meets eps in T (1e-12 is 0 in fp16)
+// F.normalize(x, dim=1): the norm accumulates in fp32, is rounded to T, and meets eps in T (1e-12
+// is 0 in fp16)
 Program build_before_fix(const Binding& binding) {
   require_float_or_half(binding, "QwenImageRMS_norm");
   Builder b("rmsnorm", binding);
@@ -44,17 +46,19 @@ Program build_before_fix(const Binding& binding) {
   return finish_affine(b, b.eager("n", Op::div, t, {x, divisor}));
 }
 
-constexpr std::string_view kProfiles[] = {"torch_cpu_strided", "torch_cpu_norm", "torch_cuda", "pairwise", "exact"};
+constexpr std::string_view kProfiles[] = {"torch_cpu_strided", "torch_cpu_norm", "torch_cuda",
+                                          "pairwise", "exact"};
 constexpr CaseDefault kMaxForm[] = {{"eps_place", "l2max"}};
 
 }  // namespace
 
 constinit const CastPath qwen_vae_rms_norm{
     .name = "diffusers.qwen_image_vae.rms_norm",
-    .title = "Qwen-Image and Wan VAE norm since 5fc2bd2: normalized in fp32, then three roundings to T",
+    .title =
+        "Qwen-Image and Wan VAE norm since 5fc2bd2: normalized in fp32, then three roundings to T",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py", "58eb52c",
-               "read"},
+    .source = {"huggingface/diffusers",
+               "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py", "58eb52c", "read"},
     .eps_default = "1e-12",
     .eps_place = "l2max",
     .eps_class = "fp32",
@@ -71,9 +75,12 @@ constinit const CastPath qwen_vae_rms_norm{
 
 constinit const CastPath qwen_vae_rms_norm_before_fix{
     .name = "diffusers.qwen_image_vae.rms_norm.before_fix",
-    .title = "Qwen-Image and Wan VAE norm before 5fc2bd2: everything in T; in fp16 eps is 0 and a zero row is NaN",
+    .title =
+        "Qwen-Image and Wan VAE norm before 5fc2bd2: everything in T; in fp16 eps is 0 and a zero "
+        "row is NaN",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py",
+    .source = {"huggingface/diffusers",
+               "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py",
                "the parent of 5fc2bd2", "read"},
     .eps_default = "1e-12",
     .eps_place = "l2max",

@@ -1,5 +1,6 @@
-// The catalogue against itself and against the canonical norms: every path builds, prints and parses; its classes say
-// what its program does; its erasure is the canonical norm, or differs by the gap it names and by nothing else.
+// The catalogue against itself and against the canonical norms: every path builds, prints and
+// parses; its classes say what its program does; its erasure is the canonical norm, or differs by
+// the gap it names and by nothing else.
 #include <catch2/catch_message.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -41,7 +42,9 @@ bool one_of(std::string_view word, std::initializer_list<std::string_view> known
   return std::find(known.begin(), known.end(), word) != known.end();
 }
 
-bool has_gap(const CastPath& path, std::string_view gap) { return std::ranges::find(path.gaps, gap) != path.gaps.end(); }
+bool has_gap(const CastPath& path, std::string_view gap) {
+  return std::ranges::find(path.gaps, gap) != path.gaps.end();
+}
 
 // What each project's code takes as x, beyond which it refuses.
 std::vector<FormatId> formats_taken(const CastPath& path) {
@@ -54,12 +57,14 @@ std::vector<FormatId> formats_taken(const CastPath& path) {
 enum class Optional { without, with };
 
 // Every input in x's format, a scale in fp32.
-Binding uniform_binding(const CastPath& path, FormatId x, Optional optional, std::int64_t cols = 12) {
+Binding uniform_binding(const CastPath& path, FormatId x, Optional optional,
+                        std::int64_t cols = 12) {
   Binding binding{.x = x, .formats = {}, .attributes = {}, .cols = cols, .profile = ""};
   auto inputs = split(path.required);
   if (optional == Optional::with)
     for (const std::string& name : split(path.optional)) inputs.push_back(name);
-  for (const std::string& name : inputs) binding.formats[name] = name == "scale" ? FormatId::fp32 : x;
+  for (const std::string& name : inputs)
+    binding.formats[name] = name == "scale" ? FormatId::fp32 : x;
   return binding;
 }
 
@@ -80,7 +85,9 @@ std::string refusal(const CastPath& path, const Binding& binding) {
 
 // ---- what a program does ----
 
-const Node& node_of(const Program& p, const Operand& o) { return p.nodes[static_cast<std::size_t>(o.node)]; }
+const Node& node_of(const Program& p, const Operand& o) {
+  return p.nodes[static_cast<std::size_t>(o.node)];
+}
 FormatId format_at(const Program& p, const Operand& o) {
   const Node& node = node_of(p, o);
   REQUIRE(node.rounding.format.has_value());
@@ -91,7 +98,8 @@ const Node* named(const Program& p, std::string_view name) {
   return found ? &node_of(p, *found) : nullptr;
 }
 bool has_op(const Program& p, Op op) {
-  return std::ranges::any_of(p.nodes, [&](const Node& n) { return n.kind == NodeKind::map && n.op == op; });
+  return std::ranges::any_of(p.nodes,
+                             [&](const Node& n) { return n.kind == NodeKind::map && n.op == op; });
 }
 const Node& first_reduce(const Program& p) {
   const auto found = std::ranges::find(p.nodes, NodeKind::reduce, &Node::kind);
@@ -99,11 +107,11 @@ const Node& first_reduce(const Program& p) {
   return *found;
 }
 
-// The step at which the weight meets the data: the operands of the first product with the weight in it, through
-// casts of the weight and sums with a constant.
+// The step at which the weight meets the data: the operands of the first product with the weight in
+// it, through casts of the weight and sums with a constant.
 struct Meeting {
-  Operand data;          // the other factor
-  Operand factor;        // the weight, or constant + weight
+  Operand data;    // the other factor
+  Operand factor;  // the weight, or constant + weight
   bool plus_one = false;
 };
 std::optional<Meeting> meeting(const Program& p) {
@@ -119,7 +127,8 @@ std::optional<Meeting> meeting(const Program& p) {
     if (node.op == Op::cast || node.op == Op::add) {
       carriers.insert(at);
       for (const Operand& o : node.operands)
-        plus_one = plus_one || (node_of(p, o).kind == NodeKind::constant && node_of(p, o).constant == 1);
+        plus_one =
+            plus_one || (node_of(p, o).kind == NodeKind::constant && node_of(p, o).constant == 1);
     } else if (node.op == Op::mul || node.op == Op::fma) {
       const bool first = carries(node.operands[0]);
       return Meeting{node.operands[first ? 1 : 0], node.operands[first ? 0 : 1], plus_one};
@@ -134,18 +143,24 @@ bool rounds_eps_to(const Program& p, FormatId format) {
   bool found = false;
   for (std::size_t i = 0; i < p.nodes.size(); ++i) {
     const Node& node = p.nodes[i];
-    if (node.kind == NodeKind::attribute && node.names[0] == "eps") carriers.insert(static_cast<int>(i));
-    if (node.kind != NodeKind::map || node.op != Op::cast || !carriers.contains(node.operands[0].node)) continue;
+    if (node.kind == NodeKind::attribute && node.names[0] == "eps")
+      carriers.insert(static_cast<int>(i));
+    if (node.kind != NodeKind::map || node.op != Op::cast ||
+        !carriers.contains(node.operands[0].node))
+      continue;
     carriers.insert(static_cast<int>(i));
     found = found || node.rounding.format->id == format;
   }
   return found;
 }
 bool has_constant(const Program& p, double value) {
-  return std::ranges::any_of(p.nodes, [&](const Node& n) { return n.kind == NodeKind::constant && n.constant == value; });
+  return std::ranges::any_of(
+      p.nodes, [&](const Node& n) { return n.kind == NodeKind::constant && n.constant == value; });
 }
 
-double epsilon_of(FormatId format) { return format == FormatId::bf16 ? 0x1p-7 : format == FormatId::fp16 ? 0x1p-10 : 0x1p-23; }
+double epsilon_of(FormatId format) {
+  return format == FormatId::bf16 ? 0x1p-7 : format == FormatId::fp16 ? 0x1p-10 : 0x1p-23;
+}
 
 // ---- rows to judge erasures on ----
 
@@ -154,7 +169,8 @@ Tensor random_tensor(Random& random, FormatId format, Shape shape, int low, int 
   for (std::int64_t i = 0; i < t.size(); ++i) {
     const double sign = random.below(2) == 0 ? 1 : -1;
     const double mantissa = 1 + static_cast<double>(random.below(1 << 20)) * 0x1p-20;
-    t.set_code(i, encode(format, sign * std::ldexp(mantissa, random.between(low, high)), Overflow::saturate));
+    t.set_code(i, encode(format, sign * std::ldexp(mantissa, random.between(low, high)),
+                         Overflow::saturate));
   }
   return t;
 }
@@ -173,9 +189,12 @@ Tensors random_inputs(const Binding& binding, std::uint64_t seed) {
   };
   tensors["x"] = rows(binding.x);
   for (const auto& [name, format] : binding.formats) {
-    if (name == "residual") tensors[name] = rows(format);
-    else if (name == "scale") tensors[name] = random_tensor(random, format, {}, -6, -6);
-    else tensors[name] = random_tensor(random, format, {binding.cols}, -2, 0);
+    if (name == "residual")
+      tensors[name] = rows(format);
+    else if (name == "scale")
+      tensors[name] = random_tensor(random, format, {}, -6, -6);
+    else
+      tensors[name] = random_tensor(random, format, {binding.cols}, -2, 0);
   }
   if (tensors.contains("scale")) {
     Tensor& scale = tensors.at("scale");
@@ -198,12 +217,18 @@ Canonical canonical_of(const CastPath& path, double eps) {
   Canonical c{.eps = eps};
   for (const CaseDefault& d : path.norm_attributes) {
     const std::string value(d.value);
-    if (d.key == "eps_place") c.eps_place = value;
-    else if (d.key == "quant") c.quant = value;
-    else if (d.key == "weight_offset") c.weight_offset = std::strtod(value.c_str(), nullptr);
-    else if (d.key == "quant_max") c.quant_max = std::strtod(value.c_str(), nullptr);
-    else if (d.key == "scale_floor") c.scale_floor = std::strtod(value.c_str(), nullptr);
-    else FAIL("an attribute that the norm lacks: " << d.key);
+    if (d.key == "eps_place")
+      c.eps_place = value;
+    else if (d.key == "quant")
+      c.quant = value;
+    else if (d.key == "weight_offset")
+      c.weight_offset = std::strtod(value.c_str(), nullptr);
+    else if (d.key == "quant_max")
+      c.quant_max = std::strtod(value.c_str(), nullptr);
+    else if (d.key == "scale_floor")
+      c.scale_floor = std::strtod(value.c_str(), nullptr);
+    else
+      FAIL("an attribute that the norm lacks: " << d.key);
   }
   return c;
 }
@@ -221,7 +246,8 @@ CanonicalRow canonical_row(const Canonical& c, const Tensors& tensors, std::int6
   std::vector<Interval> squares;
   for (std::int64_t j = 0; j < cols; ++j) {
     Interval h = real(x.value(row * cols + j));
-    if (tensors.contains("residual")) h = add(h, real(tensors.at("residual").value(row * cols + j)));
+    if (tensors.contains("residual"))
+      h = add(h, real(tensors.at("residual").value(row * cols + j)));
     out.residual.push_back(h);
     squares.push_back(square(h));
   }
@@ -231,24 +257,33 @@ CanonicalRow canonical_row(const Canonical& c, const Tensors& tensors, std::int6
   const Interval mean = div(total, n);
   const Interval one = real(1);
   Interval r(kBits);
-  if (c.eps_place == "inside") r = div(one, sqrt(add(mean, eps)));
-  else if (c.eps_place == "sum") r = div(one, sqrt(add(total, eps)));
-  else if (c.eps_place == "outside") r = div(one, add(sqrt(mean), eps));
-  else if (c.eps_place == "max") r = div(one, max(sqrt(mean), eps));
-  else if (c.eps_place == "l2max") r = div(sqrt(n), max(sqrt(total), eps));
-  else if (c.eps_place == "none") r = div(one, sqrt(mean));
-  else FAIL("no such place: " << c.eps_place);
+  if (c.eps_place == "inside")
+    r = div(one, sqrt(add(mean, eps)));
+  else if (c.eps_place == "sum")
+    r = div(one, sqrt(add(total, eps)));
+  else if (c.eps_place == "outside")
+    r = div(one, add(sqrt(mean), eps));
+  else if (c.eps_place == "max")
+    r = div(one, max(sqrt(mean), eps));
+  else if (c.eps_place == "l2max")
+    r = div(sqrt(n), max(sqrt(total), eps));
+  else if (c.eps_place == "none")
+    r = div(one, sqrt(mean));
+  else
+    FAIL("no such place: " << c.eps_place);
   Interval largest = real(0);
   for (std::int64_t j = 0; j < cols; ++j) {
     Interval y = mul(out.residual[static_cast<std::size_t>(j)], r);
-    if (tensors.contains("weight")) y = mul(y, add(real(c.weight_offset), real(tensors.at("weight").value(j))));
+    if (tensors.contains("weight"))
+      y = mul(y, add(real(c.weight_offset), real(tensors.at("weight").value(j))));
     if (tensors.contains("bias")) y = add(y, real(tensors.at("bias").value(j)));
     largest = max(largest, abs(y));
     out.y.push_back(y);
   }
   if (c.quant == "none") return out;
   Interval scale = c.quant == "static" ? real(tensors.at("scale").value(0)) : real(0);
-  if (c.quant == "per_token") scale = max(div(min(largest, real(c.scale_cap)), real(c.quant_max)), real(c.scale_floor));
+  if (c.quant == "per_token")
+    scale = max(div(min(largest, real(c.scale_cap)), real(c.quant_max)), real(c.scale_floor));
   out.scale.push_back(scale);
   for (Interval& y : out.y) y = div(y, scale);
   return out;
@@ -265,7 +300,8 @@ Verdict compare_intervals(const Interval& a, const Interval& b) {
     mpfr_mul_2si(least.get(), v->hi.get(), -200, MPFR_RNDD);
     if (mpfr_cmpabs(width.get(), least.get()) > 0) return Verdict::vague;
   }
-  const bool apart = mpfr_less_p(a.hi.get(), b.lo.get()) != 0 || mpfr_less_p(b.hi.get(), a.lo.get()) != 0;
+  const bool apart =
+      mpfr_less_p(a.hi.get(), b.lo.get()) != 0 || mpfr_less_p(b.hi.get(), a.lo.get()) != 0;
   return apart ? Verdict::differ : Verdict::agree;
 }
 
@@ -274,16 +310,20 @@ struct Count {
 };
 
 // Every element of every output of the erasure against the formula.
-Count judge(const Program& program, const Canonical& canonical, const Tensors& tensors, double eps) {
+Count judge(const Program& program, const Canonical& canonical, const Tensors& tensors,
+            double eps) {
   const Program erased = erase_roundings(program);
   Attributes attributes{{"eps", eps}};
-  if (canonical.scale_cap < std::numeric_limits<double>::infinity()) attributes["scale_cap"] = canonical.scale_cap;
+  if (canonical.scale_cap < std::numeric_limits<double>::infinity())
+    attributes["scale_cap"] = canonical.scale_cap;
   const RowEvaluator evaluator(erased, tensors, attributes);
   Count count;
   for (std::int64_t row = 0; row < evaluator.rows(); ++row) {
     const CanonicalRow right = canonical_row(canonical, tensors, row);
     for (const ProgramOutput& output : erased.outputs) {
-      const Row& want = output.name == "residual" ? right.residual : output.name == "scale" ? right.scale : right.y;
+      const Row& want = output.name == "residual" ? right.residual
+                        : output.name == "scale"  ? right.scale
+                                                  : right.y;
       const Row got = evaluator.intervals(output.value, row, kBits);
       REQUIRE(got.size() == want.size());
       for (std::size_t j = 0; j < got.size(); ++j) {
@@ -304,16 +344,20 @@ void require_agreement(const Count& count) {
   CHECK(count.agree > 0);
 }
 
-// The catalogue's own truth, not this file's formula: enclosures overlap and have radii below 2^-99 of the value.
-void require_same_truth(const CastPath& path, const Program& program, const Tensors& tensors, double eps) {
+// The catalogue's own truth, not this file's formula: enclosures overlap and have radii below 2^-99
+// of the value.
+void require_same_truth(const CastPath& path, const Program& program, const Tensors& tensors,
+                        double eps) {
   const NormDef* norm = find_norm(path.norm);
   REQUIRE(norm != nullptr);
   NormCall call{.inputs = &tensors, .numbers = {{"eps", eps}}, .words = {}};
   for (const CaseDefault& d : path.norm_attributes) {
     const auto attribute = std::ranges::find(norm->attributes, d.key, &NormAttribute::name);
     REQUIRE(attribute != norm->attributes.end());
-    if (attribute->choices.empty()) call.numbers[std::string(d.key)] = std::strtod(std::string(d.value).c_str(), nullptr);
-    else call.words[std::string(d.key)] = std::string(d.value);
+    if (attribute->choices.empty())
+      call.numbers[std::string(d.key)] = std::strtod(std::string(d.value).c_str(), nullptr);
+    else
+      call.words[std::string(d.key)] = std::string(d.value);
   }
   norm->check(call);
   const Program meant = erase_roundings(program);
@@ -365,12 +409,13 @@ TEST_CASE("the catalogue lists each path once, completely", "[cast_paths]") {
     CHECK(names.insert(path->name).second);
     CHECK(find_cast_path(path->name) == path);
     CHECK(find_norm(path->norm) != nullptr);
-    for (const std::string_view text : {path->title, path->source.project, path->source.file, path->eps_default,
-                                        path->eps_class, path->root, path->tail})
+    for (const std::string_view text : {path->title, path->source.project, path->source.file,
+                                        path->eps_default, path->eps_class, path->root, path->tail})
       CHECK_FALSE(text.empty());
     CHECK(one_of(path->source.evidence, {"read", "quoted", "inferred"}));
     CHECK(one_of(path->eps_place, {"inside", "sum", "outside", "max", "l2max", "none"}));
-    CHECK(one_of(path->eps_class, {"exact", "fp32", "rounded to T", "finfo(T)", "finfo(fp32)", "hard-coded"}));
+    CHECK(one_of(path->eps_class,
+                 {"exact", "fp32", "rounded to T", "finfo(T)", "finfo(fp32)", "hard-coded"}));
     CHECK(one_of(path->tail, {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J"}));
     CHECK(one_of(path->residual, {"", "unrounded", "rounded", "fp32 for fp16 only"}));
     CHECK_FALSE(path->profiles.empty());
@@ -391,12 +436,14 @@ TEST_CASE("profiles are named once and their orders print and parse", "[cast_pat
     CHECK(names.insert(profile.name).second);
     CHECK(find_profile(profile.name) == &profile);
     CHECK_FALSE(profile.title.empty());
-    for (const Order& order : {profile.sum, profile.sum_half}) CHECK(parse_order(text_of(order)) == order);
+    for (const Order& order : {profile.sum, profile.sum_half})
+      CHECK(parse_order(text_of(order)) == order);
   }
   CHECK(find_profile("no_such_profile") == nullptr);
 }
 
-TEST_CASE("every path builds for its formats and profiles, and prints what parses to the same", "[cast_paths]") {
+TEST_CASE("every path builds for its formats and profiles, and prints what parses to the same",
+          "[cast_paths]") {
   for (const CastPath* path : all_cast_paths()) {
     CAPTURE(path->name);
     const std::vector<FormatId> taken = formats_taken(*path);
@@ -416,7 +463,8 @@ TEST_CASE("every path builds for its formats and profiles, and prints what parse
         CHECK(program.norm == path->norm);
         CHECK(parse_program(text, binding) == program);
         CHECK((program.find_output("residual") != nullptr) == binding.has("residual"));
-        CHECK((program.find_output("scale") != nullptr) == (canonical_of(*path, 1).quant == "per_token"));
+        CHECK((program.find_output("scale") != nullptr) ==
+              (canonical_of(*path, 1).quant == "per_token"));
       }
     // No profile named is the first one named.
     Binding binding = uniform_binding(*path, taken[0], Optional::without);
@@ -432,13 +480,15 @@ TEST_CASE("what the code does not take is refused by name", "[cast_paths]") {
   CHECK(refusal(llama, binding).empty());
   Binding changed = binding;
   changed.formats.erase("weight");
-  CHECK_THAT(refusal(llama, changed), ContainsSubstring("weight") && ContainsSubstring("meta.llama.rmsnorm"));
+  CHECK_THAT(refusal(llama, changed),
+             ContainsSubstring("weight") && ContainsSubstring("meta.llama.rmsnorm"));
   changed = binding;
   changed.formats["bias"] = FormatId::bf16;
   CHECK_THAT(refusal(llama, changed), ContainsSubstring("bias") && ContainsSubstring("weight"));
   changed = binding;
   changed.profile = "abacus";
-  CHECK_THAT(refusal(llama, changed), ContainsSubstring("abacus") && ContainsSubstring("torch_cpu"));
+  CHECK_THAT(refusal(llama, changed),
+             ContainsSubstring("abacus") && ContainsSubstring("torch_cpu"));
   changed = binding;
   changed.x = FormatId::fp64;
   CHECK_THAT(refusal(llama, changed), ContainsSubstring("fp64") && ContainsSubstring("fp16"));
@@ -455,7 +505,8 @@ TEST_CASE("a row's classes say what its program does", "[cast_paths]") {
   for (const CastPath* path : all_cast_paths()) {
     CAPTURE(path->name);
     const std::vector<FormatId> taken = formats_taken(*path);
-    const FormatId x = std::ranges::find(taken, FormatId::fp16) != taken.end() ? FormatId::fp16 : FormatId::fp32;
+    const FormatId x =
+        std::ranges::find(taken, FormatId::fp16) != taken.end() ? FormatId::fp16 : FormatId::fp32;
     Binding binding = uniform_binding(*path, x, Optional::with);
     binding.profile = "exact";
     if (path->tail == "E" && x != FormatId::fp32) binding.formats["weight"] = FormatId::fp32;
@@ -483,16 +534,19 @@ TEST_CASE("a row's classes say what its program does", "[cast_paths]") {
       CHECK(has_gap(*path, "eps_hard_coded"));
     }
     const bool canonical_place = canonical_of(*path, 1).eps_place == path->eps_place;
-    const bool names_place = has_gap(*path, "eps_on_sum") || has_gap(*path, "eps_outside") || has_gap(*path, "eps_max") ||
-                             has_gap(*path, "eps_l2max") || has_gap(*path, "no_eps");
+    const bool names_place = has_gap(*path, "eps_on_sum") || has_gap(*path, "eps_outside") ||
+                             has_gap(*path, "eps_max") || has_gap(*path, "eps_l2max") ||
+                             has_gap(*path, "no_eps");
     CHECK(canonical_place != names_place);
     CHECK(has_op(p, Op::max) == one_of(path->eps_place, {"max", "l2max"}));
 
     // root
     if (path->root.starts_with("x/")) CHECK(has_op(p, Op::div));
     if (path->root == "1/sqrt") CHECK((has_op(p, Op::sqrt) && has_op(p, Op::reciprocal)));
-    if (path->root.starts_with("rsqrt") || path->root.starts_with("pow")) CHECK(has_op(p, Op::rsqrt));
-    else CHECK_FALSE(has_op(p, Op::rsqrt));
+    if (path->root.starts_with("rsqrt") || path->root.starts_with("pow"))
+      CHECK(has_op(p, Op::rsqrt));
+    else
+      CHECK_FALSE(has_op(p, Op::rsqrt));
 
     // tail
     const FormatId out = format_at(p, p.find_output("y")->value);
@@ -515,7 +569,8 @@ TEST_CASE("a row's classes say what its program does", "[cast_paths]") {
       CHECK(format_at(p, sums->operands[0]) == x);
       for (const Node& node : p.nodes)
         for (const Operand& o : node.operands)
-          if (o.node == sums - p.nodes.begin()) CHECK((node.op == Op::cast && node.rounding.format->id == x));
+          if (o.node == sums - p.nodes.begin())
+            CHECK((node.op == Op::cast && node.rounding.format->id == x));
     }
     if (path->tail != "E" && canonical_of(*path, 1).quant == "none") CHECK(out == x);
     if (canonical_of(*path, 1).quant != "none") CHECK(out == FormatId::e4m3fn);
@@ -525,15 +580,18 @@ TEST_CASE("a row's classes say what its program does", "[cast_paths]") {
     CHECK(binding.has("residual") == !path->residual.empty());
     const FormatId summed = format_at(p, first_reduce(p).operands[0]);
     if (path->residual == "rounded") CHECK(summed == x);
-    if (path->residual == "unrounded" || path->residual == "fp32 for fp16 only") CHECK(summed == FormatId::fp32);
+    if (path->residual == "unrounded" || path->residual == "fp32 for fp16 only")
+      CHECK(summed == FormatId::fp32);
     if (path->residual == "fp32 for fp16 only") {
-      const Program bf16 = build_path(*path, uniform_binding(*path, FormatId::bf16, Optional::with));
+      const Program bf16 =
+          build_path(*path, uniform_binding(*path, FormatId::bf16, Optional::with));
       CHECK(format_at(bf16, first_reduce(bf16).operands[0]) == FormatId::bf16);
     }
   }
 }
 
-TEST_CASE("erasures are the canonical norm, or differ by the gap named and by nothing else", "[cast_paths]") {
+TEST_CASE("erasures are the canonical norm, or differ by the gap named and by nothing else",
+          "[cast_paths]") {
   constexpr double kEps = 0.1;  // the double next to it: nothing may round it
   for (const CastPath* path : all_cast_paths()) {
     std::uint64_t seed = 1;
@@ -552,10 +610,14 @@ TEST_CASE("erasures are the canonical norm, or differ by the gap named and by no
       if (gap == "clamp") continue;  // below
       CHECK(judge(program, canonical, tensors, eps).differ > 0);
       // The same call with the gap closed.
-      if (gap == "eps_hard_coded") eps = canonical.eps = std::strtod(std::string(path->eps_default).c_str(), nullptr);
-      else if (gap == "eps_finfo_input") eps = canonical.eps = epsilon_of(branch.x);
-      else if (gap == "eps_finfo_fp32") eps = canonical.eps = 0x1p-23;
-      else canonical.eps_place = path->eps_place;
+      if (gap == "eps_hard_coded")
+        eps = canonical.eps = std::strtod(std::string(path->eps_default).c_str(), nullptr);
+      else if (gap == "eps_finfo_input")
+        eps = canonical.eps = epsilon_of(branch.x);
+      else if (gap == "eps_finfo_fp32")
+        eps = canonical.eps = 0x1p-23;
+      else
+        canonical.eps_place = path->eps_place;
       require_agreement(judge(program, canonical, tensors, eps));
     }
   }
@@ -604,13 +666,17 @@ TEST_CASE("a slip in any product of a transcription is found", "[cast_paths]") {
       Program wrong = program;
       Node& node = wrong.nodes[i];
       if (node.kind != NodeKind::map) continue;
-      if (node.op == Op::mul) node.op = Op::div;
-      else if (node.op == Op::add) node.op = Op::sub;
-      else if (node.op == Op::div) node.op = Op::mul;
-      else continue;
-      const bool zero_second =
-          node.operands.size() > 1 && node_of(wrong, node.operands[1]).kind == NodeKind::constant &&
-          node_of(wrong, node.operands[1]).constant == 0;
+      if (node.op == Op::mul)
+        node.op = Op::div;
+      else if (node.op == Op::add)
+        node.op = Op::sub;
+      else if (node.op == Op::div)
+        node.op = Op::mul;
+      else
+        continue;
+      const bool zero_second = node.operands.size() > 1 &&
+                               node_of(wrong, node.operands[1]).kind == NodeKind::constant &&
+                               node_of(wrong, node.operands[1]).constant == 0;
       if (zero_second) continue;  // h - 0 is h
       ++slips;
       CAPTURE(node.names[0]);
@@ -637,7 +703,8 @@ TEST_CASE("steps stand in the order in which the code takes them", "[cast_paths]
         "out y       = cast T y_f32\n");
 }
 
-TEST_CASE("rows of a length that four does not divide leave torch's vectorised kernel", "[cast_paths]") {
+TEST_CASE("rows of a length that four does not divide leave torch's vectorised kernel",
+          "[cast_paths]") {
   const CastPath& fused = path_named("torch.rms_norm.fused_cuda");
   const CastPath& fallback = path_named("torch.rms_norm.fused_cuda.fallback");
   const auto at = [](const CastPath& path, std::int64_t cols) {
