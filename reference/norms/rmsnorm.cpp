@@ -207,7 +207,21 @@ struct Row {
   explicit Row(mpfr_prec_t bits) : r(bits), scale(1.0, bits) {}
 };
 
-// Exact: the precision covers from the last bit of the smallest square to the carry of the whole sum.
+__extension__ typedef unsigned __int128 Wide;
+
+// The integer in `total` times 2^exponent.
+Dyadic dyadic(Wide total, int exponent) {
+  const Dyadic high(std::ldexp(static_cast<double>(static_cast<std::uint32_t>(total >> 96)), 96));
+  const Dyadic upper(std::ldexp(static_cast<double>(static_cast<std::uint32_t>(total >> 64)), 64));
+  const Dyadic lower(std::ldexp(static_cast<double>(static_cast<std::uint32_t>(total >> 32)), 32));
+  const Dyadic low(static_cast<double>(static_cast<std::uint32_t>(total)));
+  Real scaled = (high + upper + lower + low).real();
+  mpfr_mul_2si(scaled.get(), scaled.get(), exponent, MPFR_RNDN);
+  return Dyadic(std::move(scaled));
+}
+
+// Exact: the precision covers from the last bit of the smallest square to the carry of the whole sum. Rows of
+// ordinary spread fit in 128-bit integers.
 Dyadic sum_of_squares(const Call& c, std::int64_t row) {
   const std::int64_t cols = c.x->cols();
   int top = std::numeric_limits<int>::min(), last = std::numeric_limits<int>::max();
@@ -227,6 +241,15 @@ Dyadic sum_of_squares(const Call& c, std::int64_t row) {
   if (top < last) return Dyadic(0.0);
   const mpfr_prec_t value_bits = top + 1 - last;
   const mpfr_prec_t bits = 2 * value_bits + std::bit_width(static_cast<std::uint64_t>(cols)) + 1;
+  if (bits <= 127 && value_bits <= 53) {
+    Wide total = 0;
+    for (std::int64_t j = 0; j < cols; ++j) {
+      const Sum h = row_value(c, row, j);
+      const auto k = static_cast<std::int64_t>(std::ldexp(h.a + h.b, -last));  // h is a multiple of 2^last
+      total += static_cast<Wide>(k < 0 ? -k : k) * static_cast<Wide>(k < 0 ? -k : k);
+    }
+    return dyadic(total, 2 * last);
+  }
   Real total(0.0, std::max<mpfr_prec_t>(bits, 53)), term(std::max<mpfr_prec_t>(bits, 53));
   int rounded = 0;
   for (std::int64_t j = 0; j < cols; ++j) {
@@ -337,6 +360,41 @@ void enclose_product(const Row& row, const Column& k, Real& product, Interval& q
   mpfr_mul_d(product.get(), product.get(), *w, MPFR_RNDN);  // exact: 106 bits
   mpfr_mul(q.lo.get(), product.get(), k.negative ? row.r.hi.get() : row.r.lo.get(), MPFR_RNDD);
   mpfr_mul(q.hi.get(), product.get(), k.negative ? row.r.lo.get() : row.r.hi.get(), MPFR_RNDU);
+}
+
+// r as hi + lo with a radius.
+struct Root {
+  double hi, lo, radius;
+  bool usual;  ///< far from binary64's limits
+};
+Root root_of(const Row& row) {
+  const Enclosure e = enclosure_of(row.r);
+  return {e.hi, e.lo, e.radius, row.kind == RowKind::real && e.hi > 0x1p-400 && e.hi < 0x1p400};
+}
+
+// q = w h r by error-free transformations where the operands are single numbers of usual size; radius below
+// 2^-102 |q|. With u = 2^-53, p + pe = w h exactly, a + b = p r_hi exactly, the rest
+//
+//   p r_lo + pe r_hi + pe r_lo
+//
+// is at most 2u |a| and is computed with errors u^2 |a| (first product), 2u^2 |a| (fma), u^2 |a| (last term
+// dropped); adding b (u |a|) errs by 3u^2 |a|: 7 u^2 |a|, taken as 8 u^2 = 2^-103. A dyadic r has none of them.
+std::optional<Enclosure> multiply(const Root& r, const Column& k) {
+  const std::optional<double> w = k.w.single(), h = k.h.single();
+  if (!r.usual || !w || !h) return std::nullopt;
+  const double p = *w * *h;
+  if (!(std::fabs(p) > 0x1p-500 && std::fabs(p) < 0x1p500)) return std::nullopt;
+  const double pe = std::fma(*w, *h, -p);
+  const double a = p * r.hi;
+  const double b = std::fma(p, r.hi, -a);
+  const double rest = b + std::fma(pe, r.hi, p * r.lo);
+  const bool exact = pe == 0 && r.lo == 0;
+  Enclosure e;
+  e.hi = a + rest;
+  e.lo = rest - (e.hi - a);
+  e.radius = (std::fabs(p) * r.radius + (exact ? 0.0 : 0x1p-103 * std::fabs(a))) * (1 + 0x1p-40);
+  e.magnitude = std::fabs(e.hi);
+  return e;
 }
 
 // n = q + bias in place; a bias of -0 and 0 as in IEEE addition.
@@ -455,10 +513,19 @@ class RmsnormTruth final : public TruthSource {
       return;
     }
     const mpfr_prec_t bits = row->r.bits();
+    const Root root = root_of(*row);
     Real product(bits);
     Interval n(bits), terms(bits);
-    for (std::int64_t j = 0; j < cols(); ++j)
-      out[static_cast<std::size_t>(j)] = enclose(*row, r, j, product, n, terms);
+    for (std::int64_t j = 0; j < cols(); ++j) {
+      const Column k = column(call_, *row, r, j);
+      std::optional<Enclosure> e;
+      if (k.kind == Column::Kind::real && !k.bias && !divides()) e = multiply(root, k);
+      if (!e) e = enclose(*row, k, j, product, n, terms);
+      // |lo| <= radius: y may be the binary64 number hi; if it is, it is handed out exactly.
+      if (e->radius > 0 && std::fabs(e->lo) <= e->radius && compare(r, j, e->hi, 0) == Comparison::equal)
+        e = {.hi = e->hi, .lo = 0, .radius = 0, .magnitude = e->magnitude};
+      out[static_cast<std::size_t>(j)] = *e;
+    }
   }
 
   Comparison compare(std::int64_t r, std::int64_t j, double m_hi, double m_lo) const override {
@@ -489,10 +556,9 @@ class RmsnormTruth final : public TruthSource {
   // What n is divided by: 1 for the norm itself.
   bool divides() const { return output_ == Output::y && call_.quant != Quant::none; }
 
-  Enclosure enclose(const Row& row, std::int64_t r, std::int64_t j, Real& product, Interval& n,
+  Enclosure enclose(const Row& row, const Column& k, std::int64_t j, Real& product, Interval& n,
                     Interval& terms) const {
     const mpfr_prec_t bits = n.bits();
-    const Column k = column(call_, row, r, j);
     if (k.kind != Column::Kind::real) {
       const Interval value(k.kind == Column::Kind::nan ? kNaN : k.negative ? -kInfinity : kInfinity, bits);
       return enclosure_of(divides() ? div(value, row.scale) : value);
