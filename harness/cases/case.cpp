@@ -15,8 +15,8 @@ namespace norma {
 
 namespace {
 
-// A word keeps quoted characters apart from plain ones by adding kLiteral, so that later steps cannot take a
-// quoted brace for a brace.
+// A word keeps quoted characters apart from plain ones by adding kLiteral, so that later steps
+// cannot take a quoted brace for a brace.
 using Word = std::u16string;
 constexpr char16_t kLiteral = 0x100;
 
@@ -58,21 +58,26 @@ std::vector<Word> split_words(std::string_view line) {
 std::optional<std::int64_t> read_integer(std::string_view text) {
   std::int64_t value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (result.ec != std::errc{} || result.ptr != text.data() + text.size() || text.empty()) return std::nullopt;
+  if (result.ec != std::errc{} || result.ptr != text.data() + text.size() || text.empty())
+    return std::nullopt;
   return value;
 }
 
 /// A..B as its integers; the word itself if it is not a range.
 std::vector<Word> expand_range(const Word& word) {
   const auto dots = word.find(u"..");
-  if (dots == Word::npos || std::ranges::any_of(word, [](char16_t c) { return c >= kLiteral; })) return {word};
+  if (dots == Word::npos || std::ranges::any_of(word, [](char16_t c) { return c >= kLiteral; }))
+    return {word};
   const auto first = read_integer(text_of(word.substr(0, dots)));
   const auto last = read_integer(text_of(word.substr(dots + 2)));
   if (!first || !last) return {word};
-  if (*first > *last) throw CaseError(fmt::format("the range '{}' goes down; write {}..{}", text_of(word), *last, *first));
+  if (*first > *last)
+    throw CaseError(
+        fmt::format("the range '{}' goes down; write {}..{}", text_of(word), *last, *first));
   const auto count = static_cast<std::uint64_t>(*last) - static_cast<std::uint64_t>(*first) + 1;
   if (count == 0 || count > kMaxCasesPerLine)
-    throw CaseError(fmt::format("the range '{}' has more than {} values", text_of(word), kMaxCasesPerLine));
+    throw CaseError(
+        fmt::format("the range '{}' has more than {} values", text_of(word), kMaxCasesPerLine));
   std::vector<Word> words;
   for (std::int64_t i = *first;; ++i) {
     Word number;
@@ -95,13 +100,16 @@ std::vector<Word> joined(const std::vector<Word>& heads, const std::vector<Word>
 std::vector<Word> expand_braces(const Word& word) {
   const auto open = word.find(u'{');
   if (open == Word::npos) {
-    if (word.find(u'}') != Word::npos) throw CaseError(fmt::format("'{}' closes a brace that is not open", text_of(word)));
+    if (word.find(u'}') != Word::npos)
+      throw CaseError(fmt::format("'{}' closes a brace that is not open", text_of(word)));
     return {word};
   }
   const auto close = word.find(u'}', open);
-  if (close == Word::npos) throw CaseError(fmt::format("the brace in '{}' is not closed", text_of(word)));
+  if (close == Word::npos)
+    throw CaseError(fmt::format("the brace in '{}' is not closed", text_of(word)));
   const Word inner = word.substr(open + 1, close - open - 1);
-  if (inner.find(u'{') != Word::npos) throw CaseError(fmt::format("braces within braces in '{}'", text_of(word)));
+  if (inner.find(u'{') != Word::npos)
+    throw CaseError(fmt::format("braces within braces in '{}'", text_of(word)));
   std::vector<Word> alternatives;
   for (std::size_t begin = 0;;) {
     const auto comma = inner.find(u',', begin);
@@ -113,7 +121,8 @@ std::vector<Word> expand_braces(const Word& word) {
   }
   if (word.substr(0, open).find(u'}') != Word::npos)
     throw CaseError(fmt::format("'{}' closes a brace that is not open", text_of(word)));
-  return joined(joined({word.substr(0, open)}, alternatives), expand_braces(word.substr(close + 1)));
+  return joined(joined({word.substr(0, open)}, alternatives),
+                expand_braces(word.substr(close + 1)));
 }
 
 /// Each side of a shape may be a range.
@@ -121,7 +130,8 @@ std::vector<Word> expand_shape(const Word& word) {
   std::vector<Word> shapes{Word{}};
   for (std::size_t begin = 0;;) {
     const auto x = word.find(u'x', begin);
-    shapes = joined(shapes, expand_range(word.substr(begin, x == Word::npos ? Word::npos : x - begin)));
+    shapes =
+        joined(shapes, expand_range(word.substr(begin, x == Word::npos ? Word::npos : x - begin)));
     if (x == Word::npos) return shapes;
     shapes = joined(shapes, {Word{u"x"}});
     begin = x + 1;
@@ -136,7 +146,8 @@ std::vector<std::string> expand_word(const Word& word) {
     const std::vector<Word> heads{equals == Word::npos ? Word{} : plain.substr(0, equals + 1)};
     const Word value = plain.substr(heads[0].size());
     const bool sides = equals == Word::npos || shape_value;
-    for (const Word& one : joined(heads, sides ? expand_shape(value) : expand_range(value))) result.push_back(text_of(one));
+    for (const Word& one : joined(heads, sides ? expand_shape(value) : expand_range(value)))
+      result.push_back(text_of(one));
   }
   return result;
 }
@@ -159,8 +170,9 @@ std::string known_keys(const NormDef& norm) {
 FormatId read_format(std::string_view text) {
   const auto format = find_format(text);
   if (!format)
-    throw CaseError(fmt::format("unknown format '{}'; known: {}", text,
-                                known_words(all_formats(), [](const Format& f) { return f.name; })));
+    throw CaseError(
+        fmt::format("unknown format '{}'; known: {}", text,
+                    known_words(all_formats(), [](const Format& f) { return f.name; })));
   return *format;
 }
 
@@ -172,15 +184,18 @@ void check_attribute(const NormDef& norm, const NormAttribute& attribute, std::s
       if (bar == std::string_view::npos) break;
       rest.remove_prefix(bar + 1);
     }
-    throw CaseError(fmt::format("{}={} is not a choice of {}; known: {}", attribute.name, value, norm.name,
-                                attribute.choices));
+    throw CaseError(fmt::format("{}={} is not a choice of {}; known: {}", attribute.name, value,
+                                norm.name, attribute.choices));
   }
   const auto number = parse_number(value);
   if (!number) throw CaseError(fmt::format("{}={} is not a number", attribute.name, value));
-  if (std::isnan(*number)) throw CaseError(fmt::format("{}={} is not a number", attribute.name, value));
+  if (std::isnan(*number))
+    throw CaseError(fmt::format("{}={} is not a number", attribute.name, value));
   if (attribute.name != "eps") return;
-  if (*number < 0) throw CaseError(fmt::format("eps={} is negative; eps is finite and at least 0", value));
-  if (std::isinf(*number)) throw CaseError(fmt::format("eps={} is not finite; eps is finite and at least 0", value));
+  if (*number < 0)
+    throw CaseError(fmt::format("eps={} is negative; eps is finite and at least 0", value));
+  if (std::isinf(*number))
+    throw CaseError(fmt::format("eps={} is not finite; eps is finite and at least 0", value));
 }
 
 void check_path(const NormDef& norm, std::string_view name) {
@@ -191,17 +206,20 @@ void check_path(const NormDef& norm, std::string_view name) {
   for (const CastPath* p : all_cast_paths())
     if (p->norm == norm.name) known.append(known.empty() ? "" : ", ").append(p->name);
   if (path != nullptr)
-    throw CaseError(fmt::format("path={} is a path of {}, not of {}; known: {}", name, path->norm, norm.name, known));
+    throw CaseError(fmt::format("path={} is a path of {}, not of {}; known: {}", name, path->norm,
+                                norm.name, known));
   throw CaseError(fmt::format("unknown path '{}'; known for {}: {}", name, norm.name, known));
 }
 
 void check_profile(const Case& c, std::string_view name) {
   const CastPath* path = find_cast_path(c.get("path"));
   if (find_profile(name) == nullptr)
-    throw CaseError(fmt::format("unknown profile '{}'; known: {}", name,
-                                known_words(all_profiles(), [](const Profile& p) { return p.name; })));
+    throw CaseError(
+        fmt::format("unknown profile '{}'; known: {}", name,
+                    known_words(all_profiles(), [](const Profile& p) { return p.name; })));
   if (path != nullptr && std::ranges::find(path->profiles, name) == path->profiles.end())
-    throw CaseError(fmt::format("path {} does not run under profile '{}'; it knows: {}", path->name, name,
+    throw CaseError(fmt::format("path {} does not run under profile '{}'; it knows: {}", path->name,
+                                name,
                                 known_words(path->profiles, [](std::string_view p) { return p; })));
 }
 
@@ -213,7 +231,8 @@ void check_seed(std::string_view text) {
 }
 
 [[noreturn]] void refuse_key(const NormDef& norm, std::string_view key) {
-  throw CaseError(fmt::format("unknown key '{}' for {}; known: {}", key, norm.name, known_keys(norm)));
+  throw CaseError(
+      fmt::format("unknown key '{}' for {}; known: {}", key, norm.name, known_keys(norm)));
 }
 
 void check_tensor_key(const NormDef& norm, std::string_view key, std::string_view value) {
@@ -222,8 +241,9 @@ void check_tensor_key(const NormDef& norm, std::string_view key, std::string_vie
   const std::string_view what = key.substr(dot + 1);
   if (std::ranges::find(kTensorKeys, what) == kTensorKeys.end()) refuse_key(norm, key);
   if (std::ranges::find(norm.inputs, tensor, &NormInput::name) == norm.inputs.end())
-    throw CaseError(fmt::format("unknown tensor '{}' in '{}'; inputs of {}: {}", tensor, key, norm.name,
-                                known_words(norm.inputs, [](const NormInput& i) { return i.name; })));
+    throw CaseError(
+        fmt::format("unknown tensor '{}' in '{}'; inputs of {}: {}", tensor, key, norm.name,
+                    known_words(norm.inputs, [](const NormInput& i) { return i.name; })));
   if (tensor == "x")
     throw CaseError(fmt::format("'{}' is not a key: x's {} is the case's {} word", key, what,
                                 what == "format" ? "second" : "third"));
@@ -236,7 +256,8 @@ void check_key(const NormDef& norm, const Case& c, std::string_view key, std::st
   if (key == "profile") return check_profile(c, value);
   if (key == "seed") return check_seed(value);
   if (key == "input") return;
-  if (const NormAttribute* attribute = find_attribute(norm, key)) return check_attribute(norm, *attribute, value);
+  if (const NormAttribute* attribute = find_attribute(norm, key))
+    return check_attribute(norm, *attribute, value);
   if (key.find('.') == std::string_view::npos) refuse_key(norm, key);
   check_tensor_key(norm, key, value);
 }
@@ -244,8 +265,9 @@ void check_key(const NormDef& norm, const Case& c, std::string_view key, std::st
 const NormDef& known_norm(std::string_view name) {
   const NormDef* norm = find_norm(name);
   if (norm == nullptr)
-    throw CaseError(fmt::format("unknown norm '{}'; known: {}", name,
-                                known_words(all_norms(), [](const NormDef* n) { return n->name; })));
+    throw CaseError(
+        fmt::format("unknown norm '{}'; known: {}", name,
+                    known_words(all_norms(), [](const NormDef* n) { return n->name; })));
   return *norm;
 }
 
@@ -312,9 +334,11 @@ Shape parse_shape(std::string_view text) {
     const auto result = std::from_chars(word.data(), word.data() + word.size(), side);
     const bool whole = !word.empty() && result.ptr == word.data() + word.size();
     if (!whole || result.ec == std::errc::invalid_argument)
-      throw CaseError(fmt::format("'{}' is not a shape; write 4x3072, or '-' when a file gives x's", text));
+      throw CaseError(
+          fmt::format("'{}' is not a shape; write 4x3072, or '-' when a file gives x's", text));
     if (result.ec == std::errc{} && side <= 0)
-      throw CaseError(fmt::format("shape '{}' has the side {}; every side is at least 1", text, side));
+      throw CaseError(
+          fmt::format("shape '{}' has the side {}; every side is at least 1", text, side));
     if (result.ec != std::errc{} || side >= kTooMany / count + (kTooMany % count != 0))
       throw CaseError(fmt::format("shape '{}' has 2^40 elements or more", text));
     count *= side;
@@ -347,16 +371,20 @@ std::vector<Case> expand_cases(std::string_view line) {
 
 Case parse_case(std::string_view line) {
   std::vector<Case> cases = expand_cases(line);
-  if (cases.size() != 1) throw CaseError(fmt::format("'{}' stands for {} cases, not for one", line, cases.size()));
+  if (cases.size() != 1)
+    throw CaseError(fmt::format("'{}' stands for {} cases, not for one", line, cases.size()));
   return std::move(cases.front());
 }
 
 std::string print_case(const Case& c) {
   const NormDef& norm = norm_of(c);
   std::vector<std::pair<int, std::string>> words;
-  for (const auto& [key, value] : c.keys) words.emplace_back(rank_of(norm, key), key + "=" + quoted_if_needed(value));
-  std::ranges::stable_sort(words, {}, &std::pair<int, std::string>::first);  // the map is in order of names
-  std::string line = fmt::format("{} {} {}", c.norm, name_of(c.format), c.shape ? shape_text(*c.shape) : "-");
+  for (const auto& [key, value] : c.keys)
+    words.emplace_back(rank_of(norm, key), key + "=" + quoted_if_needed(value));
+  std::ranges::stable_sort(words, {},
+                           &std::pair<int, std::string>::first);  // the map is in order of names
+  std::string line =
+      fmt::format("{} {} {}", c.norm, name_of(c.format), c.shape ? shape_text(*c.shape) : "-");
   for (const auto& [rank, word] : words) line += " " + word;
   return line;
 }

@@ -15,14 +15,15 @@
 
 namespace norma {
 
-/// A case that cannot be read or repeated; the message is one sentence that quotes the offending word and names
-/// the known ones.
+/// A case that cannot be read or repeated; the message is one sentence that quotes the offending
+/// word and names the known ones.
 struct CaseError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A case line as data. Only known norms, formats, keys, paths and profiles get in, values have the form their
-/// key asks for; which tensors there are and whether they fit together is settled by harness/inputs.
+/// A case line as data. Only known norms, formats, keys, paths and profiles get in, values have the
+/// form their key asks for; which tensors there are and whether they fit together is settled by
+/// harness/inputs.
 struct Case {
   std::string norm;
   FormatId format = FormatId::fp32;  ///< x's, and the default of every other input tensor
@@ -38,12 +39,13 @@ struct Case {
 /// A value with spaces, braces, backslashes or quotes stands in "..." with \" and \\ inside.
 Case parse_case(std::string_view line);
 
-/// The canonical line: path, profile, eps, the norm's other attributes by name, TENSOR.* by name, input, seed.
-/// parse_case(print_case(c)) == c.
+/// The canonical line: path, profile, eps, the norm's other attributes by name, TENSOR.* by name,
+/// input, seed. parse_case(print_case(c)) == c.
 std::string print_case(const Case& c);
 
-/// All cases of a line: {a,b} anywhere in a word gives each alternative, A..B as a value, as a side of the
-/// shape or inside braces gives each integer. The last word varies fastest. At most kMaxCasesPerLine.
+/// All cases of a line: {a,b} anywhere in a word gives each alternative, A..B as a value, as a side
+/// of the shape or inside braces gives each integer. The last word varies fastest. At most
+/// kMaxCasesPerLine.
 std::vector<Case> expand_cases(std::string_view line);
 inline constexpr std::size_t kMaxCasesPerLine = 1'000'000;
 

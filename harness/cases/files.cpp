@@ -11,7 +11,9 @@ namespace norma {
 
 namespace {
 
-std::string_view first_word(std::string_view text) { return text.substr(0, text.find_first_of(" \t{")); }
+std::string_view first_word(std::string_view text) {
+  return text.substr(0, text.find_first_of(" \t{"));
+}
 
 bool begins_case(std::string_view word) {
   if (find_norm(first_word(word)) != nullptr) return true;
@@ -20,10 +22,12 @@ bool begins_case(std::string_view word) {
   return find_norm(word.substr(1, word.find_first_of(",}") - 1)) != nullptr;
 }
 
-/// A word of a command line as a word of a case line: the shell has removed the quotes that spaces need.
+/// A word of a command line as a word of a case line: the shell has removed the quotes that spaces
+/// need.
 std::string requoted(const std::string& word) {
   const auto equals = word.find('=');
-  if (equals == std::string::npos || word.find_first_of(" \t\"\\") == std::string::npos) return word;
+  if (equals == std::string::npos || word.find_first_of(" \t\"\\") == std::string::npos)
+    return word;
   std::string text = word.substr(0, equals + 1) + '"';
   for (const char c : word.substr(equals + 1)) {
     if (c == '"' || c == '\\') text += '\\';
@@ -66,7 +70,8 @@ std::vector<LocatedCase> read_cases(std::string_view text, const std::string& or
 
 std::vector<LocatedCase> read_cases_file(const std::filesystem::path& file) {
   std::error_code ignored;
-  if (std::filesystem::is_directory(file, ignored)) throw CaseError(fmt::format("{} is a folder, not a .cases file", file.string()));
+  if (std::filesystem::is_directory(file, ignored))
+    throw CaseError(fmt::format("{} is a folder, not a .cases file", file.string()));
   std::ifstream stream(file, std::ios::binary);
   if (!stream) throw CaseError(fmt::format("cannot read the cases file {}", file.string()));
   std::ostringstream text;
@@ -85,8 +90,11 @@ std::vector<LocatedCase> gather_cases(std::span<const std::string> words) {
     const std::string& word = words[i];
     if (begins_case(word)) {
       std::string line = word;
-      const auto ends = [](const std::string& w) { return begins_case(w) || w.starts_with('@') || w.ends_with(".cases"); };
-      for (++i; i < words.size() && (!ends(words[i]) || words[i].find('=') != std::string::npos); ++i)
+      const auto ends = [](const std::string& w) {
+        return begins_case(w) || w.starts_with('@') || w.ends_with(".cases");
+      };
+      for (++i; i < words.size() && (!ends(words[i]) || words[i].find('=') != std::string::npos);
+           ++i)
         line += " " + requoted(words[i]);
       for (Case& c : expand_cases(line)) cases.push_back({std::move(c), ""});
       continue;
@@ -95,14 +103,16 @@ std::vector<LocatedCase> gather_cases(std::span<const std::string> words) {
     if (word.starts_with('@')) {
       const Suite* suite = find_suite(std::string_view{word}.substr(1));
       if (suite == nullptr)
-        throw CaseError(fmt::format("unknown suite '{}'; known: {}", word,
-                                    known_words(all_suites(), [](const Suite& s) { return fmt::format("@{}", s.name); })));
+        throw CaseError(fmt::format(
+            "unknown suite '{}'; known: {}", word,
+            known_words(all_suites(), [](const Suite& s) { return fmt::format("@{}", s.name); })));
       append(read_cases(suite->text, word));
     } else if (word.ends_with(".cases")) {
       append(read_cases_file(word));
     } else {
-      throw CaseError(fmt::format("'{}' begins with no norm, and is neither FILE.cases nor @SUITE; norms: {}", word,
-                                  known_words(all_norms(), [](const NormDef* n) { return n->name; })));
+      throw CaseError(
+          fmt::format("'{}' begins with no norm, and is neither FILE.cases nor @SUITE; norms: {}",
+                      word, known_words(all_norms(), [](const NormDef* n) { return n->name; })));
     }
   }
   return cases;

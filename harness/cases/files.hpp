@@ -27,12 +27,14 @@ struct LocatedCase {
   std::string origin;
 };
 
-/// The cases of a text, one line each; # begins a comment. Errors are CaseErrors that begin with origin:line.
+/// The cases of a text, one line each; # begins a comment. Errors are CaseErrors that begin with
+/// origin:line.
 std::vector<LocatedCase> read_cases(std::string_view text, const std::string& origin);
 std::vector<LocatedCase> read_cases_file(const std::filesystem::path& file);
 
-/// The positional words of a command: @SUITE, FILE.cases, or cases. A word whose first word is a norm's name
-/// begins a case, and the words up to the next such word, file or suite belong to it; so nobody has to quote.
+/// The positional words of a command: @SUITE, FILE.cases, or cases. A word whose first word is a
+/// norm's name begins a case, and the words up to the next such word, file or suite belong to it;
+/// so nobody has to quote.
 std::vector<LocatedCase> gather_cases(std::span<const std::string> words);
 
 }  // namespace norma

@@ -23,7 +23,8 @@ std::optional<std::string> without_underscores(std::string_view text) {
       plain += lower(text[i]);
       continue;
     }
-    const bool between = i > 0 && i + 1 < text.size() && is_digit(text[i - 1]) && is_digit(text[i + 1]);
+    const bool between =
+        i > 0 && i + 1 < text.size() && is_digit(text[i - 1]) && is_digit(text[i + 1]);
     if (!between) return std::nullopt;
   }
   return plain;
@@ -48,7 +49,8 @@ double beyond_range(std::string_view digits, char exponent_mark, int digit_weigh
   long long exponent = 0;
   for (++i; i < digits.size(); ++i) {
     if (digits[i] == '-') negative = true;
-    if (is_digit(digits[i]) && exponent < 1'000'000'000'000) exponent = 10 * exponent + (digits[i] - '0');
+    if (is_digit(digits[i]) && exponent < 1'000'000'000'000)
+      exponent = 10 * exponent + (digits[i] - '0');
   }
   const long long leading = place * digit_weight + (negative ? -exponent : exponent);
   return leading > 0 ? std::numeric_limits<double>::infinity() : 0.0;
@@ -66,15 +68,16 @@ std::optional<double> parse_number(std::string_view text) {
   if (hex) text.remove_prefix(2);
   const auto plain = without_underscores(text);
   if (!plain || plain->empty()) return std::nullopt;
-  if (!hex && (*plain == "inf" || *plain == "infinity")) return sign * std::numeric_limits<double>::infinity();
+  if (!hex && (*plain == "inf" || *plain == "infinity"))
+    return sign * std::numeric_limits<double>::infinity();
   if (!hex && *plain == "nan") return std::numeric_limits<double>::quiet_NaN();
   // from_chars would also take "nan(...)" and a second sign.
   const char first = plain->front();
   if (!(first == '.' || (hex ? is_hex_digit(first) : is_digit(first)))) return std::nullopt;
   double value = 0;
   const char* end = plain->data() + plain->size();
-  const auto result =
-      std::from_chars(plain->data(), end, value, hex ? std::chars_format::hex : std::chars_format::general);
+  const auto result = std::from_chars(plain->data(), end, value,
+                                      hex ? std::chars_format::hex : std::chars_format::general);
   if (result.ptr != end || result.ec == std::errc::invalid_argument) return std::nullopt;
   if (result.ec == std::errc::result_out_of_range)
     value = hex ? beyond_range(*plain, 'p', 4) : beyond_range(*plain, 'e', 1);

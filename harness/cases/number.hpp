@@ -7,8 +7,9 @@
 
 namespace norma {
 
-/// "1e-6", "+.5", "1_000", "inf", "NaN", and hexadecimal "0x1p-20" (float.fromhex). Rounded to nearest; beyond
-/// the range Inf, below it 0, as Python does. Nothing if the text is not a number. Independent of the locale.
+/// "1e-6", "+.5", "1_000", "inf", "NaN", and hexadecimal "0x1p-20" (float.fromhex). Rounded to
+/// nearest; beyond the range Inf, below it 0, as Python does. Nothing if the text is not a number.
+/// Independent of the locale.
 std::optional<double> parse_number(std::string_view text);
 
 /// The shortest decimal text that reads back as `value`: "1e-6", "0.1", "inf", "nan".

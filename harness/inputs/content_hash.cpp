@@ -25,7 +25,8 @@ constexpr std::array<std::uint32_t, 64> kRoundConstants{
 void compress(std::array<std::uint32_t, 8>& state, const std::byte* block) {
   std::array<std::uint32_t, 64> w{};
   for (std::size_t t = 0; t < 16; ++t)
-    for (std::size_t b = 0; b < 4; ++b) w[t] = (w[t] << 8) | std::to_integer<std::uint32_t>(block[4 * t + b]);
+    for (std::size_t b = 0; b < 4; ++b)
+      w[t] = (w[t] << 8) | std::to_integer<std::uint32_t>(block[4 * t + b]);
   for (std::size_t t = 16; t < 64; ++t) {
     const std::uint32_t s0 = std::rotr(w[t - 15], 7) ^ std::rotr(w[t - 15], 18) ^ (w[t - 15] >> 3);
     const std::uint32_t s1 = std::rotr(w[t - 2], 17) ^ std::rotr(w[t - 2], 19) ^ (w[t - 2] >> 10);

@@ -16,7 +16,7 @@ struct InputSpec {
   FormatId format = FormatId::fp32;
   Shape shape;
   std::uint64_t seed = 0;
-  double eps = 0;           ///< the norm's; 0 if it has none
+  double eps = 0;  ///< the norm's; 0 if it has none
 };
 
 /// One element of it, as a family sees it.
@@ -27,7 +27,8 @@ struct InputElement {
   double eps;
 };
 
-/// A rule that gives each element from (seed, tensor name, index) alone. A change of any bit is a new version.
+/// A rule that gives each element from (seed, tensor name, index) alone. A change of any bit is a
+/// new version.
 struct InputFamily {
   std::string_view name;
   int version;
@@ -36,7 +37,8 @@ struct InputFamily {
   std::string_view precondition;  ///< what holds for every tensor it fills, or when it refuses
   /// Why the family cannot fill this tensor, as the end of a sentence; empty if it can.
   std::string (*refuse)(const InputSpec& spec);
-  /// The element before it is rounded to the format (to nearest; a finite overflow gives the largest number).
+  /// The element before it is rounded to the format (to nearest; a finite overflow gives the
+  /// largest number).
   double (*value)(const InputElement& element);
 };
 
@@ -45,9 +47,11 @@ const InputFamily* find_family(std::string_view name);
 /// "normal/1".
 std::string versioned_name(const InputFamily& family);
 
-/// The tensor's bits; `threads` changes nothing in them. std::invalid_argument if the family refuses.
+/// The tensor's bits; `threads` changes nothing in them. std::invalid_argument if the family
+/// refuses.
 Tensor generate(const InputFamily& family, const InputSpec& spec, int threads = 1);
 /// One element's code, the same as generate's.
-std::uint64_t generate_element(const InputFamily& family, const InputSpec& spec, std::int64_t index);
+std::uint64_t generate_element(const InputFamily& family, const InputSpec& spec,
+                               std::int64_t index);
 
 }  // namespace norma

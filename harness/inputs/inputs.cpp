@@ -3,13 +3,18 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
+#include <fstream>
 #include <optional>
-#include <set>
+#include <span>
+#include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "harness/cases/number.hpp"
+#include "harness/inputs/content_hash.hpp"
 #include "harness/inputs/families.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "impls/cast_paths/cast_path.hpp"
@@ -23,14 +28,17 @@ constexpr std::string_view kHashMark = "@sha256-";
 constexpr std::size_t kHashDigits = 12;
 
 bool is_file(std::string_view value) { return value.starts_with(kFile); }
-std::string input_key(std::string_view input) { return input == "x" ? "input" : fmt::format("{}.input", input); }
+std::string input_key(std::string_view input) {
+  return input == "x" ? "input" : fmt::format("{}.input", input);
+}
 
 // ---- which tensors take part, and their shapes ----
 
 bool names(std::string_view list, std::string_view word) {
   for (std::size_t begin = 0;;) {
     const auto comma = list.find(',', begin);
-    std::string_view each = list.substr(begin, comma == std::string_view::npos ? comma : comma - begin);
+    std::string_view each =
+        list.substr(begin, comma == std::string_view::npos ? comma : comma - begin);
     while (each.starts_with(' ')) each.remove_prefix(1);
     while (each.ends_with(' ')) each.remove_suffix(1);
     if (each == word) return true;
@@ -43,9 +51,11 @@ std::vector<const NormInput*> inputs_of(const Case& c) {
   const CastPath* path = find_cast_path(c.get("path"));
   std::vector<const NormInput*> inputs;
   for (const NormInput& input : norm_of(c).inputs) {
-    const bool named = std::ranges::any_of(
-        c.keys, [&](const auto& key) { return key.first.starts_with(fmt::format("{}.", input.name)); });
-    if (input.name == "x" || input.required || named || (path != nullptr && names(path->required, input.name)))
+    const bool named = std::ranges::any_of(c.keys, [&](const auto& key) {
+      return key.first.starts_with(fmt::format("{}.", input.name));
+    });
+    if (input.name == "x" || input.required || named ||
+        (path != nullptr && names(path->required, input.name)))
       inputs.push_back(&input);
   }
   return inputs;
@@ -68,35 +78,54 @@ const InputFamily& family_of(std::string_view value) {
   const std::string_view name = value.substr(0, slash);
   const InputFamily* family = find_family(name);
   if (family == nullptr)
-    throw CaseError(fmt::format("unknown input family '{}'; known: {}; or file:PATH#TENSOR", name,
-                                known_words(all_families(), [](const InputFamily& f) { return f.name; })));
+    throw CaseError(
+        fmt::format("unknown input family '{}'; known: {}; or file:PATH#TENSOR", name,
+                    known_words(all_families(), [](const InputFamily& f) { return f.name; })));
   if (slash != std::string_view::npos && value.substr(slash + 1) != std::to_string(family->version))
-    throw CaseError(fmt::format("input family '{}' is at version {} here, and the case asks for '{}'", name,
-                                family->version, value));
+    throw CaseError(
+        fmt::format("input family '{}' is at version {} here, and the case asks for '{}'", name,
+                    family->version, value));
   return *family;
 }
 
 std::string_view default_family(const Case& c, std::string_view input) {
-  if (input == "weight") return parse_number(c.get("weight_offset")).value_or(0) == 1 ? "small_normal" : "weight_normal";
+  if (input == "weight")
+    return parse_number(c.get("weight_offset")).value_or(0) == 1 ? "small_normal" : "weight_normal";
   if (input == "bias") return "small_normal";
   if (input == "scale") return "scale_uniform";
   return "normal";
 }
 
+/// "file:REST@sha256-HEX" as REST and HEX; HEX is empty if not given.
+std::pair<std::string_view, std::string_view> split_hash(std::string_view value) {
+  const std::string_view rest = value.substr(kFile.size());
+  const auto at = rest.rfind(kHashMark);
+  if (at == std::string_view::npos) return {rest, {}};
+  const std::string_view digits = rest.substr(at + kHashMark.size());
+  const bool hex = digits.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  if (!hex || digits.size() < kHashDigits || digits.size() > 64)
+    throw CaseError(fmt::format(
+        "'{}' ends in no hash: {} takes 12 to 64 lower-case hexadecimal digits", value, kHashMark));
+  return {rest.substr(0, at), digits};
+}
+
 Tensor read_file_input(const FileInput& file, std::string_view input) {
   Tensor tensor = read_tensor(open_safetensors(file.path), file.tensor);
   if (const std::string hash = content_hash(tensor); !hash.starts_with(file.hash))
-    throw CaseError(fmt::format("{} is tensor '{}' of {}, whose contents changed: the case says sha256-{}, it is {}", input,
-                                file.tensor, file.path, file.hash, hash.substr(0, kHashDigits)));
+    throw CaseError(fmt::format(
+        "{} is tensor '{}' of {}, whose contents changed: the case says sha256-{}, it is {}", input,
+        file.tensor, file.path, file.hash, hash.substr(0, kHashDigits)));
   return tensor;
 }
 
-void check_file_tensor(const Tensor& tensor, std::string_view input, FormatId format, const std::optional<Shape>& shape) {
+void check_file_tensor(const Tensor& tensor, std::string_view input, FormatId format,
+                       const std::optional<Shape>& shape) {
   if (tensor.format != format)
-    throw CaseError(fmt::format("{} is {} in its file, and the case says {}", input, name_of(tensor.format), name_of(format)));
+    throw CaseError(fmt::format("{} is {} in its file, and the case says {}", input,
+                                name_of(tensor.format), name_of(format)));
   if (shape && tensor.shape != *shape)
-    throw CaseError(fmt::format("{} has shape {} in its file, and the case needs {}", input, shape_text(tensor.shape),
-                                shape_text(*shape)));
+    throw CaseError(fmt::format("{} has shape {} in its file, and the case needs {}", input,
+                                shape_text(tensor.shape), shape_text(*shape)));
 }
 
 // ---- defaults ----
@@ -105,17 +134,30 @@ void expand_attributes(Case& c, std::string_view eps_default) {
   const CastPath* path = find_cast_path(c.get("path"));
   if (path != nullptr) {
     if (!path->profiles.empty()) c.keys.try_emplace("profile", path->profiles.front());
-    for (const CaseDefault& fallback : path->norm_attributes) c.keys.try_emplace(std::string(fallback.key), fallback.value);
+    for (const CaseDefault& fallback : path->norm_attributes)
+      c.keys.try_emplace(std::string(fallback.key), fallback.value);
     if (eps_default.empty()) eps_default = path->eps_default;
   }
   for (const NormAttribute& attribute : norm_of(c).attributes) {
     const bool use_path = attribute.name == "eps" && !eps_default.empty();
-    std::string& value = c.keys.try_emplace(std::string(attribute.name), use_path ? eps_default : attribute.fallback).first->second;
+    std::string& value =
+        c.keys.try_emplace(std::string(attribute.name), use_path ? eps_default : attribute.fallback)
+            .first->second;
     if (!attribute.choices.empty()) continue;
     const auto number = parse_number(value);
     if (!number) throw CaseError(fmt::format("{}={} is not a number", attribute.name, value));
     value = print_number(*number);
   }
+}
+
+/// A path that is a file gets the hash of its text.
+void expand_path_file(Case& c) {
+  const auto at = c.keys.find("path");
+  if (at == c.keys.end() || !is_file(at->second)) return;
+  const std::string text = read_path_file(at->second);
+  if (split_hash(at->second).second.empty())
+    at->second += fmt::format("{}{}", kHashMark,
+                              sha256_hex(std::as_bytes(std::span(text))).substr(0, kHashDigits));
 }
 
 void expand_seed(Case& c) {
@@ -128,7 +170,8 @@ void expand_seed(Case& c) {
 /// x comes first, for its shape decides the others'.
 void expand_input(Case& c, const NormInput& input) {
   const bool is_x = input.name == "x";
-  std::string& value = c.keys.try_emplace(input_key(input.name), default_family(c, input.name)).first->second;
+  std::string& value =
+      c.keys.try_emplace(input_key(input.name), default_family(c, input.name)).first->second;
   const std::string format_key = fmt::format("{}.format", input.name);
   const std::string shape_key = fmt::format("{}.shape", input.name);
 
@@ -146,15 +189,18 @@ void expand_input(Case& c, const NormInput& input) {
   if (const std::string_view said = c.get(shape_key); !is_x && !said.empty()) {
     const Shape asked = parse_shape(said);
     if (shape && asked != *shape)
-      throw CaseError(fmt::format("{}={} does not fit x {}: {} has to be {}", shape_key, said, shape_text(*c.shape),
-                                  input.name, shape_text(*shape)));
+      throw CaseError(fmt::format("{}={} does not fit x {}: {} has to be {}", shape_key, said,
+                                  shape_text(*c.shape), input.name, shape_text(*shape)));
     if (shape) c.keys.erase(shape_key);
     shape = asked;
   }
   if (!shape && from_file) shape = from_file->shape;
-  if (!shape && is_x) throw CaseError(fmt::format("the shape '-' needs input=file:PATH#TENSOR, and input is {}", value));
+  if (!shape && is_x)
+    throw CaseError(
+        fmt::format("the shape '-' needs input=file:PATH#TENSOR, and input is {}", value));
   if (!shape)
-    throw CaseError(fmt::format("{}.shape is needed: x {} does not determine it", input.name, shape_text(*c.shape)));
+    throw CaseError(fmt::format("{}.shape is needed: x {} does not determine it", input.name,
+                                shape_text(*c.shape)));
   if (is_x) c.shape = shape;
 
   FormatId format = c.format;
@@ -168,7 +214,8 @@ void expand_input(Case& c, const NormInput& input) {
 
 Shape shape_of(const Case& c, const NormInput& input) {
   if (input.name == "x") return *c.shape;
-  if (const std::string_view said = c.get(fmt::format("{}.shape", input.name)); !said.empty()) return parse_shape(said);
+  if (const std::string_view said = c.get(fmt::format("{}.shape", input.name)); !said.empty())
+    return parse_shape(said);
   return shape_beside(input.axes, *c.shape).value();
 }
 
@@ -191,25 +238,36 @@ Tensor make_input(const Case& c, const NormInput& input, int threads) {
 }  // namespace
 
 FileInput parse_file_input(std::string_view value, std::string_view input) {
-  FileInput file;
-  std::string_view rest = value.substr(kFile.size());
-  if (const auto at = rest.rfind(kHashMark); at != std::string_view::npos && at > rest.find('#')) {
-    const std::string_view digits = rest.substr(at + kHashMark.size());
-    const bool hex = digits.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-    if (!hex || digits.size() < kHashDigits || digits.size() > 64)
-      throw CaseError(fmt::format("'{}' ends in no hash: {} takes 12 to 64 lower-case hexadecimal digits", value, kHashMark));
-    file.hash = digits;
-    rest = rest.substr(0, at);
-  }
-  const auto hash = rest.rfind('#');
-  file.path = rest.substr(0, hash);
-  file.tensor = hash == std::string_view::npos ? input : rest.substr(hash + 1);
-  if (file.path.empty() || file.tensor.empty()) throw CaseError(fmt::format("'{}' is not file:PATH#TENSOR", value));
+  const auto [rest, digits] = split_hash(value);
+  const auto mark = rest.rfind('#');
+  FileInput file{.path = std::string(rest.substr(0, mark)),
+                 .tensor = std::string(input),
+                 .hash = std::string(digits)};
+  if (mark != std::string_view::npos) file.tensor = rest.substr(mark + 1);
+  if (file.path.empty() || file.tensor.empty())
+    throw CaseError(fmt::format("'{}' is not file:PATH#TENSOR", value));
   return file;
+}
+
+std::string read_path_file(std::string_view value) {
+  const auto [name, digits] = split_hash(value);
+  const std::string path(name);
+  std::error_code ignored;
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream || std::filesystem::is_directory(path, ignored))
+    throw CaseError(fmt::format("cannot read the path file '{}'", path));
+  std::ostringstream text;
+  text << stream.rdbuf();
+  const std::string hash = sha256_hex(std::as_bytes(std::span(text.view())));
+  if (!hash.starts_with(digits))
+    throw CaseError(fmt::format("the path file {} changed: the case says sha256-{}, it is {}", path,
+                                digits, hash.substr(0, kHashDigits)));
+  return text.str();
 }
 
 Case expand_defaults(const Case& c, std::string_view eps_default) {
   Case expanded = c;
+  expand_path_file(expanded);
   expand_attributes(expanded, eps_default);
   expand_seed(expanded);
   const std::vector<const NormInput*> inputs = inputs_of(expanded);
@@ -223,7 +281,8 @@ Case expand_defaults(const Case& c, std::string_view eps_default) {
 Tensors make_inputs(const Case& c, int threads) {
   const Case expanded = expand_defaults(c);
   Tensors tensors;
-  for (const NormInput* input : inputs_of(expanded)) tensors.emplace(input->name, make_input(expanded, *input, threads));
+  for (const NormInput* input : inputs_of(expanded))
+    tensors.emplace(input->name, make_input(expanded, *input, threads));
   return tensors;
 }
 

@@ -37,15 +37,18 @@ using Lines = std::vector<std::string>;
 
 TEST_CASE("a case prints in the canonical order of keys", "[cases]") {
   const Case c = parse_case(
-      "rmsnorm  bf16 4x3072 seed=3 input=normal weight.input=ones weight.format=fp32 quant=none eps_place=inside eps=1e-6 "
+      "rmsnorm  bf16 4x3072 seed=3 input=normal weight.input=ones weight.format=fp32 quant=none "
+      "eps_place=inside eps=1e-6 "
       "profile=torch_cpu path=diffusers.rmsnorm");
   CHECK(print_case(c) ==
-        "rmsnorm bf16 4x3072 path=diffusers.rmsnorm profile=torch_cpu eps=1e-6 eps_place=inside quant=none "
+        "rmsnorm bf16 4x3072 path=diffusers.rmsnorm profile=torch_cpu eps=1e-6 eps_place=inside "
+        "quant=none "
         "weight.format=fp32 weight.input=ones input=normal seed=3");
   CHECK(c.get("eps") == "1e-6");
   CHECK(c.get("weight_offset").empty());
   CHECK(c.shape == Shape{4, 3072});
-  CHECK(parse_case("rmsnorm fp16 - x.input=file:a.safetensors#x").get("input") == "file:a.safetensors#x");
+  CHECK(parse_case("rmsnorm fp16 - x.input=file:a.safetensors#x").get("input") ==
+        "file:a.safetensors#x");
   CHECK(print_case(parse_case("rmsnorm fp16 - input=file:a.safetensors#x # why")) ==
         "rmsnorm fp16 - input=file:a.safetensors#x");
 }
@@ -55,7 +58,8 @@ TEST_CASE("parse and print are inverse on random cases", "[cases]") {
   const auto pick = [&](const auto& list) { return list[random() % std::size(list)]; };
   const char* const paths[] = {"", "bfl.flux.rmsnorm", "file:my path.path", "file:{odd}.path"};
   const char* const shapes[] = {"-", "1", "4x8", "2x3x576"};
-  const char* const inputs[] = {"", "normal", "massive/1", "file:a b\"c\\d.safetensors#x", "file:x#1..8"};
+  const char* const inputs[] = {"", "normal", "massive/1", "file:a b\"c\\d.safetensors#x",
+                                "file:x#1..8"};
   const char* const numbers[] = {"", "1e-6", "0x1p-20", "0", "1_0.5"};
   for (int round = 0; round < 2000; ++round) {
     Case c{.norm = "rmsnorm", .format = pick(kFormats).id, .shape = std::nullopt, .keys = {}};
@@ -80,8 +84,9 @@ TEST_CASE("parse and print are inverse on random cases", "[cases]") {
 
 TEST_CASE("braces and ranges stand for several cases, the last word varying fastest", "[cases]") {
   CHECK(printed("rmsnorm {bf16,fp16} 4x{8,16} seed=1..2") ==
-        Lines{"rmsnorm bf16 4x8 seed=1", "rmsnorm bf16 4x8 seed=2", "rmsnorm bf16 4x16 seed=1", "rmsnorm bf16 4x16 seed=2",
-              "rmsnorm fp16 4x8 seed=1", "rmsnorm fp16 4x8 seed=2", "rmsnorm fp16 4x16 seed=1", "rmsnorm fp16 4x16 seed=2"});
+        Lines{"rmsnorm bf16 4x8 seed=1", "rmsnorm bf16 4x8 seed=2", "rmsnorm bf16 4x16 seed=1",
+              "rmsnorm bf16 4x16 seed=2", "rmsnorm fp16 4x8 seed=1", "rmsnorm fp16 4x8 seed=2",
+              "rmsnorm fp16 4x16 seed=1", "rmsnorm fp16 4x16 seed=2"});
   CHECK(printed("rmsnorm fp32 1..2x7..8") ==
         Lines{"rmsnorm fp32 1x7", "rmsnorm fp32 1x8", "rmsnorm fp32 2x7", "rmsnorm fp32 2x8"});
   CHECK(printed("rmsnorm fp32 1x8 seed={1..2,7}") ==
@@ -89,58 +94,81 @@ TEST_CASE("braces and ranges stand for several cases, the last word varying fast
   CHECK(printed("rmsnorm fp32 1x8 {weight,bias}.format=fp16") ==
         Lines{"rmsnorm fp32 1x8 weight.format=fp16", "rmsnorm fp32 1x8 bias.format=fp16"});
   CHECK(printed("rmsnorm fp32 1x8 bias.shape=7..8").size() == 2);
-  CHECK(printed("rmsnorm fp32 1x8 input=file:../a#x") == Lines{"rmsnorm fp32 1x8 input=\"file:../a#x\""});
+  CHECK(printed("rmsnorm fp32 1x8 input=file:../a#x") ==
+        Lines{"rmsnorm fp32 1x8 input=\"file:../a#x\""});
   CHECK(refusal("rmsnorm fp32 1x8 seed={1,2") == "the brace in 'seed={1,2' is not closed");
   CHECK(refusal("rmsnorm fp32 1x8 seed=1,2}") == "'seed=1,2}' closes a brace that is not open");
   CHECK(refusal("rmsnorm fp32 1x8 seed={1,{2,3}}") == "braces within braces in 'seed={1,{2,3}}'");
   CHECK(refusal("rmsnorm fp32 1x8 seed={1,}") == "an empty alternative in 'seed={1,}'");
   CHECK(refusal("rmsnorm fp32 1x8 seed=8..1") == "the range '8..1' goes down; write 1..8");
-  CHECK(refusal("rmsnorm fp32 1x8 seed=1..2000000") == "the range '1..2000000' has more than 1000000 values");
+  CHECK(refusal("rmsnorm fp32 1x8 seed=1..2000000") ==
+        "the range '1..2000000' has more than 1000000 values");
   CHECK(refusal("rmsnorm fp32 1..2000x1..2000") == "a line may stand for at most 1000000 cases");
-  CHECK_THROWS_WITH(parse_case("rmsnorm fp32 1x8 seed=1..2"), ContainsSubstring("stands for 2 cases"));
+  CHECK_THROWS_WITH(parse_case("rmsnorm fp32 1x8 seed=1..2"),
+                    ContainsSubstring("stands for 2 cases"));
 }
 
 TEST_CASE("a case reports the unknown word and the known ones", "[cases]") {
-  CHECK_THAT(refusal("rmsnrm bf16 4x8"), ContainsSubstring("unknown norm 'rmsnrm'; known: ") && ContainsSubstring("rmsnorm"));
+  CHECK_THAT(refusal("rmsnrm bf16 4x8"),
+             ContainsSubstring("unknown norm 'rmsnrm'; known: ") && ContainsSubstring("rmsnorm"));
   CHECK(refusal("rmsnorm bf17 4x8") ==
-        "unknown format 'bf17'; known: fp64, fp32, tf32, bf16, fp16, e4m3fn, e5m2, e4m3fnuz, e5m2fnuz");
+        "unknown format 'bf17'; known: fp64, fp32, tf32, bf16, fp16, e4m3fn, e5m2, e4m3fnuz, "
+        "e5m2fnuz");
   CHECK_THAT(refusal("rmsnorm bf16 4x8 sed=3"),
-             ContainsSubstring("unknown key 'sed' for rmsnorm; known: path, profile, eps, ") && ContainsSubstring("input, seed"));
+             ContainsSubstring("unknown key 'sed' for rmsnorm; known: path, profile, eps, ") &&
+                 ContainsSubstring("input, seed"));
   CHECK_THAT(refusal("rmsnorm bf16 4x8 wait.format=fp32"),
-             ContainsSubstring("unknown tensor 'wait' in 'wait.format'; inputs of rmsnorm: x, weight, bias"));
-  CHECK_THAT(refusal("rmsnorm bf16 4x8 weight.kind=fp32"), ContainsSubstring("unknown key 'weight.kind'"));
-  CHECK_THAT(refusal("rmsnorm bf16 4x8 weight.format=f32"), ContainsSubstring("unknown format 'f32'"));
-  CHECK_THAT(refusal("rmsnorm bf16 4x8 path=bfl.flux.rms"),
-             ContainsSubstring("unknown path 'bfl.flux.rms'; known for rmsnorm: bfl.flux.rmsnorm,"));
-  CHECK_THAT(refusal("rmsnorm bf16 4x8 profile=gpu"), ContainsSubstring("unknown profile 'gpu'; known: torch_cpu"));
-  CHECK_THAT(refusal("rmsnorm bf16 4x8 eps_place=outsid"),
-             ContainsSubstring("eps_place=outsid is not a choice of rmsnorm; known: inside|sum|outside"));
-  CHECK(refusal("rmsnorm bf16 4x8 x.format=fp32") == "'x.format' is not a key: x's format is the case's second word");
+             ContainsSubstring(
+                 "unknown tensor 'wait' in 'wait.format'; inputs of rmsnorm: x, weight, bias"));
+  CHECK_THAT(refusal("rmsnorm bf16 4x8 weight.kind=fp32"),
+             ContainsSubstring("unknown key 'weight.kind'"));
+  CHECK_THAT(refusal("rmsnorm bf16 4x8 weight.format=f32"),
+             ContainsSubstring("unknown format 'f32'"));
+  CHECK_THAT(
+      refusal("rmsnorm bf16 4x8 path=bfl.flux.rms"),
+      ContainsSubstring("unknown path 'bfl.flux.rms'; known for rmsnorm: bfl.flux.rmsnorm,"));
+  CHECK_THAT(refusal("rmsnorm bf16 4x8 profile=gpu"),
+             ContainsSubstring("unknown profile 'gpu'; known: torch_cpu"));
+  CHECK_THAT(
+      refusal("rmsnorm bf16 4x8 eps_place=outsid"),
+      ContainsSubstring("eps_place=outsid is not a choice of rmsnorm; known: inside|sum|outside"));
+  CHECK(refusal("rmsnorm bf16 4x8 x.format=fp32") ==
+        "'x.format' is not a key: x's format is the case's second word");
   CHECK(refusal("rmsnorm bf16 4x8 seed") == "'seed' is not key=value");
   CHECK(refusal("rmsnorm bf16 4x8 seed=") == "'seed=' has no value");
-  CHECK(refusal("rmsnorm bf16 4x8 seed=1 seed=2") == "'seed=2' sets a key that the line has set before");
-  CHECK(refusal("rmsnorm bf16 4x8 input=normal x.input=ones") == "'x.input=ones' sets a key that the line has set before");
-  CHECK(refusal("rmsnorm bf16") == "'rmsnorm bf16' has no SHAPE; a case is NORM FORMAT SHAPE key=value ...");
+  CHECK(refusal("rmsnorm bf16 4x8 seed=1 seed=2") ==
+        "'seed=2' sets a key that the line has set before");
+  CHECK(refusal("rmsnorm bf16 4x8 input=normal x.input=ones") ==
+        "'x.input=ones' sets a key that the line has set before");
+  CHECK(refusal("rmsnorm bf16") ==
+        "'rmsnorm bf16' has no SHAPE; a case is NORM FORMAT SHAPE key=value ...");
   CHECK(refusal("") == "an empty case; a case is NORM FORMAT SHAPE key=value ...");
   CHECK_THAT(refusal("rmsnorm bf16 4x8 input=\"file:a"), ContainsSubstring("is not closed"));
 }
 
 TEST_CASE("a case refuses values that no norm can take", "[cases]") {
-  CHECK(refusal("rmsnorm bf16 4x8 eps=-1e-6") == "eps=-1e-6 is negative; eps is finite and at least 0");
-  CHECK(refusal("rmsnorm bf16 4x8 eps=inf") == "eps=inf is not finite; eps is finite and at least 0");
-  CHECK(refusal("rmsnorm bf16 4x8 eps=1e999") == "eps=1e999 is not finite; eps is finite and at least 0");
+  CHECK(refusal("rmsnorm bf16 4x8 eps=-1e-6") ==
+        "eps=-1e-6 is negative; eps is finite and at least 0");
+  CHECK(refusal("rmsnorm bf16 4x8 eps=inf") ==
+        "eps=inf is not finite; eps is finite and at least 0");
+  CHECK(refusal("rmsnorm bf16 4x8 eps=1e999") ==
+        "eps=1e999 is not finite; eps is finite and at least 0");
   CHECK(refusal("rmsnorm bf16 4x8 eps=nan") == "eps=nan is not a number");
   CHECK(refusal("rmsnorm bf16 4x8 eps=small") == "eps=small is not a number");
   CHECK(refusal("rmsnorm bf16 4x8 seed=-1") == "seed=-1 is not an integer from 0 to 2^64 - 1");
   CHECK(refusal("rmsnorm bf16 4x8 seed=18446744073709551615") == "accepted");
-  CHECK(refusal("rmsnorm bf16 4x8 seed=18446744073709551616") == "seed=18446744073709551616 is not an integer from 0 to 2^64 - 1");
+  CHECK(refusal("rmsnorm bf16 4x8 seed=18446744073709551616") ==
+        "seed=18446744073709551616 is not an integer from 0 to 2^64 - 1");
   CHECK(refusal("rmsnorm bf16 0x8") == "shape '0x8' has the side 0; every side is at least 1");
   CHECK(refusal("rmsnorm bf16 4x-8") == "shape '4x-8' has the side -8; every side is at least 1");
-  CHECK(refusal("rmsnorm bf16 4x") == "'4x' is not a shape; write 4x3072, or '-' when a file gives x's");
+  CHECK(refusal("rmsnorm bf16 4x") ==
+        "'4x' is not a shape; write 4x3072, or '-' when a file gives x's");
   CHECK_THAT(refusal("rmsnorm bf16 4by8"), ContainsSubstring("is not a shape"));
   CHECK(refusal("rmsnorm bf16 1048576x1048575") == "accepted");
-  CHECK(refusal("rmsnorm bf16 1048576x1048576") == "shape '1048576x1048576' has 2^40 elements or more");
-  CHECK(refusal("rmsnorm bf16 99999999999999999999") == "shape '99999999999999999999' has 2^40 elements or more");
+  CHECK(refusal("rmsnorm bf16 1048576x1048576") ==
+        "shape '1048576x1048576' has 2^40 elements or more");
+  CHECK(refusal("rmsnorm bf16 99999999999999999999") ==
+        "shape '99999999999999999999' has 2^40 elements or more");
   CHECK_THAT(refusal("rmsnorm bf16 4x8 weight.shape=0"), ContainsSubstring("has the side 0"));
 }
 
@@ -162,7 +190,8 @@ TEST_CASE("numbers are read as Python reads them", "[cases]") {
   CHECK(parse_number("4.9e-324") == 0x1p-1074);
   CHECK(parse_number("0.1") == 0.1);
   CHECK(parse_number("2.00000000000000011102230246251565404236316680908203126") == 2.0);
-  for (const char* bad : {"", "+", "--1", "+-1", "1e", "e5", "1 ", "0x", "1__0", "_1", "1_", "nan(1)", "1,5", "0x1p", "1f"}) {
+  for (const char* bad : {"", "+", "--1", "+-1", "1e", "e5", "1 ", "0x", "1__0", "_1", "1_",
+                          "nan(1)", "1,5", "0x1p", "1f"}) {
     CAPTURE(bad);
     CHECK_FALSE(parse_number(bad).has_value());
   }
@@ -179,19 +208,22 @@ TEST_CASE("numbers are read as Python reads them", "[cases]") {
 }
 
 TEST_CASE("attributes come as numbers and words", "[cases]") {
-  const CaseAttributes a = attributes_of(parse_case("rmsnorm bf16 4x8 eps=0x1p-20 eps_place=outside"));
+  const CaseAttributes a =
+      attributes_of(parse_case("rmsnorm bf16 4x8 eps=0x1p-20 eps_place=outside"));
   CHECK(a.numbers == Attributes{{"eps", 0x1p-20}});
   CHECK(a.words.at("eps_place") == "outside");
 }
 
 TEST_CASE("a cases file names file and line of a mistake", "[cases]") {
-  const auto cases = read_cases("# title\n\n  rmsnorm bf16 4x8 seed=1..2\r\n# more\nrmsnorm fp32 1x8", "a.cases");
+  const auto cases =
+      read_cases("# title\n\n  rmsnorm bf16 4x8 seed=1..2\r\n# more\nrmsnorm fp32 1x8", "a.cases");
   REQUIRE(cases.size() == 3);
   CHECK(cases[1].origin == "a.cases:3");
   CHECK(cases[2].origin == "a.cases:5");
   CHECK_THROWS_WITH(read_cases("\nrmsnorm bf16 4x0\n", "a.cases"),
                     "a.cases:2: shape '4x0' has the side 0; every side is at least 1");
-  CHECK_THROWS_WITH(read_cases_file("/nowhere/x.cases"), "cannot read the cases file /nowhere/x.cases");
+  CHECK_THROWS_WITH(read_cases_file("/nowhere/x.cases"),
+                    "cannot read the cases file /nowhere/x.cases");
   CHECK_THROWS_WITH(read_cases_file("/tmp"), "/tmp is a folder, not a .cases file");
 }
 
@@ -203,11 +235,15 @@ TEST_CASE("words of a command line form cases without quotes", "[cases]") {
   };
   CHECK(gathered({"rmsnorm", "bf16", "4x8", "seed=1", "rmsnorm", "fp32", "1x8"}) ==
         Lines{"rmsnorm bf16 4x8 seed=1", "rmsnorm fp32 1x8"});
-  CHECK(gathered({"rmsnorm bf16 4x8 seed=1..2", "rmsnorm", "fp32", "-", "input=file:a b.safetensors#x"}) ==
-        Lines{"rmsnorm bf16 4x8 seed=1", "rmsnorm bf16 4x8 seed=2", "rmsnorm fp32 - input=\"file:a b.safetensors#x\""});
+  CHECK(gathered({"rmsnorm bf16 4x8 seed=1..2", "rmsnorm", "fp32", "-",
+                  "input=file:a b.safetensors#x"}) ==
+        Lines{"rmsnorm bf16 4x8 seed=1", "rmsnorm bf16 4x8 seed=2",
+              "rmsnorm fp32 - input=\"file:a b.safetensors#x\""});
   CHECK(gathered({"rmsnorm", "fp32", "1x8", "@smoke"}).size() > 10);
-  CHECK_THROWS_WITH(gathered({"@smok"}), ContainsSubstring("unknown suite '@smok'; known: @smoke, @main"));
-  CHECK_THROWS_WITH(gathered({"rmsnrm", "bf16"}), ContainsSubstring("'rmsnrm' begins with no norm"));
+  CHECK_THROWS_WITH(gathered({"@smok"}),
+                    ContainsSubstring("unknown suite '@smok'; known: @smoke, @main"));
+  CHECK_THROWS_WITH(gathered({"rmsnrm", "bf16"}),
+                    ContainsSubstring("'rmsnrm' begins with no norm"));
 }
 
 TEST_CASE("every built-in suite reads and has a title", "[cases]") {
