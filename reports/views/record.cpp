@@ -1,0 +1,69 @@
+// Reading a record of run.jsonl.
+#include "reports/views/record.hpp"
+
+#include <array>
+#include <limits>
+
+namespace norma::views {
+
+std::optional<double> number_of(const nlohmann::json& value) {
+  if (value.is_number()) return value.get<double>();
+  if (!value.is_string()) return std::nullopt;
+  const auto& word = value.get_ref<const std::string&>();
+  if (word == "nan") return std::numeric_limits<double>::quiet_NaN();
+  if (word == "inf") return std::numeric_limits<double>::infinity();
+  if (word == "-inf") return -std::numeric_limits<double>::infinity();
+  return std::nullopt;
+}
+
+const nlohmann::json& at(const nlohmann::json& value, std::initializer_list<std::string_view> path) {
+  static const nlohmann::json null;
+  const nlohmann::json* here = &value;
+  for (const std::string_view key : path) {
+    if (!here->is_object()) return null;
+    const auto found = here->find(key);
+    if (found == here->end()) return null;
+    here = &*found;
+  }
+  return *here;
+}
+
+std::string text_of(const nlohmann::json& value, std::string_view key) {
+  const nlohmann::json& text = at(value, {key});
+  return text.is_string() ? text.get<std::string>() : std::string();
+}
+
+std::vector<std::string_view> words_of(std::string_view line) {
+  std::vector<std::string_view> words;
+  for (std::size_t begin = 0;;) {
+    const std::size_t end = line.find(' ', begin);
+    words.push_back(line.substr(begin, end - begin));
+    if (end == std::string_view::npos) return words;
+    begin = end + 1;
+  }
+}
+
+CaseWords read_case(std::string_view line) {
+  CaseWords found;
+  const std::array positions{&found.norm, &found.format, &found.shape};
+  std::size_t position = 0;
+  for (const std::string_view word : words_of(line)) {
+    const std::size_t equals = word.find('=');
+    const std::string_view key = word.substr(0, equals);
+    if (equals == std::string_view::npos) {
+      if (position < positions.size()) *positions[position++] = word;
+    } else if (key == "input" || key == "x.input") {
+      found.input = word.substr(equals + 1);
+    } else if (key == "seed") {
+      found.seed = word.substr(equals + 1);
+    }
+  }
+  return found;
+}
+
+std::string kind_of_impl(std::string_view impl) {
+  const std::size_t end = impl.find_first_of(":.");
+  return std::string(impl.substr(0, end));
+}
+
+}  // namespace norma::views
