@@ -188,6 +188,8 @@ struct Binding {
 /// Text form; parse and print are inverse (parse(print(p), binding) == p for the binding p was built with).
 /// Grammar and an example: design in docs/program_text.md.
 std::string print_program(const Program& program);
+/// One step as its line has it, without the name: "mul fp32 x, r".
+std::string print_step(const Program& program, int node);
 Program parse_program(std::string_view text, const Binding& binding);
 
 }  // namespace norma

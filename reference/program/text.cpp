@@ -494,6 +494,10 @@ std::string print_program(const Program& program) {
   return text;
 }
 
+std::string print_step(const Program& program, int node) {
+  return step_text(program, program.nodes[static_cast<std::size_t>(node)]);
+}
+
 Program parse_program(std::string_view text, const Binding& binding) { return Parser(text, binding).parse(); }
 
 }  // namespace norma

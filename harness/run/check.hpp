@@ -1,0 +1,51 @@
+// The way data flows, for one case and one implementation: one function an arrow, in this order.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/judge/record.hpp"
+#include "harness/run/session.hpp"
+#include "reference/program/program.hpp"
+
+namespace norma {
+
+/// One check to make. `value` is expanded (harness/inputs/inputs.hpp).
+struct CheckJob {
+  std::int64_t ordinal = 0;
+  Case value;
+  std::string impl;                 ///< as the command line writes it
+  std::vector<Criterion> limits{};  ///< all must hold; none: what the contract asks for
+  std::string no_worse_than{};      ///< a path whose max and rms error bound this output's
+  std::string repro{};              ///< how to repeat it; empty: norma run CASE --impl IMPL
+};
+
+/// The program that an output is held to, and where it comes from.
+struct Contract {
+  Program program;
+  std::string path;       ///< a catalogue name, file:my.path, or the implementation's own
+  std::string profile;
+  bool canonical = true;  ///< its erasure is declared to be the canonical norm
+  bool named = false;     ///< the case or the implementation asks for its bits
+};
+
+/// What formats, tensors and attributes a case binds a program to.
+Binding binding_of(const Case& expanded, const Tensors& tensors);
+/// The contract of a case: its path, else what the implementation declares, else none. CaseError or ProgramError
+/// with one sentence if there is no such path or the code does not take these tensors.
+std::optional<Contract> contract_of(const Case& expanded, const Tensors& tensors, Implementation* implementation);
+/// All outputs that the contract allows: the plain one first, then one for every value of an open choice.
+std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes);
+
+/// Makes the check. A crash, a skip, an output of the wrong shape are records, not exceptions.
+Record check(Session& session, const CheckJob& job);
+
+/// "rmsnorm bf16 ... --impl path:X" as one would paste it.
+std::string repro_line(const CheckJob& job);
+
+/// The canonical outputs that an output name is measured against, and how.
+std::vector<NamedMeasures> measure_outputs(Session& session, const Case& expanded, const std::optional<Contract>& contract,
+                                           const std::vector<Tensors>& ideals, const Tensors& got, bool got_is_ideal);
+
+}  // namespace norma

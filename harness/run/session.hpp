@@ -1,0 +1,106 @@
+// What checks share: tensors and truths made once for all implementations of the same inputs, external commands
+// started once.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harness/cases/case.hpp"
+#include "impls/implementation.hpp"
+#include "reference/exact/enclosure.hpp"
+#include "reference/norms/norm.hpp"
+
+namespace norma {
+
+/// Values by key, each made once however many threads ask; the least recently used leave first.
+template <class Value>
+class SharedCache {
+ public:
+  explicit SharedCache(std::size_t limit) : limit_(limit) {}
+
+  std::shared_ptr<const Value> get(const std::string& key, const std::function<std::shared_ptr<const Value>()>& make) {
+    std::shared_ptr<Slot> slot;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& entry = slots_[key];
+      if (!entry) entry = std::make_shared<Slot>();
+      entry->used = ++clock_;
+      slot = entry;
+      while (slots_.size() > limit_) {
+        auto oldest = slots_.begin();
+        for (auto it = slots_.begin(); it != slots_.end(); ++it)
+          if (it->second->used < oldest->second->used) oldest = it;
+        slots_.erase(oldest);
+      }
+    }
+    std::call_once(slot->once, [&] { slot->value = make(); });  // a throw leaves the slot to the next caller
+    return slot->value;
+  }
+
+ private:
+  struct Slot {
+    std::once_flag once;
+    std::shared_ptr<const Value> value;
+    std::uint64_t used = 0;
+  };
+  std::size_t limit_;
+  std::mutex mutex_;
+  std::uint64_t clock_ = 0;
+  std::map<std::string, std::shared_ptr<Slot>> slots_;
+};
+
+/// The tensors of a case with the hash that records carry.
+struct CaseInputs {
+  Tensors tensors;
+  std::string hash;  ///< SHA-256 over names, dtypes, shapes and bytes
+};
+std::string hash_of(const Tensors& tensors);
+
+/// A truth whose enclosures are held in memory; keeps the tensors it speaks of alive.
+class HeldTruth final : public TruthSource {
+ public:
+  HeldTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_ptr<TruthSource> source);
+  std::int64_t rows() const override { return source_->rows(); }
+  std::int64_t cols() const override { return source_->cols(); }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override;
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return source_->compare(row, col, m_hi, m_lo);
+  }
+
+ private:
+  std::shared_ptr<const CaseInputs> inputs_;
+  std::unique_ptr<TruthSource> source_;
+  std::vector<Enclosure> enclosures_;  ///< empty: too many to hold, asked for again each time
+};
+
+class Session {
+ public:
+  /// The expanded case's tensors.
+  std::shared_ptr<const CaseInputs> inputs(const Case& expanded);
+  /// The canonical norm's output.
+  std::shared_ptr<const TruthSource> truth(const Case& expanded, const std::string& output);
+  /// The output of a program's erasure.
+  std::shared_ptr<const TruthSource> erasure(const Case& expanded, const Program& program, const std::string& output);
+  /// IMPL as the command line writes it: NAME, path:NAME, file:OUT.safetensors#y, cmd:COMMAND. The emulated path
+  /// has no implementation object (null): its output is the ideal. Throws CaseError for an unknown one.
+  std::shared_ptr<Implementation> implementation(const std::string& impl);
+
+ private:
+  SharedCache<CaseInputs> inputs_{6};
+  SharedCache<TruthSource> truths_{48};
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Implementation>> implementations_;
+};
+
+/// Built-in implementations, in the order that `norma list impls` prints.
+std::span<Implementation* const> builtin_implementations();
+
+/// The call that a case makes of its norm.
+NormCall norm_call(const Case& expanded, const Tensors& tensors);
+
+}  // namespace norma
