@@ -34,16 +34,14 @@ void check_inputs(const CastPath& path, const Binding& binding) {
   for (const auto& [tensor, format] : binding.formats)
     if (!holds(path.required, tensor) && !holds(path.optional, tensor)) {
       const std::string_view comma = path.required.empty() || path.optional.empty() ? "" : ",";
-      throw ProgramError("path " + name + " has no input '" + tensor +
-                         "'; besides x it takes: " + std::string(path.required) +
-                         std::string(comma) + std::string(path.optional));
+      throw ProgramError("path " + name + " has no input '" + tensor + "'; besides x it takes: " +
+                         std::string(path.required) + std::string(comma) + std::string(path.optional));
     }
   std::string_view rest = path.required;
   while (!rest.empty()) {
     const auto comma = rest.find(',');
     if (!binding.has(rest.substr(0, comma)))
-      throw ProgramError("path " + name + " needs the input '" +
-                         std::string(rest.substr(0, comma)) + "'");
+      throw ProgramError("path " + name + " needs the input '" + std::string(rest.substr(0, comma)) + "'");
     rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
   }
 }
@@ -58,8 +56,7 @@ const CastPath* find_cast_path(std::string_view name) {
 }
 
 const Profile& profile_of(const CastPath& path, const Binding& binding) {
-  const std::string_view name =
-      binding.profile.empty() ? path.profiles.front() : std::string_view(binding.profile);
+  const std::string_view name = binding.profile.empty() ? path.profiles.front() : std::string_view(binding.profile);
   if (std::ranges::find(path.profiles, name) == path.profiles.end())
     throw ProgramError("path " + std::string(path.name) + " has no profile '" + std::string(name) +
                        "'; it has: " + joined(path.profiles));

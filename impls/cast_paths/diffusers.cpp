@@ -8,8 +8,7 @@ namespace {
 
 void refuse_bias_alone(const Binding& binding) {
   if (binding.has("bias") && !binding.has("weight"))
-    throw ProgramError(
-        "diffusers' RMSNorm has a bias only where it has a weight (elementwise_affine)");
+    throw ProgramError("diffusers' RMSNorm has a bias only where it has a weight (elementwise_affine)");
 }
 
 // The weight's format decides:
@@ -21,10 +20,8 @@ void refuse_bias_alone(const Binding& binding) {
 Program build_rmsnorm(const Binding& binding) {
   constexpr std::string_view code = "diffusers RMSNorm";
   require_format(binding, "x", code, {FormatId::fp32, FormatId::bf16, FormatId::fp16});
-  require_format(binding, "weight", code,
-                 {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
-  require_format(binding, "bias", code,
-                 {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
+  require_format(binding, "weight", code, {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
+  require_format(binding, "bias", code, {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn});
   refuse_bias_alone(binding);
   Builder b("rmsnorm", binding);
   const Operand h = eager_x_hat(b, b.input("x"));
@@ -37,8 +34,7 @@ Program build_rmsnorm(const Binding& binding) {
   if (wf.id == FormatId::e4m3fn) {
     const Operand hw = b.mul("hw", kFp32, h, b.cast("weight_f32", kFp32, w));
     // "+ 0" without a bias: it turns -0 into 0.
-    const Operand shift =
-        binding.has("bias") ? b.cast("bias_f32", kFp32, b.input("bias")) : b.constant("zero", 0);
+    const Operand shift = binding.has("bias") ? b.cast("bias_f32", kFp32, b.input("bias")) : b.constant("zero", 0);
     b.output("y", b.cast("y", b.x_format(), b.add("hwb", kFp32, hw, shift)));
     return b.finish();
   }
@@ -84,8 +80,7 @@ Program build_pixel_norm(const Binding& binding) {
   const Profile& profile = bound_profile(binding);
   const Operand x = b.input("x");
   const Operand squares = b.eager("sq", Op::square, t, {x});
-  const Operand mean =
-      b.reduce("ms_f32", kFp32, squares, reduction(ReduceKind::mean, Term::value, profile.sum));
+  const Operand mean = b.reduce("ms_f32", kFp32, squares, reduction(ReduceKind::mean, Term::value, profile.sum));
   const Operand eps = b.cast("eps_T", t, b.cast("eps_f32", kFp32, b.attribute("eps")));
   const Operand sum = b.eager("ms_eps", Op::add, t, {b.cast("ms", t, mean), eps});
   b.output("y", b.eager("y", Op::div, t, {x, b.eager("rms", Op::sqrt, t, {sum})}));
@@ -123,8 +118,7 @@ constinit const CastPath diffusers_rmsnorm_npu{
         "diffusers RMSNorm on Ascend: x cast to the weight's format, then one closed operator "
         "(inferred)",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers", "src/diffusers/models/normalization.py", "58eb52c",
-               "inferred"},
+    .source = {"huggingface/diffusers", "src/diffusers/models/normalization.py", "58eb52c", "inferred"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -145,8 +139,8 @@ constinit const CastPath diffusers_ltx2_pixel_norm{
         "LTX2 PixelNorm: every operation in x's format (the order of the sum, over channels, is "
         "open)",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers",
-               "src/diffusers/models/autoencoders/autoencoder_kl_ltx2_audio.py", "58eb52c", "read"},
+    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_ltx2_audio.py", "58eb52c",
+               "read"},
     .eps_default = "1e-8",
     .eps_place = "inside",
     .eps_class = "rounded to T",

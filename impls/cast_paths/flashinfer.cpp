@@ -25,8 +25,7 @@ Operand x_hat(Builder& b, Operand h) {
   sum.contract = profile.contract_squares;
   if (profile.name == "flashinfer" && b.binding().cols > 0)
     sum.order.vec = static_cast<int>(std::gcd(std::int64_t{8}, b.binding().cols));
-  const Operand ms =
-      b.map("ms", Op::div, approximate(profile, kFp32), {b.reduce("ss", kFp32, h, sum), b.count()});
+  const Operand ms = b.map("ms", Op::div, approximate(profile, kFp32), {b.reduce("ss", kFp32, h, sum), b.count()});
   return b.mul("n", kFp32, h, reciprocal_root(b, "r", kFp32, plus_eps(b, ms)));
 }
 
@@ -61,14 +60,13 @@ Program build_quant(const Binding& binding) {
   require_half(binding);
   Builder b("rmsnorm", binding);
   const Operand nw = weighted(b, x_hat(b, b.input("x")), 0);
-  const Operand inverse = b.map("scale_inv", Op::reciprocal,
-                                approximate(bound_profile(binding), kFp32), {b.input("scale")});
+  const Operand inverse =
+      b.map("scale_inv", Op::reciprocal, approximate(bound_profile(binding), kFp32), {b.input("scale")});
   b.output("y", clamp_to_e4m3(b, "y", b.mul("q", kFp32, nw, inverse), Overflow::saturate));
   return b.finish();
 }
 
-constexpr std::string_view kProfiles[] = {"flashinfer", "cuda_block", "cuda_warp", "sequential",
-                                          "exact"};
+constexpr std::string_view kProfiles[] = {"flashinfer", "cuda_block", "cuda_warp", "sequential", "exact"};
 constexpr CaseDefault kStatic[] = {{"quant", "static"}};
 
 }  // namespace

@@ -12,8 +12,7 @@ void require_fp32(const Binding& binding) {
 }
 
 void refuse_bias_alone(const Binding& binding) {
-  if (binding.has("bias") && !binding.has("weight"))
-    throw ProgramError("ggml adds a bias only after a weight");
+  if (binding.has("bias") && !binding.has("weight")) throw ProgramError("ggml adds a bias only after a weight");
 }
 
 // sum += (double)(x * x); mean = sum / n; scale = 1.0f / sqrtf(mean + eps); y = x * scale; y * w is
@@ -40,8 +39,7 @@ Program build_cuda(const Binding& binding) {
   Builder b("rmsnorm", binding);
   const Profile& profile = bound_profile(binding);
   const Operand x = b.input("x");
-  const Operand mean =
-      b.map("ms", Op::div, approximate(profile, kFp32), {kernel_square_sum(b, x), b.count()});
+  const Operand mean = b.map("ms", Op::div, approximate(profile, kFp32), {kernel_square_sum(b, x), b.count()});
   const Operand r = reciprocal_root(b, "r", kFp32, plus_eps(b, mean));
   const Operand n = b.mul("n", kFp32, r, x);
   if (!binding.has("weight")) {

@@ -9,16 +9,12 @@ namespace {
 enum class Place { inside, sum, outside, max, l2max, none };
 enum class Weight { before_cast, after_cast };
 
-Operand inverse(Builder& b, Operand divisor) {
-  return b.map("r", Op::reciprocal, kFp32, {divisor});
-}
+Operand inverse(Builder& b, Operand divisor) { return b.map("r", Op::reciprocal, kFp32, {divisor}); }
 
 Operand inverse_rms(Builder& b, Operand x, Place place) {
   switch (place) {
-    case Place::inside:
-      return reciprocal_root(b, "r", kFp32, plus_eps(b, kernel_mean_square(b, x)));
-    case Place::sum:
-      return reciprocal_root(b, "r", kFp32, plus_eps(b, kernel_square_sum(b, x), "ss_eps"));
+    case Place::inside: return reciprocal_root(b, "r", kFp32, plus_eps(b, kernel_mean_square(b, x)));
+    case Place::sum: return reciprocal_root(b, "r", kFp32, plus_eps(b, kernel_square_sum(b, x), "ss_eps"));
     case Place::outside: {
       const Operand rms = b.sqrt("rms", kFp32, kernel_mean_square(b, x));
       return inverse(b, plus_eps(b, rms, "rms_eps"));
@@ -43,8 +39,7 @@ Program build(const Binding& binding) {
   Builder b("rmsnorm", binding);
   const Operand x = b.input("x");
   const Operand n = b.mul("n", kFp32, x, inverse_rms(b, x, place));
-  return weight == Weight::after_cast ? finish_cast_then_weight(b, n)
-                                      : finish_weight_then_cast(b, n);
+  return weight == Weight::after_cast ? finish_cast_then_weight(b, n) : finish_weight_then_cast(b, n);
 }
 
 constexpr std::string_view kGapSum[] = {"eps_on_sum"};
@@ -53,8 +48,7 @@ constexpr std::string_view kGapMax[] = {"eps_max"};
 constexpr std::string_view kGapL2max[] = {"eps_l2max"};
 constexpr std::string_view kGapNone[] = {"no_eps"};
 
-constexpr std::string_view kProfiles[] = {"sequential", "torch_cpu", "pairwise",
-                                          "cuda_block", "cuda_warp", "exact"};
+constexpr std::string_view kProfiles[] = {"sequential", "torch_cpu", "pairwise", "cuda_block", "cuda_warp", "exact"};
 
 }  // namespace
 

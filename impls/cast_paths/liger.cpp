@@ -17,9 +17,7 @@ Operand inverse_rms(Builder& b, Operand square_sum, FormatRef eps_format) {
   return reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, ms, eps));
 }
 
-Operand x_hat(Builder& b, Operand h) {
-  return b.mul("n", kFp32, h, inverse_rms(b, kernel_square_sum(b, h), kFp32));
-}
+Operand x_hat(Builder& b, Operand h) { return b.mul("n", kFp32, h, inverse_rms(b, kernel_square_sum(b, h), kFp32)); }
 
 // offset + W in fp32, because offset is an fp32 tensor: 0 + -0 is 0
 Operand fp32_factor(Builder& b, double offset) {
@@ -59,8 +57,8 @@ Program build_none(const Binding& binding) {
   const Operand x = b.input("x");
   const Operand squares = b.mul("sq", t, x, x);
   const FormatRef accumulator = t.id == FormatId::fp16 ? t : kFp32;
-  const Operand sum = b.reduce("ss", accumulator, squares,
-                               reduction(ReduceKind::sum, Term::value, bound_profile(binding).sum));
+  const Operand sum =
+      b.reduce("ss", accumulator, squares, reduction(ReduceKind::sum, Term::value, bound_profile(binding).sum));
   const Operand n = b.mul("n", kFp32, x, inverse_rms(b, sum, t));
   const Operand w = b.input("weight");
   const Operand factor = b.add("offset_w", t, b.constant("offset", 0), w);
@@ -142,8 +140,7 @@ constinit const CastPath liger_fused_add_rms_norm{
     .name = "liger.fused_add_rms_norm",
     .title = "Liger fused_add_rms_norm, mode llama: residual sum rounded to T before the norm",
     .norm = "rmsnorm",
-    .source = {"linkedin/Liger-Kernel", "src/liger_kernel/ops/fused_add_rms_norm.py", "ead96b6",
-               "read"},
+    .source = {"linkedin/Liger-Kernel", "src/liger_kernel/ops/fused_add_rms_norm.py", "ead96b6", "read"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",

@@ -64,8 +64,8 @@ Program build_tensorrt_llm(const Binding& binding) {
   const Operand w = b.input("weight");
   const Operand bias = b.input("bias");
   const bool contract = bound_profile(binding).contract_squares;
-  const Operand sum = contract ? b.map("nwb", Op::fma, kFp32, {n, w, bias})
-                               : b.add("nwb", kFp32, b.mul("nw", kFp32, n, w), bias);
+  const Operand sum =
+      contract ? b.map("nwb", Op::fma, kFp32, {n, w, bias}) : b.add("nwb", kFp32, b.mul("nw", kFp32, n, w), bias);
   b.output("y", b.cast("y", b.x_format(), sum));
   return b.finish();
 }
@@ -154,8 +154,7 @@ constinit const CastPath tensorrt_llm_general_rms_norm{
     .name = "tensorrt_llm.general_rms_norm",
     .title = "TensorRT-LLM generalRmsNorm: weight and bias in fp32, one cast",
     .norm = "rmsnorm",
-    .source = {"NVIDIA/TensorRT-LLM", "cpp/tensorrt_llm/kernels/rmsnormKernels.cu", "06255cb",
-               "read"},
+    .source = {"NVIDIA/TensorRT-LLM", "cpp/tensorrt_llm/kernels/rmsnormKernels.cu", "06255cb", "read"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",

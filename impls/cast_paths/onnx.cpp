@@ -46,15 +46,13 @@ Program build_cuda(const Binding& binding) {
 }
 
 constexpr std::string_view kCpuProfiles[] = {"sequential", "exact"};
-constexpr std::string_view kCudaProfiles[] = {"cuda_4warps", "cuda_warp", "cuda_block",
-                                              "sequential", "exact"};
+constexpr std::string_view kCudaProfiles[] = {"cuda_4warps", "cuda_warp", "cuda_block", "sequential", "exact"};
 
 }  // namespace
 
 constinit const CastPath onnx_rmsnormalization_23{
     .name = "onnx.rmsnormalization.23",
-    .title =
-        "ONNX RMSNormalization-23, its function body: cast before Scale (the sum's order is open)",
+    .title = "ONNX RMSNormalization-23, its function body: cast before Scale (the sum's order is open)",
     .norm = "rmsnorm",
     .source = {"onnx/onnx", "onnx/defs/nn/defs.cc", "f754691", "read"},
     .eps_default = "1e-5",
@@ -77,8 +75,7 @@ constinit const CastPath onnxruntime_cpu_simplified_layernorm{
         "ONNX Runtime SimplifiedLayerNormalization on a CPU: division by the root, Scale in fp32, "
         "one cast",
     .norm = "rmsnorm",
-    .source = {"microsoft/onnxruntime", "onnxruntime/core/providers/cpu/nn/layer_norm_impl.cc",
-               "1.21.0", "read"},
+    .source = {"microsoft/onnxruntime", "onnxruntime/core/providers/cpu/nn/layer_norm_impl.cc", "1.21.0", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -97,8 +94,7 @@ constinit const CastPath onnxruntime_cuda_simplified_layernorm{
     .name = "onnxruntime.cuda.simplified_layernorm",
     .title = "ONNX Runtime SimplifiedLayerNormalization on CUDA: Scale times root first, one cast",
     .norm = "rmsnorm",
-    .source = {"microsoft/onnxruntime", "onnxruntime/core/providers/cuda/nn/layer_norm_impl.cu",
-               "1.21.0", "read"},
+    .source = {"microsoft/onnxruntime", "onnxruntime/core/providers/cuda/nn/layer_norm_impl.cu", "1.21.0", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",

@@ -10,18 +10,10 @@ namespace {
 
 using Root = Profile::Root;
 
-constexpr Order order(OrderKind kind, int count = 0, int vec = 0) {
-  return {.kind = kind, .count = count, .vec = vec};
-}
+constexpr Order order(OrderKind kind, int count = 0, int vec = 0) { return {.kind = kind, .count = count, .vec = vec}; }
 
-constexpr Profile uniform(std::string_view name, std::string_view title, Order sum, bool contract,
-                          Root root) {
-  return {.name = name,
-          .title = title,
-          .sum = sum,
-          .sum_half = sum,
-          .contract_squares = contract,
-          .root = root};
+constexpr Profile uniform(std::string_view name, std::string_view title, Order sum, bool contract, Root root) {
+  return {.name = name, .title = title, .sum = sum, .sum_half = sum, .contract_squares = contract, .root = root};
 }
 
 constexpr Profile kProfiles[] = {
@@ -45,8 +37,7 @@ constexpr Profile kProfiles[] = {
      .sum_half = order(OrderKind::torch_cpu_half, 4),
      .contract_squares = false,
      .root = Root::sqrt_then_reciprocal},
-    uniform("torch_cpu_norm",
-            "torch 2.x on x86-64: vector_norm over a contiguous axis (measured, 2.6.0)",
+    uniform("torch_cpu_norm", "torch 2.x on x86-64: vector_norm over a contiguous axis (measured, 2.6.0)",
             order(OrderKind::torch_norm, 8, 1), false, Root::sqrt_then_reciprocal),
     uniform("torch_cpu_strided",
             "torch 2.x on x86-64: vector_norm over a strided axis, one accumulator, no contraction "
@@ -54,37 +45,29 @@ constexpr Profile kProfiles[] = {
             order(OrderKind::sequential), false, Root::sqrt_then_reciprocal),
     uniform("torch_cuda", "torch 2.x eager on CUDA: 512 threads, vectors of 4 (assumed), rsqrtf",
             order(OrderKind::block, 512, 4), false, Root::within_2_ulp),
-    uniform("torch_cuda_fused",
-            "torch's layer_norm kernels on CUDA: 128 threads, vectors of 4 (read), rsqrtf",
+    uniform("torch_cuda_fused", "torch's layer_norm kernels on CUDA: 128 threads, vectors of 4 (read), rsqrtf",
             order(OrderKind::block, 128, 4), true, Root::within_2_ulp),
-    uniform("torch_cuda_moments",
-            "torch's RowwiseMoments kernel on CUDA: 512 threads, scalars (assumed), rsqrtf",
+    uniform("torch_cuda_moments", "torch's RowwiseMoments kernel on CUDA: 512 threads, scalars (assumed), rsqrtf",
             order(OrderKind::block, 512, 1), true, Root::within_2_ulp),
-    uniform("sequential", "one accumulator, first to last, 1 / sqrtf: a plain loop",
-            order(OrderKind::sequential), false, Root::sqrt_then_reciprocal),
+    uniform("sequential", "one accumulator, first to last, 1 / sqrtf: a plain loop", order(OrderKind::sequential),
+            false, Root::sqrt_then_reciprocal),
     uniform("pairwise", "halves down to 8 terms, 1 / sqrtf", order(OrderKind::pairwise, 8), false,
             Root::sqrt_then_reciprocal),
     uniform("cuda_warp", "one warp a row, vectors of 8, fused multiply-adds, rsqrtf (assumed)",
             order(OrderKind::warp, 32, 8), true, Root::within_2_ulp),
-    uniform("cuda_block",
-            "1024 threads, scalars, a tree over the warps, fused multiply-adds, rsqrtf (assumed)",
+    uniform("cuda_block", "1024 threads, scalars, a tree over the warps, fused multiply-adds, rsqrtf (assumed)",
             order(OrderKind::block, 1024, 1), true, Root::within_2_ulp),
     uniform("cuda_block_vec8", "256 threads, vectors of 8, fused multiply-adds, rsqrtf (assumed)",
             order(OrderKind::block, 256, 8), true, Root::within_2_ulp),
-    uniform("cuda_4warps",
-            "4 warps, vectors of 4: apex and its descendants (read; lane order assumed), rsqrtf",
+    uniform("cuda_4warps", "4 warps, vectors of 4: apex and its descendants (read; lane order assumed), rsqrtf",
             order(OrderKind::block, 128, 4), true, Root::within_2_ulp),
-    uniform(
-        "flashinfer",
-        "up to 1024 threads, 16-byte vectors, butterflies (read), rsqrt.approx.ftz without the ftz",
-        order(OrderKind::block, 1024, 8), true, Root::within_2_ulp),
-    uniform("triton", "8 warps, vectors of 8 (assumed), approximate root and division",
-            order(OrderKind::block, 256, 8), true, Root::within_2_ulp),
-    uniform("metal",
-            "MLX on Metal: vectors of 4, 1024 threads (assumed), precise::rsqrt taken as correct",
+    uniform("flashinfer", "up to 1024 threads, 16-byte vectors, butterflies (read), rsqrt.approx.ftz without the ftz",
+            order(OrderKind::block, 1024, 8), true, Root::within_2_ulp),
+    uniform("triton", "8 warps, vectors of 8 (assumed), approximate root and division", order(OrderKind::block, 256, 8),
+            true, Root::within_2_ulp),
+    uniform("metal", "MLX on Metal: vectors of 4, 1024 threads (assumed), precise::rsqrt taken as correct",
             order(OrderKind::block, 1024, 4), true, Root::correct),
-    uniform("exact",
-            "exact sums rounded once, correctly rounded roots: no machine, a bound on all of them",
+    uniform("exact", "exact sums rounded once, correctly rounded roots: no machine, a bound on all of them",
             order(OrderKind::exact), false, Root::correct),
 };
 

@@ -18,8 +18,7 @@ Program finish_affine(Builder& b, Operand n) {
   const Operand weighted = b.eager("weighted", Op::mul, product, {scaled, w});
   const bool biased = b.binding().has("bias");
   const Operand bias = biased ? b.input("bias") : b.constant("zero", 0);
-  b.output("y", b.eager("y", Op::add, biased ? promote(product, b.format(bias)) : product,
-                        {weighted, bias}));
+  b.output("y", b.eager("y", Op::add, biased ? promote(product, b.format(bias)) : product, {weighted, bias}));
   return b.finish();
 }
 
@@ -46,19 +45,17 @@ Program build_before_fix(const Binding& binding) {
   return finish_affine(b, b.eager("n", Op::div, t, {x, divisor}));
 }
 
-constexpr std::string_view kProfiles[] = {"torch_cpu_strided", "torch_cpu_norm", "torch_cuda",
-                                          "pairwise", "exact"};
+constexpr std::string_view kProfiles[] = {"torch_cpu_strided", "torch_cpu_norm", "torch_cuda", "pairwise", "exact"};
 constexpr CaseDefault kMaxForm[] = {{"eps_place", "l2max"}};
 
 }  // namespace
 
 constinit const CastPath qwen_vae_rms_norm{
     .name = "diffusers.qwen_image_vae.rms_norm",
-    .title =
-        "Qwen-Image and Wan VAE norm since 5fc2bd2: normalized in fp32, then three roundings to T",
+    .title = "Qwen-Image and Wan VAE norm since 5fc2bd2: normalized in fp32, then three roundings to T",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers",
-               "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py", "58eb52c", "read"},
+    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py", "58eb52c",
+               "read"},
     .eps_default = "1e-12",
     .eps_place = "l2max",
     .eps_class = "fp32",
@@ -79,8 +76,7 @@ constinit const CastPath qwen_vae_rms_norm_before_fix{
         "Qwen-Image and Wan VAE norm before 5fc2bd2: everything in T; in fp16 eps is 0 and a zero "
         "row is NaN",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers",
-               "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py",
+    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py",
                "the parent of 5fc2bd2", "read"},
     .eps_default = "1e-12",
     .eps_place = "l2max",

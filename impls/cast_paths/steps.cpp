@@ -18,8 +18,8 @@ void require_format(const Binding& binding, std::string_view tensor, std::string
   if (std::find(taken.begin(), taken.end(), id) != taken.end()) return;
   std::string list;
   for (const FormatId t : taken) list += " " + std::string(name_of(t));
-  throw ProgramError(std::string(tensor) + " is " + std::string(name_of(id)) + "; " +
-                     std::string(code) + " takes" + list);
+  throw ProgramError(std::string(tensor) + " is " + std::string(name_of(id)) + "; " + std::string(code) + " takes" +
+                     list);
 }
 
 void require_float_or_half(const Binding& binding, std::string_view code) {
@@ -31,14 +31,11 @@ void require_float_or_half(const Binding& binding, std::string_view code) {
 void require_one_format(const Binding& binding, std::string_view code) {
   for (const auto& [name, format] : binding.formats)
     if (format != binding.x)
-      throw ProgramError(name + " is " + std::string(name_of(format)) + " and x is " +
-                         std::string(name_of(binding.x)) + "; " + std::string(code) +
-                         " takes one format for both");
+      throw ProgramError(name + " is " + std::string(name_of(format)) + " and x is " + std::string(name_of(binding.x)) +
+                         "; " + std::string(code) + " takes one format for both");
 }
 
-bool is_half(FormatRef format) {
-  return format.id == FormatId::bf16 || format.id == FormatId::fp16;
-}
+bool is_half(FormatRef format) { return format.id == FormatId::bf16 || format.id == FormatId::fp16; }
 
 Reduction reduction(ReduceKind kind, Term term, Order order) {
   return {.kind = kind, .term = term, .order = order, .contract = false, .term_format = {}};
@@ -53,8 +50,7 @@ Rounding approximate(const Profile& profile, FormatRef format) {
 Operand reciprocal_root(Builder& b, const std::string& name, FormatRef to, Operand a) {
   const Profile& profile = bound_profile(b.binding());
   switch (profile.root) {
-    case Profile::Root::sqrt_then_reciprocal:
-      return b.map(name, Op::reciprocal, to, {b.sqrt(name + "_sqrt", to, a)});
+    case Profile::Root::sqrt_then_reciprocal: return b.map(name, Op::reciprocal, to, {b.sqrt(name + "_sqrt", to, a)});
     case Profile::Root::correct: return b.rsqrt(name, to, a);
     case Profile::Root::within_2_ulp: return b.map(name, Op::rsqrt, approximate(profile, to), {a});
   }
@@ -63,10 +59,9 @@ Operand reciprocal_root(Builder& b, const std::string& name, FormatRef to, Opera
 
 Order moments_order(const Profile& profile) {
   switch (profile.sum.kind) {
-    case OrderKind::exact: return {.kind = OrderKind::exact};
+    case OrderKind::exact: throw ProgramError("there is no exact order that gives moments");
     case OrderKind::warp:
-    case OrderKind::block:
-      return {.kind = OrderKind::welford_warp, .count = profile.sum.count, .vec = profile.sum.vec};
+    case OrderKind::block: return {.kind = OrderKind::welford_warp, .count = profile.sum.count, .vec = profile.sum.vec};
     case OrderKind::sequential:
     case OrderKind::pairwise:
     case OrderKind::lanes:
@@ -85,8 +80,7 @@ Order moments_order(const Profile& profile) {
 
 Operand eager_rsqrt(Builder& b, const std::string& name, FormatRef to, Operand a) {
   if (!is_half(to)) return reciprocal_root(b, name, to, a);
-  if (b.binding().profile != "torch_cpu_scalar")
-    return b.cast(name, to, reciprocal_root(b, name + "_f32", kFp32, a));
+  if (b.binding().profile != "torch_cpu_scalar") return b.cast(name, to, reciprocal_root(b, name + "_f32", kFp32, a));
   const Operand root = b.cast(name + "_sqrt", to, b.sqrt(name + "_sqrt_f32", kFp32, a));
   return b.cast(name, to, b.map(name + "_f32", Op::reciprocal, kFp32, {root}));
 }
@@ -120,26 +114,22 @@ Operand eager_x_hat(Builder& b, Operand x) {
 }
 
 Operand eager_x_hat(Builder& b, Operand x, Operand eps_f32) {
-  const Operand r =
-      reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, eager_mean_square(b, x), eps_f32));
+  const Operand r = reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, eager_mean_square(b, x), eps_f32));
   return b.mul("n", kFp32, x, r);
 }
 
 Operand kernel_x_hat(Builder& b, Operand x) {
-  return b.mul("n", kFp32, x,
-               reciprocal_root(b, "r", kFp32, plus_eps(b, kernel_mean_square(b, x))));
+  return b.mul("n", kFp32, x, reciprocal_root(b, "r", kFp32, plus_eps(b, kernel_mean_square(b, x))));
 }
 
 Operand kernel_x_hat(Builder& b, Operand x, Operand eps_f32) {
-  const Operand r =
-      reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, kernel_mean_square(b, x), eps_f32));
+  const Operand r = reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, kernel_mean_square(b, x), eps_f32));
   return b.mul("n", kFp32, x, r);
 }
 
 Operand clamp_to_e4m3(Builder& b, const std::string& name, Operand q, Overflow overflow) {
   const Operand below = b.map(name + "_below", Op::fmin, kFp32, {q, b.constant("q_max", 448)});
-  const Operand inside =
-      b.map(name + "_clamped", Op::fmax, kFp32, {below, b.constant("q_min", -448)});
+  const Operand inside = b.map(name + "_clamped", Op::fmax, kFp32, {below, b.constant("q_min", -448)});
   return b.map(name, Op::cast, Rounding{.format = kE4m3fn, .overflow = overflow}, {inside});
 }
 

@@ -81,12 +81,10 @@ Program finish_one_plus_weight_then_cast(Builder& b, Operand n);
 inline constexpr std::string_view kEagerProfiles[] = {"torch_cpu",  "torch_cpu_neon", "torch_cuda",
                                                       "sequential", "pairwise",       "exact"};
 inline constexpr std::string_view kEagerHalfProfiles[] = {
-    "torch_cpu",  "torch_cpu_scalar", "torch_cpu_neon", "torch_cuda",
-    "sequential", "pairwise",         "exact"};
-inline constexpr std::string_view kBlockProfiles[] = {"cuda_block", "cuda_block_vec8", "cuda_warp",
-                                                      "sequential", "exact"};
-inline constexpr std::string_view kTritonProfiles[] = {"triton", "cuda_warp", "sequential",
-                                                       "exact"};
+    "torch_cpu", "torch_cpu_scalar", "torch_cpu_neon", "torch_cuda", "sequential", "pairwise", "exact"};
+inline constexpr std::string_view kBlockProfiles[] = {"cuda_block", "cuda_block_vec8", "cuda_warp", "sequential",
+                                                      "exact"};
+inline constexpr std::string_view kTritonProfiles[] = {"triton", "cuda_warp", "sequential", "exact"};
 inline constexpr std::string_view kOpenProfiles[] = {"sequential", "pairwise", "exact"};
 
 inline constexpr CaseDefault kOffsetOne[] = {{"weight_offset", "1"}};

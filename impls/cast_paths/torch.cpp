@@ -39,10 +39,8 @@ Program build_2_4_0(const Binding& binding) {
   const Operand x = b.input("x");
   const Operand squares = b.eager("sq", Op::square, t, {x});
   const Operand mean =
-      b.reduce("ms_f32", kFp32, squares,
-               reduction(ReduceKind::mean, Term::value, bound_profile(binding).sum));
-  const Operand sum =
-      b.eager("ms_eps", Op::add, t, {b.cast("ms", t, mean), eps_in_x_format(b, eps)});
+      b.reduce("ms_f32", kFp32, squares, reduction(ReduceKind::mean, Term::value, bound_profile(binding).sum));
+  const Operand sum = b.eager("ms_eps", Op::add, t, {b.cast("ms", t, mean), eps_in_x_format(b, eps)});
   const Operand n = b.eager("n", Op::mul, t, {x, eager_rsqrt(b, "r", t, sum)});
   if (!binding.has("weight")) {
     b.output("y", n);
@@ -76,8 +74,7 @@ Program build_2_8(const Binding& binding) {
 Program fallback(Builder& b, Eps eps) {
   const Profile& profile = bound_profile(b.binding());
   const Operand x = b.input("x");
-  const Operand mean =
-      b.moments("mean", "var", kFp32, x, moments_order(profile), profile.contract_squares);
+  const Operand mean = b.moments("mean", "var", kFp32, x, moments_order(profile), profile.contract_squares);
   const Operand var{mean.node, 1};
   Operand ms;
   if (profile.contract_squares) {
@@ -86,8 +83,7 @@ Program fallback(Builder& b, Eps eps) {
     const Operand mean_square = b.mul("mean_sq", kFp32, mean, mean);
     ms = b.add("ms", kFp32, var, mean_square);
   }
-  const Operand r =
-      reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, ms, eps_in_accumulator(b, eps)));
+  const Operand r = reciprocal_root(b, "r", kFp32, b.add("ms_eps", kFp32, ms, eps_in_accumulator(b, eps)));
   return finish_weight_then_cast(b, b.mul("n", kFp32, x, r));
 }
 
@@ -102,7 +98,11 @@ Program build_fallback(const Binding& binding) {
 // vectorised: weight * (r * x), one cast. Rows whose length is no multiple of 4 go to the fallback.
 template <Eps eps>
 Program build_fused(const Binding& binding) {
-  if (binding.cols % 4 != 0) return build_fallback<eps>(binding);
+  if (binding.cols % 4 != 0) {
+    Binding other = binding;
+    if (other.profile == "torch_cuda_fused") other.profile = "torch_cuda_moments";
+    return build_fallback<eps>(other);
+  }
   require_float_or_half(binding, kCode);
   require_one_format(binding, "torch's fused rms_norm (else the composite, torch.rms_norm.2_8)");
   Builder b("rmsnorm", binding);
@@ -110,20 +110,17 @@ Program build_fused(const Binding& binding) {
   return finish_weight_then_cast(b, kernel_x_hat(b, x, eps_in_accumulator(b, eps)));
 }
 
-constexpr std::string_view kFusedProfiles[] = {"torch_cuda_fused", "cuda_block", "cuda_warp",
-                                               "sequential", "exact"};
-constexpr std::string_view kMomentsProfiles[] = {"torch_cuda_moments", "cuda_warp", "sequential",
-                                                 "exact"};
+// No exact profile: there is no exact order that gives moments.
+constexpr std::string_view kFusedProfiles[] = {"torch_cuda_fused", "cuda_block", "cuda_warp", "sequential"};
+constexpr std::string_view kMomentsProfiles[] = {"torch_cuda_moments", "cuda_warp", "sequential"};
 
 }  // namespace
 
 constinit const CastPath torch_rms_norm_2_4_0{
     .name = "torch.rms_norm.2_4_0",
-    .title =
-        "torch rms_norm up to 2.4.0: every operation in T, squares overflow in fp16 beyond 255",
+    .title = "torch rms_norm up to 2.4.0: every operation in T, squares overflow in fp16 beyond 255",
     .norm = "rmsnorm",
-    .source = {"pytorch/pytorch", "aten/src/ATen/native/layer_norm.cpp",
-               "before #133085 and #134106", "inferred"},
+    .source = {"pytorch/pytorch", "aten/src/ATen/native/layer_norm.cpp", "before #133085 and #134106", "inferred"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "rounded to T",
@@ -142,8 +139,7 @@ constinit const CastPath torch_rms_norm_2_4_0_eps_none{
     .name = "torch.rms_norm.2_4_0.eps_none",
     .title = "torch rms_norm up to 2.4.0 with eps=None: finfo(x.dtype).eps",
     .norm = "rmsnorm",
-    .source = {"pytorch/pytorch", "aten/src/ATen/native/layer_norm.cpp",
-               "before #133085 and #134106", "inferred"},
+    .source = {"pytorch/pytorch", "aten/src/ATen/native/layer_norm.cpp", "before #133085 and #134106", "inferred"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "finfo(T)",
@@ -238,8 +234,7 @@ constinit const CastPath torch_rms_norm_fused_cuda{
     .name = "torch.rms_norm.fused_cuda",
     .title = "torch _fused_rms_norm on CUDA: vectorised for N % 4 == 0, else the moments fallback",
     .norm = "rmsnorm",
-    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666",
-               "quoted"},
+    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -258,8 +253,7 @@ constinit const CastPath torch_rms_norm_fused_cuda_eps_none{
     .name = "torch.rms_norm.fused_cuda.eps_none",
     .title = "torch _fused_rms_norm on CUDA with eps=None: finfo(float32).eps",
     .norm = "rmsnorm",
-    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666",
-               "quoted"},
+    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "finfo(fp32)",
@@ -276,11 +270,9 @@ constinit const CastPath torch_rms_norm_fused_cuda_eps_none{
 
 constinit const CastPath torch_rms_norm_fused_cuda_fallback{
     .name = "torch.rms_norm.fused_cuda.fallback",
-    .title =
-        "torch _fused_rms_norm on CUDA, unaligned rows: Welford moments, rsqrt(var + mean^2 + eps)",
+    .title = "torch _fused_rms_norm on CUDA, unaligned rows: Welford moments, rsqrt(var + mean^2 + eps)",
     .norm = "rmsnorm",
-    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666",
-               "quoted"},
+    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -299,8 +291,7 @@ constinit const CastPath torch_rms_norm_fused_cuda_fallback_eps_none{
     .name = "torch.rms_norm.fused_cuda.fallback.eps_none",
     .title = "torch _fused_rms_norm on CUDA, unaligned rows, with eps=None: finfo(float32).eps",
     .norm = "rmsnorm",
-    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666",
-               "quoted"},
+    .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "#153666", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "finfo(fp32)",

@@ -17,8 +17,7 @@ Operand mean_square_by_moments(Builder& b, Operand x) {
   const Profile& profile = bound_profile(b.binding());
   const Operand rn = reciprocal_count(b);
   const Operand mu =
-      b.mul("mu", kFp32,
-            b.reduce("sum", kFp32, x, reduction(ReduceKind::sum, Term::value, profile.sum)), rn);
+      b.mul("mu", kFp32, b.reduce("sum", kFp32, x, reduction(ReduceKind::sum, Term::value, profile.sum)), rn);
   Reduction squares = reduction(ReduceKind::sum, Term::square, profile.sum);
   squares.contract = profile.contract_squares;
   const Operand m2 = b.reduce("m2", kFp32, b.sub("d", kFp32, x, mu), squares);
@@ -33,8 +32,7 @@ Operand mean_square(Builder& b, Operand x) {
   return b.mul("ms", kFp32, ss, reciprocal_count(b));
 }
 
-constexpr std::string_view kWarpProfiles[] = {"cuda_warp", "cuda_block_vec8", "sequential",
-                                              "exact"};
+constexpr std::string_view kWarpProfiles[] = {"cuda_warp", "cuda_block_vec8", "sequential", "exact"};
 
 enum class Moments { used, not_used };
 enum class Gamma { as_it_is, zero_centered };
@@ -48,8 +46,7 @@ Program build(const Binding& binding) {
   const Operand x = b.input("x");
   const Operand ms = moments == Moments::used ? mean_square_by_moments(b, x) : mean_square(b, x);
   const Operand n = b.mul("n", kFp32, reciprocal_root(b, "r", kFp32, plus_eps(b, ms)), x);
-  return gamma == Gamma::zero_centered ? finish_one_plus_weight_then_cast(b, n)
-                                       : finish_weight_then_cast(b, n);
+  return gamma == Gamma::zero_centered ? finish_one_plus_weight_then_cast(b, n) : finish_weight_then_cast(b, n);
 }
 
 }  // namespace
@@ -58,9 +55,8 @@ constinit const CastPath transformer_engine_rmsnorm_tuned{
     .name = "transformer_engine.rmsnorm.tuned",
     .title = "TransformerEngine, tuned kernel: mean square as var + mean^2",
     .norm = "rmsnorm",
-    .source = {"NVIDIA/TransformerEngine",
-               "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh", "d0067d0",
-               "read"},
+    .source = {"NVIDIA/TransformerEngine", "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh",
+               "d0067d0", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -79,9 +75,8 @@ constinit const CastPath transformer_engine_rmsnorm_tuned_zero_centered{
     .name = "transformer_engine.rmsnorm.tuned.zero_centered",
     .title = "TransformerEngine, tuned kernel: mean square as var + mean^2; 1 + gamma in fp32",
     .norm = "rmsnorm",
-    .source = {"NVIDIA/TransformerEngine",
-               "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh", "d0067d0",
-               "read"},
+    .source = {"NVIDIA/TransformerEngine", "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh",
+               "d0067d0", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -100,9 +95,8 @@ constinit const CastPath transformer_engine_rmsnorm_general{
     .name = "transformer_engine.rmsnorm.general",
     .title = "TransformerEngine, general kernel: the sum of squares times 1 / N",
     .norm = "rmsnorm",
-    .source = {"NVIDIA/TransformerEngine",
-               "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh", "d0067d0",
-               "read"},
+    .source = {"NVIDIA/TransformerEngine", "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh",
+               "d0067d0", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -121,9 +115,8 @@ constinit const CastPath transformer_engine_rmsnorm_general_zero_centered{
     .name = "transformer_engine.rmsnorm.general.zero_centered",
     .title = "TransformerEngine, general kernel: the sum of squares times 1 / N; 1 + gamma in fp32",
     .norm = "rmsnorm",
-    .source = {"NVIDIA/TransformerEngine",
-               "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh", "d0067d0",
-               "read"},
+    .source = {"NVIDIA/TransformerEngine", "transformer_engine/common/normalization/rmsnorm/rmsnorm_fwd_kernels.cuh",
+               "d0067d0", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",

@@ -64,8 +64,7 @@ Program build_l2norm(const Binding& binding) {
   const Operand x = b.input("x");
   const Operand squares = b.eager("sq", Op::mul, t, {x, x});
   const Order order = is_half(t) ? profile.sum_half : profile.sum;
-  const Operand sum =
-      b.reduce("ss_f32", kFp32, squares, reduction(ReduceKind::sum, Term::value, order));
+  const Operand sum = b.reduce("ss_f32", kFp32, squares, reduction(ReduceKind::sum, Term::value, order));
   const Operand eps = b.cast("eps_T", t, eps_in_fp32(b));
   const Operand shifted = b.eager("ss_eps", Op::add, t, {b.cast("ss", t, sum), eps});
   b.output("y", b.eager("y", Op::mul, t, {x, eager_rsqrt(b, "r", t, shifted)}));
@@ -78,11 +77,9 @@ constexpr CaseDefault kOnSum[] = {{"eps_place", "sum"}};
 
 constinit const CastPath transformers_llama_rmsnorm{
     .name = "transformers.llama.rmsnorm",
-    .title =
-        "LlamaRMSNorm and its copies (Mistral, Qwen2, Qwen3, DeepSeek, Phi-3): cast, then weight",
+    .title = "LlamaRMSNorm and its copies (Mistral, Qwen2, Qwen3, DeepSeek, Phi-3): cast, then weight",
     .norm = "rmsnorm",
-    .source = {"huggingface/transformers", "src/transformers/models/llama/modeling_llama.py",
-               "5dd4a635", "read"},
+    .source = {"huggingface/transformers", "src/transformers/models/llama/modeling_llama.py", "5dd4a635", "read"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -122,8 +119,8 @@ constinit const CastPath transformers_gemma_rmsnorm{
     .name = "transformers.gemma.rmsnorm",
     .title = "GemmaRMSNorm (Gemma 2 and 3, RecurrentGemma, Qwen3-Next): 1 + w in fp32, one cast",
     .norm = "rmsnorm",
-    .source = {"huggingface/transformers",
-               "src/transformers/models/qwen3_next/modular_qwen3_next.py", "043bb8dd", "read"},
+    .source = {"huggingface/transformers", "src/transformers/models/qwen3_next/modular_qwen3_next.py", "043bb8dd",
+               "read"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -142,8 +139,7 @@ constinit const CastPath transformers_gemma3n_rmsnorm{
     .name = "transformers.gemma3n.rmsnorm",
     .title = "Gemma3nRMSNorm: division by the root, weight in fp32, one cast",
     .norm = "rmsnorm",
-    .source = {"huggingface/transformers", "src/transformers/models/gemma3n/modeling_gemma3n.py",
-               "", "quoted"},
+    .source = {"huggingface/transformers", "src/transformers/models/gemma3n/modeling_gemma3n.py", "", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -162,8 +158,7 @@ constinit const CastPath transformers_gemma4_rmsnorm{
     .name = "transformers.gemma4.rmsnorm",
     .title = "Gemma4RMSNorm: pow(-0.5), weight in fp32, one cast",
     .norm = "rmsnorm",
-    .source = {"huggingface/transformers", "src/transformers/models/gemma4/modeling_gemma4.py", "",
-               "quoted"},
+    .source = {"huggingface/transformers", "src/transformers/models/gemma4/modeling_gemma4.py", "", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -184,8 +179,7 @@ constinit const CastPath transformers_olmo2_rmsnorm{
         "Olmo2RMSNorm of today and its like (GPT-OSS, Helium, NemotronH, Moshi): weight, then one "
         "cast",
     .norm = "rmsnorm",
-    .source = {"huggingface/transformers", "src/transformers/models/olmo2/modular_olmo2.py", "",
-               "quoted"},
+    .source = {"huggingface/transformers", "src/transformers/models/olmo2/modular_olmo2.py", "", "quoted"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",
@@ -204,8 +198,8 @@ constinit const CastPath transformers_qwen3_next_l2norm{
     .name = "transformers.qwen3_next.l2norm",
     .title = "l2norm of Qwen3-Next and FLA: eps on the sum, every operation in x's format",
     .norm = "rmsnorm",
-    .source = {"huggingface/transformers",
-               "src/transformers/models/qwen3_next/modular_qwen3_next.py", "043bb8dd", "read"},
+    .source = {"huggingface/transformers", "src/transformers/models/qwen3_next/modular_qwen3_next.py", "043bb8dd",
+               "read"},
     .eps_default = "1e-6",
     .eps_place = "sum",
     .eps_class = "rounded to T",

@@ -105,14 +105,11 @@ Program build_dynamic_fp8(const Binding& binding) {
   Builder b("rmsnorm", binding);
   const Operand nw = cast_then_weight(b, kernel_x_hat(b, unrounded_sum(b)));
   const Operand magnitude = b.map("abs_nw", Op::abs, b.x_format(), {nw});
-  const Operand counted =
-      b.map("abs_or_0", Op::fmax, b.x_format(), {magnitude, b.constant("zero", 0)});
-  Operand largest =
-      b.reduce("absmax", kFp32, counted, reduction(ReduceKind::amax, Term::value, {}));
+  const Operand counted = b.map("abs_or_0", Op::fmax, b.x_format(), {magnitude, b.constant("zero", 0)});
+  Operand largest = b.reduce("absmax", kFp32, counted, reduction(ReduceKind::amax, Term::value, {}));
   const auto cap = binding.attributes.find("scale_cap");
   if (cap != binding.attributes.end() && cap->second < max_finite(FormatId::fp32))
-    largest = b.map("capped", Op::fmin, kFp32,
-                    {largest, b.cast("scale_ub", kFp32, b.attribute("scale_cap"))});
+    largest = b.map("capped", Op::fmin, kFp32, {largest, b.cast("scale_ub", kFp32, b.attribute("scale_cap"))});
   const Operand ratio = b.div("absmax_ratio", kFp32, largest, b.constant("qmax", 448));
   const Operand floor = b.constant("min_scaling_factor", 0x1.24924ap-18);  // float(1 / (448 * 512))
   const Operand scale = b.map("row_scale", Op::fmax, kFp32, {ratio, floor});
@@ -122,8 +119,7 @@ Program build_dynamic_fp8(const Binding& binding) {
 }
 
 constexpr CaseDefault kStatic[] = {{"quant", "static"}};
-constexpr CaseDefault kPerToken[] = {
-    {"quant", "per_token"}, {"quant_max", "448"}, {"scale_floor", "0x1.24924ap-18"}};
+constexpr CaseDefault kPerToken[] = {{"quant", "per_token"}, {"quant_max", "448"}, {"scale_floor", "0x1.24924ap-18"}};
 
 }  // namespace
 
@@ -148,8 +144,7 @@ constinit const CastPath vllm_rms_norm_native{
 
 constinit const CastPath vllm_gemma_rms_norm_native{
     .name = "vllm.gemma_rms_norm.native",
-    .title =
-        "vLLM GemmaRMSNorm: residual sum in fp32 for fp16 inputs only, 1 + w in fp32, one cast",
+    .title = "vLLM GemmaRMSNorm: residual sum in fp32 for fp16 inputs only, 1 + w in fp32, one cast",
     .norm = "rmsnorm",
     .source = {"vllm-project/vllm", "vllm/model_executor/layers/layernorm.py", "00cba797", "read"},
     .eps_default = "1e-6",
@@ -225,8 +220,7 @@ constinit const CastPath vllm_fused_add_rms_norm_old{
 
 constinit const CastPath vllm_fused_add_rms_norm_new{
     .name = "vllm.fused_add_rms_norm.new",
-    .title =
-        "vLLM fused_add_rms_norm kernel, new: residual sum rounded to T, weight in fp32, one cast",
+    .title = "vLLM fused_add_rms_norm kernel, new: residual sum rounded to T, weight in fp32, one cast",
     .norm = "rmsnorm",
     .source = {"vllm-project/vllm", "csrc/layernorm_kernels.cu", "0b9c5412", "read"},
     .eps_default = "1e-6",
@@ -268,8 +262,7 @@ constinit const CastPath vllm_rms_norm_dynamic_fp8{
         "vLLM dynamic per-token fp8: two roundings to T, row scale, division, clamp (acts with "
         "scale_cap only)",
     .norm = "rmsnorm",
-    .source = {"vllm-project/vllm", "csrc/quantization/fused_kernels/layernorm_utils.cuh",
-               "0112cf23", "read"},
+    .source = {"vllm-project/vllm", "csrc/quantization/fused_kernels/layernorm_utils.cuh", "0112cf23", "read"},
     .eps_default = "1e-6",
     .eps_place = "inside",
     .eps_class = "fp32",

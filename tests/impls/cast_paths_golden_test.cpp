@@ -72,8 +72,7 @@ Tensor rows_of_channels(const Tensor& image) {
   const std::int64_t channels = image.shape.at(1), pixels = image.size() / channels;
   Tensor rows = Tensor::zeros(image.format, {pixels, channels});
   for (std::int64_t c = 0; c < channels; ++c)
-    for (std::int64_t p = 0; p < pixels; ++p)
-      rows.set_code(p * channels + c, image.code(c * pixels + p));
+    for (std::int64_t p = 0; p < pixels; ++p) rows.set_code(p * channels + c, image.code(c * pixels + p));
   return rows;
 }
 
@@ -106,20 +105,17 @@ TEST_CASE("torch's recorded RMSNorms are their paths bit for bit", "[cast_paths]
 
 TEST_CASE("a model's recorded RMSNorms are Llama's path bit for bit", "[cast_paths][golden]") {
   for (const std::string format : {"fp32", "bf16", "fp16"}) {
-    const Tensors all =
-        read_safetensors(kFolder + "smollm2_135m." + format + ".safetensors").tensors;
+    const Tensors all = read_safetensors(kFolder + "smollm2_135m." + format + ".safetensors").tensors;
     int compared = 0;
     for (const auto& [name, want] : all) {
       if (!name.ends_with(".y")) continue;
       const std::string site = name.substr(0, name.size() - 1);
       const Tensors inputs{{"x", all.at(site + "x")}, {"weight", all.at(site + "weight")}};
       CAPTURE(format, name);
-      CHECK(differing(emulated("transformers.llama.rmsnorm", inputs, 1e-5, "torch_cpu"), want) ==
-            0);
+      CHECK(differing(emulated("transformers.llama.rmsnorm", inputs, 1e-5, "torch_cpu"), want) == 0);
       // Another path is another function of the bits, or this comparison could not fail.
       if (format != "fp32")
-        CHECK(differing(emulated("transformers.olmo2.rmsnorm", inputs, 1e-5, "torch_cpu"), want) >
-              0);
+        CHECK(differing(emulated("transformers.olmo2.rmsnorm", inputs, 1e-5, "torch_cpu"), want) > 0);
       ++compared;
     }
     CHECK(compared == 9);
@@ -133,22 +129,18 @@ TEST_CASE("the Qwen-Image VAE norm's records are its paths bit for bit", "[cast_
       for (const std::string tag : {"before", "fixed"})
         for (const std::string bias : {"", ".bias"}) {
           const std::string group = "qwen_vae.C" + std::to_string(c) + ".";
-          Tensors inputs{{"x", rows_of_channels(all.at(group + "x"))},
-                         {"weight", flat(all.at(group + "gamma"))}};
+          Tensors inputs{{"x", rows_of_channels(all.at(group + "x"))}, {"weight", flat(all.at(group + "gamma"))}};
           if (!bias.empty()) inputs["bias"] = flat(all.at(group + "bias"));
           const Tensor want = rows_of_channels(all.at(group + "y." + tag + bias));
-          const std::string path = std::string("diffusers.qwen_image_vae.rms_norm") +
-                                   (tag == "before" ? ".before_fix" : "");
+          const std::string path =
+              std::string("diffusers.qwen_image_vae.rms_norm") + (tag == "before" ? ".before_fix" : "");
           CAPTURE(format, group, tag, bias);
           CHECK(differing(emulated(path, inputs, 1e-12, "torch_cpu_strided"), want) == 0);
           // The fix, and the order of the sum, show in the bits: this comparison can fail.
           const bool fixed = tag == "fixed";
-          const std::string other =
-              std::string("diffusers.qwen_image_vae.rms_norm") + (fixed ? ".before_fix" : "");
-          if (format != "fp32")
-            CHECK(differing(emulated(other, inputs, 1e-12, "torch_cpu_strided"), want) > 0);
-          if (format == "fp32" && c > 7)
-            CHECK(differing(emulated(path, inputs, 1e-12, "pairwise"), want) > 0);
+          const std::string other = std::string("diffusers.qwen_image_vae.rms_norm") + (fixed ? ".before_fix" : "");
+          if (format != "fp32") CHECK(differing(emulated(other, inputs, 1e-12, "torch_cpu_strided"), want) > 0);
+          if (format == "fp32" && c > 7) CHECK(differing(emulated(path, inputs, 1e-12, "pairwise"), want) > 0);
         }
   }
 }
