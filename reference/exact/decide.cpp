@@ -181,9 +181,7 @@ ScaledError scaled_error(const Element& y, double got, FormatId format) {
     return result;
   }
   // error > (2k + 1)/2 iff y < got - (2k + 1) half
-  const auto against_half = [&](std::int64_t k) {
-    return compare(y, got, -(static_cast<double>(2 * k + 1) * half));
-  };
+  const auto against_half = [&](std::int64_t k) { return compare(y, got, -(static_cast<double>(2 * k + 1) * half)); };
   // Bisects to the k with k - 1/2 <= error <= k + 1/2, starting at the midpoint's.
   std::int64_t low = -kScaledErrorLimit, high = kScaledErrorLimit, step = 1;
   std::int64_t k = result.value;
@@ -295,8 +293,7 @@ std::uint64_t code_of_zero(const Format& f, bool negative) {
 std::optional<std::uint64_t> round_to(const Element& y, FormatId format, Overflow overflow) {
   const Format& f = format_of(format);
   if (std::isnan(y.enclosure.hi)) return f.nan_code();
-  if (std::isinf(y.enclosure.hi))
-    return beyond_code(f, overflow, y.enclosure.hi < 0 ? f.sign_code() : 0, true);
+  if (std::isinf(y.enclosure.hi)) return beyond_code(f, overflow, y.enclosure.hi < 0 ? f.sign_code() : 0, true);
   const std::optional<Sign> sign = sign_of(y);
   if (!sign) return std::nullopt;
   if (sign->zero) return code_of_zero(f, sign->negative);

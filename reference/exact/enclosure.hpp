@@ -33,7 +33,8 @@ class TruthSource {
   virtual std::int64_t rows() const = 0;
   virtual std::int64_t cols() const = 0;
   /// Radius at most 2^-100 |y| + 2^-1074 wherever y is a finite number whose terms do not cancel (a sum such as
-  /// y = q + b: relative to |q| + |b|). `out` holds cols() enclosures. Thread-safe.
+  /// y = q + b: relative to |q| + |b|); 0 if y is a binary64 number and that can be decided. `out` holds cols()
+  /// enclosures. Thread-safe.
   virtual void enclose_row(std::int64_t row, std::span<Enclosure> out) const = 0;
   /// The sign of y - (m_hi + m_lo) for a finite y, the sum taken over the reals. Exact for algebraic norms
   /// (ties included); a generic program answers `undecided` when its precision cap is reached. Thread-safe.

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -101,8 +103,7 @@ RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const 
     switch (node.kind) {
       case NodeKind::input: {
         tensors_[i] = find(node);
-        const std::int64_t size =
-            (node.axes.has(Axis::rows) ? rows_ : 1) * (node.axes.has(Axis::cols) ? cols_ : 1);
+        const std::int64_t size = (node.axes.has(Axis::rows) ? rows_ : 1) * (node.axes.has(Axis::cols) ? cols_ : 1);
         if (tensors_[i]->size() != size)
           fail("the tensor " + node.names.front() + " has shape " + shape_text(tensors_[i]->shape) + " but must hold " +
                std::to_string(size) + " values.");
@@ -126,8 +127,7 @@ std::int64_t RowEvaluator::width(Operand value) const {
   return program_->nodes[static_cast<std::size_t>(value.node)].axes.has(Axis::cols) ? cols_ : 1;
 }
 
-RowEvaluator::Sized RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits,
-                                           const Overrides& overrides) const {
+RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides) const {
   const std::vector<Node>& nodes = program_->nodes;
   // What the target depends on, not looking behind an override.
   std::vector<char> needed(nodes.size(), 0);
@@ -138,19 +138,18 @@ RowEvaluator::Sized RowEvaluator::evaluate(Operand target, std::int64_t row, mpf
   }
 
   const auto cols = static_cast<std::size_t>(cols_);
-  std::vector<std::vector<Values>> values(nodes.size());  // by node and port
-  const auto of = [&](Operand o) -> const Values& {
-    return values[static_cast<std::size_t>(o.node)][static_cast<std::size_t>(o.port)];
-  };
+  RowValues values;
+  values.nodes.resize(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (needed[i] == 0) continue;
     const Node& node = nodes[i];
     const std::size_t width = node.axes.has(Axis::cols) ? cols : 1;
-    std::vector<Values>& result = values[i];
+    std::vector<Values>& result = values.nodes[i];
     result.resize(ports_of(node));
     for (Values& v : result) v.reserve(width);
     if (const auto given = overrides.find(static_cast<int>(i)); given != overrides.end()) {
-      if (given->second.size() != width * result.size()) fail("an override of " + node.names.front() + " has the wrong size.");
+      if (given->second.size() != width * result.size())
+        fail("an override of " + node.names.front() + " has the wrong size.");
       for (std::size_t k = 0; k < given->second.size(); ++k) result[k / width].emplace_back(given->second[k], bits);
       continue;
     }
@@ -167,55 +166,112 @@ RowEvaluator::Sized RowEvaluator::evaluate(Operand target, std::int64_t row, mpf
       case NodeKind::map: {
         std::array<const Interval*, 3> x{};
         for (std::size_t j = 0; j < width; ++j) {
-          for (std::size_t k = 0; k < node.operands.size(); ++k) x[k] = &at(of(node.operands[k]), j);
+          for (std::size_t k = 0; k < node.operands.size(); ++k)
+            x[k] = &values.at(node.operands[k], static_cast<std::int64_t>(j));
           result[0].push_back(value_of(node.op, x));
         }
         break;
       }
       case NodeKind::reduce: {
-        Values ports = reduce(node.reduction, of(node.operands.front()), cols, bits);
+        Values ports = reduce(node.reduction, values.of(node.operands.front()), cols, bits);
         for (std::size_t p = 0; p < ports.size(); ++p) result[p].push_back(std::move(ports[p]));
         break;
       }
     }
   }
+  return values;
+}
 
-  // |terms| of the sum that the target is, seen through casts; |target| where it is no sum.
-  const auto magnitude = [&](const auto& self, Operand o, std::size_t j) -> Interval {
-    const Node& node = nodes[static_cast<std::size_t>(o.node)];
+// |terms| of the sum that the target is, seen through casts; |target| where it is no sum.
+std::vector<Interval> RowEvaluator::magnitudes(const RowValues& values, Operand target,
+                                               const Overrides& overrides) const {
+  const auto magnitude = [&](const auto& self, Operand o, std::int64_t j) -> Interval {
+    const Node& node = program_->nodes[static_cast<std::size_t>(o.node)];
     if (node.kind == NodeKind::map && !overrides.contains(o.node)) {
       const auto& x = node.operands;
       if (node.op == Op::cast) return self(self, x[0], j);
       if (node.op == Op::add || node.op == Op::sub) return add(self(self, x[0], j), self(self, x[1], j));
-      if (node.op == Op::fma) return add(abs(mul(at(of(x[0]), j), at(of(x[1]), j))), self(self, x[2], j));
+      if (node.op == Op::fma) return add(abs(mul(values.at(x[0], j), values.at(x[1], j))), self(self, x[2], j));
     }
-    return abs(at(of(o), j));
+    return abs(values.at(o, j));
   };
-  Sized result;
-  const std::size_t width = of(target).size();
-  result.magnitude.reserve(width);
-  for (std::size_t j = 0; j < width; ++j) result.magnitude.push_back(magnitude(magnitude, target, j));
-  result.value = std::move(values[static_cast<std::size_t>(target.node)][static_cast<std::size_t>(target.port)]);
+  Values result;
+  const auto width = static_cast<std::int64_t>(values.of(target).size());
+  result.reserve(static_cast<std::size_t>(width));
+  for (std::int64_t j = 0; j < width; ++j) result.push_back(magnitude(magnitude, target, j));
   return result;
 }
 
-std::vector<Interval> RowEvaluator::intervals(Operand value, std::int64_t row, mpfr_prec_t bits,
-                                              const Overrides& overrides) const {
-  return evaluate(value, row, bits, overrides).value;
+std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Operand value, std::int64_t col) const {
+  const Interval& interval = values.at(value, col);
+  if (interval.is_point()) return algebraic(interval.lo.get());
+  const Node& node = program_->nodes[static_cast<std::size_t>(value.node)];
+  if (node.kind == NodeKind::reduce) {
+    // A mean of dyadic terms whose sum is exact at this precision: the only rounded step is the division.
+    if (node.reduction.kind != ReduceKind::mean) return std::nullopt;
+    const Interval total =
+        sum(terms_of(values.of(node.operands.front()), node.reduction.term, static_cast<std::size_t>(cols_)),
+            interval.bits());
+    if (!total.is_point()) return std::nullopt;
+    return quotient(algebraic(total.lo.get()), algebraic(Interval(static_cast<double>(cols_), 64).lo.get()));
+  }
+  if (node.kind != NodeKind::map) return std::nullopt;
+  std::vector<Algebraic> x;
+  for (const Operand& operand : node.operands) {
+    std::optional<Algebraic> a = algebraic_of(values, operand, col);
+    if (!a) return std::nullopt;
+    x.push_back(std::move(*a));
+  }
+  const Algebraic one;
+  switch (node.op) {
+    case Op::cast:
+    case Op::neg:
+    case Op::abs: return x[0];
+    case Op::add:
+    case Op::sub: return sum_or_difference(x[0], x[1]);
+    case Op::mul: return product(x[0], x[1]);
+    case Op::div: return quotient(x[0], x[1]);
+    case Op::square: return product(x[0], x[0]);
+    case Op::sqrt: return root(x[0], value.node);
+    case Op::rsqrt: return quotient(one, root(x[0], value.node));
+    case Op::reciprocal: return quotient(one, x[0]);
+    case Op::max:
+    case Op::min:
+    case Op::fmax:
+    case Op::fmin: return either(x[0], x[1]);
+    case Op::fma: return sum_or_difference(product(x[0], x[1]), x[2]);
+  }
+  std::abort();
+}
+
+Comparison RowEvaluator::compare(const RowValues& values, Operand value, std::int64_t col, double m_hi,
+                                 double m_lo) const {
+  const Interval& interval = values.at(value, col);
+  const Comparison c = norma::compare(interval, m_hi, m_lo);
+  if (c != Comparison::undecided || !interval.is_real()) return c;
+  const std::optional<Algebraic> y = algebraic_of(values, value, col);
+  if (!y) return c;
+  const Dyadic m = Dyadic(m_hi) + Dyadic(m_lo);
+  const double separation = separation_bits(sum_or_difference(*y, algebraic(m.real().get())));
+  // The interval holds m; so narrow, it holds nothing else that y can be.
+  Real width(64);
+  mpfr_sub(width.get(), interval.hi.get(), interval.lo.get(), MPFR_RNDU);
+  return static_cast<double>(mpfr_get_exp(width.get())) < -separation ? Comparison::equal : c;
 }
 
 std::vector<Enclosure> RowEvaluator::enclose(Operand value, std::int64_t row, const Overrides& overrides) const {
   for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
-    const Sized sized = evaluate(value, row, bits, overrides);
+    const RowValues values = evaluate(value, row, bits, overrides);
+    const Values& y = values.of(value);
+    const Values scale = magnitudes(values, value, overrides);
     bool tight = true;
-    for (std::size_t j = 0; j < sized.value.size() && tight; ++j)
-      tight = is_tight(sized.value[j], sized.magnitude[j]);
+    for (std::size_t j = 0; j < y.size() && tight; ++j) tight = is_tight(y[j], scale[j]);
     if (!tight && bits < kLastBits) continue;
     std::vector<Enclosure> result;
-    result.reserve(sized.value.size());
-    for (std::size_t j = 0; j < sized.value.size(); ++j) {
-      result.push_back(enclosure_of(sized.value[j]));
-      result.back().magnitude = magnitude_of(sized.magnitude[j]);
+    result.reserve(y.size());
+    for (std::size_t j = 0; j < y.size(); ++j) {
+      result.push_back(enclosure_of(y[j]));
+      result.back().magnitude = magnitude_of(scale[j]);
     }
     return result;
   }
@@ -233,27 +289,40 @@ class ProgramTruth final : public TruthSource {
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     const std::vector<Enclosure> enclosures = evaluator_.enclose(output_, row);
-    std::copy(enclosures.begin(), enclosures.end(), out.begin());
+    for (std::size_t j = 0; j < enclosures.size(); ++j)
+      out[j] = settle(enclosures[j], row, static_cast<std::int64_t>(j));
   }
 
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
     for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
-      const std::shared_ptr<const Values> values = row_at(row, bits);
-      const Comparison c = norma::compare((*values)[static_cast<std::size_t>(col)], m_hi, m_lo);
+      const std::shared_ptr<const RowValues> values = row_at(row, bits);
+      const Comparison c = evaluator_.compare(*values, output_, col, m_hi, m_lo);
       if (c != Comparison::undecided || bits == kLastBits) return c;
     }
   }
 
  private:
+  // A y that is a binary64 number is handed out exactly, like a canonical norm's, so that their midpoints agree.
+  // Zero is tried too: terms that cancel leave an interval about it.
+  Enclosure settle(const Enclosure& e, std::int64_t row, std::int64_t col) const {
+    if (!(e.radius > 0 && e.radius < std::numeric_limits<double>::infinity())) return e;
+    for (const double candidate : {e.hi, 0.0}) {
+      const bool inside = std::fabs((e.hi - candidate) + e.lo) <= e.radius;
+      if (inside && compare(row, col, candidate, 0) == Comparison::equal)
+        return {.hi = candidate, .lo = 0, .radius = 0, .magnitude = e.magnitude};
+    }
+    return e;
+  }
+
   // Comparisons come in runs on one row: its intervals are kept, one set a precision.
-  std::shared_ptr<const Values> row_at(std::int64_t row, mpfr_prec_t bits) const {
+  std::shared_ptr<const RowValues> row_at(std::int64_t row, mpfr_prec_t bits) const {
     {
       const std::lock_guard lock(mutex_);
       if (cached_row_ == row) {
         if (const auto found = cached_.find(bits); found != cached_.end()) return found->second;
       }
     }
-    auto values = std::make_shared<const Values>(evaluator_.intervals(output_, row, bits));
+    auto values = std::make_shared<const RowValues>(evaluator_.evaluate(output_, row, bits));
     const std::lock_guard lock(mutex_);
     if (cached_row_ != row) cached_.clear();
     cached_row_ = row;
@@ -266,13 +335,13 @@ class ProgramTruth final : public TruthSource {
   std::int64_t rows_;
   mutable std::mutex mutex_;
   mutable std::int64_t cached_row_ = -1;
-  mutable std::map<mpfr_prec_t, std::shared_ptr<const Values>> cached_;
+  mutable std::map<mpfr_prec_t, std::shared_ptr<const RowValues>> cached_;
 };
 
 }  // namespace
 
-std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs,
-                                           const Attributes& attributes, std::string_view output) {
+std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs, const Attributes& attributes,
+                                           std::string_view output) {
   for (const ProgramOutput& o : program.outputs) {
     if (o.name != output) continue;
     const bool per_row = program.nodes[static_cast<std::size_t>(o.value.node)].axes.has(Axis::rows);

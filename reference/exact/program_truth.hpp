@@ -3,11 +3,13 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "reference/exact/enclosure.hpp"
 #include "reference/exact/real.hpp"
+#include "reference/exact/separation.hpp"
 #include "reference/formats/tensor.hpp"
 #include "reference/program/program.hpp"
 
@@ -19,6 +21,19 @@ inline constexpr mpfr_prec_t kLastBits = 4096;
 
 /// Values put in place of a node's own: exact binary64, cols of them for a node with the cols axis, else one.
 using Overrides = std::map<int, std::vector<double>>;
+
+/// Intervals of a program's values on one row, at one precision: by node and port; one for each column, or one
+/// where the node does not vary along the columns. Empty for nodes that were not needed.
+struct RowValues {
+  std::vector<std::vector<std::vector<Interval>>> nodes;
+  const std::vector<Interval>& of(Operand o) const {
+    return nodes[static_cast<std::size_t>(o.node)][static_cast<std::size_t>(o.port)];
+  }
+  const Interval& at(Operand o, std::int64_t col) const {
+    const std::vector<Interval>& values = of(o);
+    return values.size() == 1 ? values.front() : values[static_cast<std::size_t>(col)];
+  }
+};
 
 /// Encloses a program's values on one row. Steps are real functions continued to Inf, NaN and signed zeros as
 /// in IEEE 754 (Inf/Inf is NaN, 1/0 is Inf, x - x is +0).
@@ -40,15 +55,16 @@ class RowEvaluator {
   /// Overridden nodes (all ports a node has, one after the other) stand as given, whatever they depend on.
   std::vector<Enclosure> enclose(Operand value, std::int64_t row, const Overrides& overrides = {}) const;
 
-  /// The intervals behind them at one precision.
-  std::vector<Interval> intervals(Operand value, std::int64_t row, mpfr_prec_t bits,
-                                  const Overrides& overrides = {}) const;
+  /// The intervals behind them at one precision, with those of all nodes that `value` depends on.
+  RowValues evaluate(Operand value, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides = {}) const;
+
+  /// How a value of one column lies to m_hi + m_lo. Equal if its interval is a point, or is so narrow about
+  /// m_hi + m_lo that a difference other than 0 would lie outside (separation.hpp).
+  Comparison compare(const RowValues& values, Operand value, std::int64_t col, double m_hi, double m_lo) const;
 
  private:
-  struct Sized {
-    std::vector<Interval> value, magnitude;
-  };
-  Sized evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides) const;
+  std::vector<Interval> magnitudes(const RowValues& values, Operand target, const Overrides& overrides) const;
+  std::optional<Algebraic> algebraic_of(const RowValues& values, Operand value, std::int64_t col) const;
 
   const Program* program_;
   std::vector<const Tensor*> tensors_;  // by node; null where the node is no input
@@ -59,9 +75,9 @@ class RowEvaluator {
 /// Truth of one output of the erased program; a per-row output has one column.
 ///
 /// Errors:  as RowEvaluator; ProgramError if the program has no such output.
-/// compare: exact where y is computed exactly (a point at some precision), else by widths down to kLastBits;
-///          a tie of a value that is not a dyadic number (3 * rsqrt(9)) stays undecided.
-std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs,
-                                           const Attributes& attributes, std::string_view output);
+/// compare: decides ties too, as long as the bits that the separation bound asks for stay below kLastBits (some
+///          1500 for fp32 rows, with one root); else undecided.
+std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs, const Attributes& attributes,
+                                           std::string_view output);
 
 }  // namespace norma

@@ -63,8 +63,7 @@ Real::~Real() {
 namespace {
 
 void require_exact(int ternary, mpfr_srcptr value) {
-  if (ternary != 0 || mpfr_number_p(value) == 0)
-    throw std::logic_error("an operation that must be exact was rounded");
+  if (ternary != 0 || mpfr_number_p(value) == 0) throw std::logic_error("an operation that must be exact was rounded");
 }
 
 // Bits of the significand, 1 for zero.
@@ -77,8 +76,7 @@ mpfr_prec_t bits_of_sum(mpfr_srcptr a, mpfr_srcptr b) {
   if (mpfr_zero_p(a) != 0) return significant_bits(b);
   if (mpfr_zero_p(b) != 0) return significant_bits(a);
   const mpfr_exp_t top = std::max(mpfr_get_exp(a), mpfr_get_exp(b)) + 1;
-  const mpfr_exp_t last =
-      std::min(mpfr_get_exp(a) - significant_bits(a), mpfr_get_exp(b) - significant_bits(b));
+  const mpfr_exp_t last = std::min(mpfr_get_exp(a) - significant_bits(a), mpfr_get_exp(b) - significant_bits(b));
   return top - last;
 }
 
@@ -283,8 +281,7 @@ Interval div(const Interval& a, const Interval& b) {
   if (a.is_unknown() || b.is_unknown()) return Interval::unknown(bits);
   const Signs sa = signs_of(a), sb = signs_of(b);
   if (a.is_infinite() && b.is_infinite()) return Interval(bits);
-  if (b.is_infinite())
-    return sa == Signs::mixed ? zero_of_unknown_sign(bits) : zero(opposite(sa, sb), bits);
+  if (b.is_infinite()) return sa == Signs::mixed ? zero_of_unknown_sign(bits) : zero(opposite(sa, sb), bits);
   if (is_zero(b)) {
     if (is_zero(a)) return Interval(bits);
     if (may_be_zero(a) || sb == Signs::mixed) return Interval::unknown(bits);

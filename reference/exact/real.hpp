@@ -13,11 +13,11 @@ namespace norma {
 /// that nothing computed from binary64 values overflows or underflows.
 class Real {
  public:
-  explicit Real(mpfr_prec_t bits);              ///< NaN
-  Real(double value, mpfr_prec_t bits);         ///< exact for bits >= 53
+  explicit Real(mpfr_prec_t bits);       ///< NaN
+  Real(double value, mpfr_prec_t bits);  ///< exact for bits >= 53
   Real(const Real& other);
   Real(Real&& other) noexcept;
-  Real& operator=(const Real& other);           ///< takes the precision over too
+  Real& operator=(const Real& other);  ///< takes the precision over too
   Real& operator=(Real&& other) noexcept;
   ~Real();
 
@@ -87,7 +87,7 @@ Interval add(const Interval& a, const Interval& b);
 Interval sub(const Interval& a, const Interval& b);
 Interval mul(const Interval& a, const Interval& b);
 Interval div(const Interval& a, const Interval& b);
-Interval max(const Interval& a, const Interval& b);   ///< NaN if one is NaN
+Interval max(const Interval& a, const Interval& b);  ///< NaN if one is NaN
 Interval min(const Interval& a, const Interval& b);
 Interval fmax(const Interval& a, const Interval& b);  ///< a NaN operand is ignored
 Interval fmin(const Interval& a, const Interval& b);

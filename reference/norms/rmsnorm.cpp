@@ -126,14 +126,12 @@ Call read_call(const NormCall& call) {
   if (c.residual != nullptr && c.residual->shape != c.x->shape)
     throw NormError("rmsnorm: residual has shape " + shape_text(c.residual->shape) + " but must have x's, " +
                     shape_text(c.x->shape) + ".");
-  c.eps = number(call, "eps", c.eps, "finite and not negative",
-                 [](double v) { return std::isfinite(v) && v >= 0; });
+  c.eps = number(call, "eps", c.eps, "finite and not negative", [](double v) { return std::isfinite(v) && v >= 0; });
   c.eps_place = static_cast<EpsPlace>(choice(call, "eps_place", kEpsPlaces));
-  c.weight_offset =
-      number(call, "weight_offset", c.weight_offset, "finite", [](double v) { return std::isfinite(v); });
+  c.weight_offset = number(call, "weight_offset", c.weight_offset, "finite", [](double v) { return std::isfinite(v); });
   c.quant = static_cast<Quant>(choice(call, "quant", kQuants));
-  c.quant_max = number(call, "quant_max", c.quant_max, "finite and positive",
-                       [](double v) { return std::isfinite(v) && v > 0; });
+  c.quant_max =
+      number(call, "quant_max", c.quant_max, "finite and positive", [](double v) { return std::isfinite(v) && v > 0; });
   c.scale_floor = number(call, "scale_floor", c.scale_floor, "finite and not negative",
                          [](double v) { return std::isfinite(v) && v >= 0; });
   c.scale_cap = number(call, "scale_cap", c.scale_cap, "positive", [](double v) { return v > 0; });
@@ -198,7 +196,7 @@ enum class ScaleKind { one, fixed, largest, cap, floor, infinite, nan };
 
 struct Row {
   RowKind kind = RowKind::real;
-  Dyadic square_sum;   // sum of h^2
+  Dyadic square_sum;  // sum of h^2
   Interval r;
   ScaleKind scale_kind = ScaleKind::one;
   std::int64_t largest = 0;  // column of the largest |n|
@@ -329,8 +327,8 @@ Column column(const Call& c, const Row& row, std::int64_t r, std::int64_t j) {
   } else if (r_is_zero && (k.h.is_infinite() || k.w.is_infinite())) {
     k.kind = Column::Kind::nan;  // Inf * 0
   } else if (k.w.is_infinite()) {
-    k.kind = k.h.is_zero() || (std::isinf(b) && std::signbit(b) != k.negative) ? Column::Kind::nan
-                                                                               : Column::Kind::infinite;
+    k.kind =
+        k.h.is_zero() || (std::isinf(b) && std::signbit(b) != k.negative) ? Column::Kind::nan : Column::Kind::infinite;
   } else if (std::isinf(b)) {
     k.kind = Column::Kind::infinite;
     k.negative = std::signbit(b);
@@ -471,14 +469,18 @@ Row read_row(const Call& c, std::int64_t r, mpfr_prec_t bits) {
   Row row(bits);
   for (std::int64_t j = 0; j < c.x->cols() && row.kind != RowKind::nan; ++j) {
     const Sum h = row_value(c, r, j);
-    if (h.is_nan()) row.kind = RowKind::nan;
-    else if (h.is_infinite()) row.kind = RowKind::infinite;
+    if (h.is_nan())
+      row.kind = RowKind::nan;
+    else if (h.is_infinite())
+      row.kind = RowKind::infinite;
   }
   if (row.kind == RowKind::real) {
     row.square_sum = sum_of_squares(c, r);
     const bool no_eps = c.eps == 0 || c.eps_place == EpsPlace::none;
-    if (row.square_sum.sign() == 0 && no_eps) row.kind = RowKind::nan;  // 0/0
-    else row.r = reciprocal_root(c, row.square_sum, bits);
+    if (row.square_sum.sign() == 0 && no_eps)
+      row.kind = RowKind::nan;  // 0/0
+    else
+      row.r = reciprocal_root(c, row.square_sum, bits);
   }
   switch (c.quant) {
     case Quant::none: break;

@@ -60,9 +60,9 @@ Rational random_value(Random& random, FormatId format) {
   const Rational low = rational(decode(format, code)), high = rational(decode(format, code + 1));
   Rational y = low;
   switch (random.below(6)) {
-    case 0: break;                                            // a value
-    case 1: y = (low + high) / 2; break;                      // a midpoint
-    case 2: y = low + (high - low) * Rational(1, 3); break;   // no dyadic number
+    case 0: break;                                           // a value
+    case 1: y = (low + high) / 2; break;                     // a midpoint
+    case 2: y = low + (high - low) * Rational(1, 3); break;  // no dyadic number
     case 3: y = (low + high) / 2 + (high - low) * power_of_two(-random.between(30, 200)); break;
     case 4: y = low - (high - low) * power_of_two(-random.between(30, 200)); break;
     case 5: y = low + (high - low) * Rational(static_cast<int>(random.below(1 << 20)), 1 << 20); break;
@@ -179,7 +179,8 @@ TEST_CASE("scaled_difference subtracts midpoints exactly and rounds once") {
     const Rational b = random.below(2) == 0 ? a * (1 + power_of_two(-random.between(20, 110))) : -a / 3;
     Enclosure ea = around(a, 100, random), eb = around(b, 100, random);
     const double u = std::ldexp(1.0, random.between(-149, 20));
-    const Rational exact = (rational(ea.hi) + rational(ea.lo) - rational(eb.hi) - rational(eb.lo)) / rational(u) * 65536;
+    const Rational exact =
+        (rational(ea.hi) + rational(ea.lo) - rational(eb.hi) - rational(eb.lo)) / rational(u) * 65536;
     cpp_int right = nearest(exact);
     const cpp_int limit = cpp_int(1) << 48;
     right = std::max(cpp_int(-limit), std::min(limit, right));
@@ -209,7 +210,8 @@ std::uint64_t overflow_code(const Format& f, Overflow overflow, std::uint64_t si
 }
 
 // The nearest of all magnitudes, the even one of two.
-std::uint64_t code_by_search(const Rational& y, const std::vector<Rational>& values, const Format& f, Overflow overflow) {
+std::uint64_t code_by_search(const Rational& y, const std::vector<Rational>& values, const Format& f,
+                             Overflow overflow) {
   const Rational twice = 2 * abs(y);
   std::uint64_t best = 0;
   for (std::uint64_t c = 1; c < values.size(); ++c) {

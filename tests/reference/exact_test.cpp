@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "reference/exact/program_truth.hpp"
+#include "reference/exact/separation.hpp"
 #include "tests/reference/rational.hpp"
 
 namespace norma::test {
@@ -75,8 +76,10 @@ TEST_CASE("interval operations contain the exact result for every pair of values
     const Interval terms[] = {a, b, a, a};
     REQUIRE(contains(sum(terms, 53), 3 * u + v));
     const Interval q = div(a, b);
-    if (contains(b, 0)) REQUIRE(q.is_unknown());
-    else REQUIRE(contains(q, u / v));
+    if (contains(b, 0))
+      REQUIRE(q.is_unknown());
+    else
+      REQUIRE(contains(q, u / v));
     if (rational(a.lo) > 0) {
       REQUIRE(contains_root(sqrt(a), u));
       REQUIRE(contains_root(rsqrt(a), 1 / u));
@@ -217,18 +220,70 @@ TEST_CASE("the double-double midpoint and its radius hold the whole interval") {
   REQUIRE(beyond.radius == kInfinity);
 }
 
+// ---- separation bounds ----
+
+Real integer(const cpp_int& n) {
+  Real r(400);
+  mpfr_set_str(r.get(), n.str().c_str(), 10, MPFR_RNDN);
+  return r;
+}
+
+TEST_CASE("no algebraic number lies between zero and its separation bound, and the bound is nearly attained") {
+  // 25 N = 2^200 - 1, so 5 2^-100 is as near to 1 / sqrt(N) as it can be: about 2^-299.
+  const cpp_int n = ((cpp_int(1) << 200) - 1) / 25;
+  REQUIRE(n * 25 == (cpp_int(1) << 200) - 1);
+  const Real big = integer(n);
+  const Interval m(0x5p-100, 1000);
+  Interval wide(1000);
+  mpfr_set(wide.lo.get(), big.get(), MPFR_RNDN);
+  mpfr_set(wide.hi.get(), big.get(), MPFR_RNDN);
+  const Interval difference = abs(sub(rsqrt(wide), m));
+  const double size = static_cast<double>(mpfr_get_exp(difference.lo.get()));  // |difference| < 2^size
+  const double bits = separation_bits(sum_or_difference(
+      quotient(algebraic(Real(1.0, 53).get()), root(algebraic(big.get()), 0)), algebraic(m.lo.get())));
+  REQUIRE(-size < bits);
+  REQUIRE(bits < -size + 16);
+
+  // Pell: a^2 - 2 b^2 = +-1, a / b the convergents of sqrt(2).
+  double a = 1, b = 1;
+  for (int k = 0; k < 35; ++k) {
+    const Interval pell = abs(sub(Interval(a, 400), mul(Interval(b, 400), sqrt(Interval(2.0, 400)))));
+    const double pell_bits = separation_bits(sum_or_difference(
+        algebraic(Real(a, 53).get()), product(algebraic(Real(b, 53).get()), root(algebraic(Real(2.0, 53).get()), 0))));
+    const double pell_size = static_cast<double>(mpfr_get_exp(pell.lo.get()));
+    REQUIRE(-pell_size < pell_bits);
+    REQUIRE(pell_bits < -pell_size + 16);
+    const double next = a + 2 * b;
+    b = a + b;
+    a = next;
+  }
+
+  // One root more doubles the degree, and a root counts once however often it stands.
+  const Algebraic two = root(algebraic(Real(2.0, 53).get()), 0), three = root(algebraic(Real(3.0, 53).get()), 1);
+  REQUIRE(separation_bits(sum_or_difference(two, three)) > 2 * separation_bits(sum_or_difference(two, two)));
+}
+
 // ---- programs ----
 
 Node input(const std::string& name, Axes axes) {
   return {.kind = NodeKind::input, .names = {name}, .axes = axes, .rounding = {}, .operands = {}, .reduction = {}};
 }
 Node map(const std::string& name, Op op, Axes axes, std::vector<Operand> operands) {
-  return {.kind = NodeKind::map, .names = {name}, .axes = axes, .rounding = {.format = FormatRef{FormatId::bf16}},
-          .op = op, .operands = std::move(operands), .reduction = {}};
+  return {.kind = NodeKind::map,
+          .names = {name},
+          .axes = axes,
+          .rounding = {.format = FormatRef{FormatId::bf16}},
+          .op = op,
+          .operands = std::move(operands),
+          .reduction = {}};
 }
 Node reduced(const std::string& name, ReduceKind kind, Term term, Operand of) {
-  return {.kind = NodeKind::reduce, .names = {name}, .axes = kRows, .rounding = {.format = FormatRef{FormatId::bf16}},
-          .operands = {of}, .reduction = {.kind = kind, .term = term, .order = {}, .term_format = {}}};
+  return {.kind = NodeKind::reduce,
+          .names = {name},
+          .axes = kRows,
+          .rounding = {.format = FormatRef{FormatId::bf16}},
+          .operands = {of},
+          .reduction = {.kind = kind, .term = term, .order = {}, .term_format = {}}};
 }
 Node attribute(const std::string& name) {
   return {.kind = NodeKind::attribute, .names = {name}, .axes = {}, .rounding = {}, .operands = {}, .reduction = {}};
@@ -266,7 +321,8 @@ TEST_CASE("a program's truth ignores its roundings and holds the real function")
   REQUIRE(r->cols() == 1);
   for (std::int64_t row = 0; row < 2; ++row) {
     Rational v = test::rational(1e-5);
-    for (int j = 0; j < 3; ++j) v += test::rational(in.at("x").value(row * 3 + j)) * test::rational(in.at("x").value(row * 3 + j)) / 3;
+    for (int j = 0; j < 3; ++j)
+      v += test::rational(in.at("x").value(row * 3 + j)) * test::rational(in.at("x").value(row * 3 + j)) / 3;
     std::vector<Enclosure> out(3);
     y->enclose_row(row, out);
     for (int j = 0; j < 3; ++j) {
@@ -285,7 +341,7 @@ TEST_CASE("a program's truth ignores its roundings and holds the real function")
   }
 }
 
-TEST_CASE("a program's truth decides ties of values that are computed exactly, and says undecided else") {
+TEST_CASE("a program's truth decides ties, of dyadic values and of others") {
   const Program p = rmsnorm_program();
   const Tensors in{{"x", tensor(FormatId::bf16, {2, 2}, {4.0, 4.0, 3.0, 3.0})},
                    {"bias", tensor(FormatId::bf16, {2}, {0.0, 0x1p-8})}};
@@ -293,8 +349,62 @@ TEST_CASE("a program's truth decides ties of values that are computed exactly, a
   REQUIRE(y->compare(0, 0, 1.0, 0) == Comparison::equal);
   REQUIRE(y->compare(0, 1, 1.0, 0x1p-8) == Comparison::equal);
   REQUIRE(y->compare(0, 1, 1.0, 0x1.1p-8) == Comparison::less);
-  REQUIRE(y->compare(1, 0, 1.0, 0) == Comparison::undecided);  // 3 * rsqrt(9)
+  // 3 * rsqrt(9): no step of it is exact.
+  REQUIRE(y->compare(1, 0, 1.0, 0) == Comparison::equal);
   REQUIRE(y->compare(1, 0, 1.0, 0x1p-900) == Comparison::less);
+  REQUIRE(y->compare(1, 1, 1.0, 0x1p-8) == Comparison::equal);
+  // With eps the same row is next to a tie: 1 - eps/18, however small eps is.
+  for (double eps : {0x1p-100, 0x1p-400, 0x1p-1000}) {
+    const auto near = program_truth(p, in, {{"eps", eps}}, "y");
+    REQUIRE(near->compare(1, 0, 1.0, 0) == Comparison::less);
+    REQUIRE(near->compare(0, 0, 1.0, 0) == Comparison::less);
+  }
+}
+
+TEST_CASE("a mean over a count that is no power of two is still decided") {
+  // Both rows have mean(x^2) = 25.
+  const Program p = rmsnorm_program();
+  const Tensors in{{"x", tensor(FormatId::fp32, {2, 3}, {5.0, -5.0, 5.0, 7.0, 1.0, 5.0})},
+                   {"bias", tensor(FormatId::fp32, {3}, {0.0, 0.0, 0x1p-24})}};
+  const auto y = program_truth(p, in, {{"eps", 0.0}}, "y");
+  REQUIRE(y->compare(0, 1, -1.0, 0) == Comparison::equal);
+  REQUIRE(y->compare(0, 2, 1.0, 0x1p-24) == Comparison::equal);
+  // 7/5 is no dyadic number, so it equals none.
+  REQUIRE(y->compare(1, 0, 1.4, 0) == Comparison::greater);
+  const auto n = program_truth(p, in, {{"eps", 0x1p-60}}, "n");
+  REQUIRE(n->compare(1, 2, 1.0, 0) == Comparison::less);
+}
+
+TEST_CASE("a program's truth tells numbers apart that differ after two thousand bits") {
+  // eps = 2^-1074 against a mean of 9 * 2^1000.
+  const Program p = rmsnorm_program();
+  const Tensors in{{"x", tensor(FormatId::fp64, {1, 3}, {0x3p500, 0x3p500, 0x3p500})},
+                   {"bias", tensor(FormatId::fp64, {3}, {0.0, 0.0, 0x1p-1074})}};
+  const auto y = program_truth(p, in, {{"eps", 0x1p-1074}}, "y");
+  REQUIRE(y->compare(0, 0, 1.0, 0) == Comparison::less);
+  REQUIRE(y->compare(0, 2, 1.0, 0) == Comparison::greater);
+}
+
+TEST_CASE("a tie without a separation bound is undecided, not equal") {
+  // The sum of 3 * rsqrt(9) and its negative: terms that are not exact have no bound here.
+  Program p = rmsnorm_program();
+  p.nodes.push_back(reduced("total", ReduceKind::sum, Term::value, {5, 0}));
+  p.outputs = {{"y", {9, 0}}};
+  const Tensors in{{"x", tensor(FormatId::bf16, {1, 2}, {3.0, -3.0})}, {"bias", tensor(FormatId::bf16, {2}, {0, 0})}};
+  const auto y = program_truth(p, in, {{"eps", 0.0}}, "y");
+  REQUIRE(y->compare(0, 0, 0.0, 0) == Comparison::undecided);
+  REQUIRE(y->compare(0, 0, 0x1p-1000, 0) == Comparison::less);
+}
+
+TEST_CASE("a value that is a binary64 number is handed out exactly") {
+  const Program p = rmsnorm_program();
+  const Tensors in{{"x", tensor(FormatId::bf16, {1, 2}, {3.0, -3.0})}, {"bias", tensor(FormatId::bf16, {2}, {0, 1})}};
+  const auto y = program_truth(p, in, {{"eps", 0.0}}, "y");
+  Enclosure out[2];
+  y->enclose_row(0, out);
+  REQUIRE((out[0].hi == 1 && out[0].lo == 0 && out[0].radius == 0));
+  REQUIRE((out[1].hi == 0 && out[1].lo == 0 && out[1].radius == 0));
+  REQUIRE(out[1].magnitude == 2);
 }
 
 TEST_CASE("overridden steps stand as given, and prefixes of them telescope") {
@@ -311,7 +421,7 @@ TEST_CASE("overridden steps stand as given, and prefixes of them telescope") {
   const auto given_n = rows.enclose({8, 0}, 0, {{4, {0.5}}, {5, {1.0, 2.0, 3.0}}});
   REQUIRE(given_n[2].hi == 1.75);
   REQUIRE_THROWS_AS(rows.enclose({8, 0}, 0, {{5, {1.0}}}), ProgramError);
-  // What stands before an override is not evaluated: a NaN there does no harm.
+  // What stands before an override does not matter.
   const auto nan_behind = rows.enclose({8, 0}, 0, {{1, {kNaN}}, {4, {0.5}}});
   REQUIRE(nan_behind[0].hi == 1.5);
 }
@@ -320,8 +430,10 @@ TEST_CASE("reduces: sum, mean, amax and moments") {
   Program p{.norm = "", .nodes = {}, .outputs = {}};
   Node moments = reduced("mean", ReduceKind::moments, Term::value, {0, 0});
   moments.names = {"mean", "var"};
-  p.nodes = {input("x", kRowsCols), reduced("sum", ReduceKind::sum, Term::value, {0, 0}),
-             reduced("amax", ReduceKind::amax, Term::value, {0, 0}), moments,
+  p.nodes = {input("x", kRowsCols),
+             reduced("sum", ReduceKind::sum, Term::value, {0, 0}),
+             reduced("amax", ReduceKind::amax, Term::value, {0, 0}),
+             moments,
              {.kind = NodeKind::count, .names = {"N"}, .axes = {}, .rounding = {}, .operands = {}, .reduction = {}}};
   p.outputs = {{"sum", {1, 0}}, {"amax", {2, 0}}, {"mean", {3, 0}}, {"var", {3, 1}}, {"N", {4, 0}}};
   const Tensors in{{"x", tensor(FormatId::fp32, {4, 3}, {1, 2, -6, 7, 7, 7, 1, kInfinity, -5, 0, kNaN, 1})}};

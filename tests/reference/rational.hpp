@@ -46,12 +46,12 @@ inline std::uint64_t code_of(FormatId format, double value) {
   const double magnitude = std::fabs(value);
   while (low < high) {
     const std::uint64_t middle = low + (high - low + 1) / 2;
-    if (decode(format, middle) <= magnitude) low = middle;
-    else high = middle - 1;
+    if (decode(format, middle) <= magnitude)
+      low = middle;
+    else
+      high = middle - 1;
   }
-  const std::uint64_t code = std::isnan(value)   ? f.nan_code()
-                             : std::isinf(value) ? f.infinity_code()
-                                                 : low;
+  const std::uint64_t code = std::isnan(value) ? f.nan_code() : std::isinf(value) ? f.infinity_code() : low;
   return std::signbit(value) && !std::isnan(value) ? code | f.sign_code() : code;
 }
 

@@ -1,16 +1,17 @@
 // The canonical RMSNorm against exact rationals: enclosures contain it, comparisons and roundings are right.
 #include "reference/norms/rmsnorm.hpp"
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
-#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <map>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "reference/exact/decide.hpp"
@@ -85,9 +86,7 @@ int linear(const RationalRow& r, const Rational& a, const Rational& c) {
 }
 
 // The sign of y_j - m.
-int sign_of_difference(const RationalRow& r, std::size_t j, const Rational& m) {
-  return linear(r, r.a[j], m - r.b[j]);
-}
+int sign_of_difference(const RationalRow& r, std::size_t j, const Rational& m) { return linear(r, r.a[j], m - r.b[j]); }
 
 // ---- what is asked of every element ----
 
@@ -106,8 +105,10 @@ std::uint64_t rounded(const RationalRow& r, std::size_t j, FormatId format, Over
   std::uint64_t low = 0, high = f.max_finite_code() + 1;  // at the end: y in low's upper or high's lower half
   while (high - low > 1) {
     const std::uint64_t middle = low + (high - low) / 2;
-    if (magnitude_against(value(middle)) >= 0) low = middle;
-    else high = middle;
+    if (magnitude_against(value(middle)) >= 0)
+      low = middle;
+    else
+      high = middle;
   }
   const int half = magnitude_against((value(low) + value(high)) / 2);
   const std::uint64_t code = half > 0 || (half == 0 && (low & 1) != 0) ? high : low;
@@ -149,7 +150,8 @@ void check_element(const RationalRow& r, const TruthSource& truth, std::int64_t 
     if (magnitude > f.max_finite_code()) continue;
     const std::uint64_t first = magnitude < 2 ? 0 : magnitude - 2;
     for (std::uint64_t c = first; c <= std::min(magnitude + 1, f.max_finite_code() - 1); ++c) {
-      const double low = decode(format, (right & f.sign_code()) | c), high = decode(format, (right & f.sign_code()) | (c + 1));
+      const double low = decode(format, (right & f.sign_code()) | c),
+                   high = decode(format, (right & f.sign_code()) | (c + 1));
       const double half = (high - low) / 2;
       const int at_value = sign_of_difference(r, j, rational(low));
       const int at_middle = sign_of_difference(r, j, rational(low) + rational(half));
@@ -193,8 +195,10 @@ Counts check_rows(const Setup& setup, std::span<const FormatId> formats, std::st
     const std::size_t step = out.size() <= 8 ? 1 : out.size() / 3;
     for (std::size_t j = 0; j < out.size(); j += step) {
       CAPTURE(j);
-      if (r.undefined) REQUIRE(std::isnan(out[j].hi));
-      else check_element(r, *truth, row, j, out[j], formats, counts);
+      if (r.undefined)
+        REQUIRE(std::isnan(out[j].hi));
+      else
+        check_element(r, *truth, row, j, out[j], formats, counts);
     }
   }
   return counts;
@@ -274,6 +278,43 @@ TEST_CASE("rmsnorm decides ties of values that are no dyadic numbers' products")
   REQUIRE(check_rows(s, formats).ties >= 2);
 }
 
+TEST_CASE("rmsnorm hands out exactly what is a binary64 number, although its root is not") {
+  Setup s;
+  s.numbers["eps"] = 0;
+  s.inputs["x"] = tensor(FormatId::fp32, {1, 3}, {3.0, -3.0, 3.0});
+  s.inputs["weight"] = tensor(FormatId::fp32, {3}, {1.0, 0x1.01p0, 7.0});
+  Enclosure out[3];
+  rmsnorm.truth(s.call(), "y")->enclose_row(0, out);
+  const double right[] = {1.0, -0x1.01p0, 7.0};
+  for (int j = 0; j < 3; ++j) REQUIRE((out[j].hi == right[j] && out[j].lo == 0 && out[j].radius == 0));
+}
+
+TEST_CASE("rows may be enclosed and compared from several threads at once") {
+  Random random{5};
+  Setup s;
+  s.inputs["x"] = random_tensor(FormatId::bf16, {40, 16}, random, -3, 3);
+  s.inputs["bias"] = random_tensor(FormatId::bf16, {16}, random, -3, 3);
+  const auto truth = rmsnorm.truth(s.call(), "y");
+  const auto digest = [&] {
+    double total = 0;
+    std::vector<Enclosure> out(16);
+    for (std::int64_t row = 0; row < 40; ++row) {
+      truth->enclose_row(row, out);
+      for (std::int64_t j = 0; j < 16; ++j) {
+        const Enclosure& e = out[static_cast<std::size_t>(j)];
+        total += e.hi + static_cast<double>(static_cast<int>(truth->compare(row, j, e.hi, 0)));
+      }
+    }
+    return total;
+  };
+  const double right = digest();
+  std::vector<double> got(4);
+  std::vector<std::thread> threads;
+  for (double& g : got) threads.emplace_back([&] { g = digest(); });
+  for (std::thread& t : threads) t.join();
+  for (double g : got) REQUIRE(g == right);
+}
+
 TEST_CASE("rmsnorm finds an exact zero of weight h r + bias") {
   Setup s;
   s.numbers["eps"] = 0;
@@ -295,8 +336,8 @@ TEST_CASE("rmsnorm of the largest and least fp32 numbers neither overflows nor u
   Setup s;
   s.words["eps_place"] = place;
   s.numbers["eps"] = GENERATE(0.0, 1e-6, 1e308, 0x1p-1074);
-  s.inputs["x"] = tensor(FormatId::fp32, {3, 2},
-                         {0x1.fffffep127, -0x1.fffffep127, 0x1p-149, -0x1p-149, 0x1.fffffep127, 0x1p-149});
+  s.inputs["x"] =
+      tensor(FormatId::fp32, {3, 2}, {0x1.fffffep127, -0x1.fffffep127, 0x1p-149, -0x1p-149, 0x1.fffffep127, 0x1p-149});
   s.inputs["weight"] = tensor(FormatId::fp32, {2}, {0x1.fffffep127, 0x1p-149});
   const FormatId formats[] = {FormatId::fp32};
   REQUIRE(check_rows(s, formats).elements == 6);
@@ -430,7 +471,8 @@ TEST_CASE("a static scale divides the norm, and the dequantized output is the no
 
 // Rows of n = a r + b divided by the largest |n|: a quotient of two numbers of one quadratic field. With q and
 // the largest's a', b' >= 0 (signs taken in): y > m iff (a Q - m a') r > m b' - b Q.
-int sign_of_quotient(const RationalRow& r, std::size_t j, std::size_t top, const Rational& quant_max, const Rational& m) {
+int sign_of_quotient(const RationalRow& r, std::size_t j, std::size_t top, const Rational& quant_max,
+                     const Rational& m) {
   const int s = sign_of_difference(r, top, 0);
   return linear(r, r.a[j] * quant_max - m * s * r.a[top], m * s * r.b[top] - r.b[j] * quant_max);
 }
@@ -579,8 +621,10 @@ TEST_CASE("rmsnorm without attributes is rmsnorm with the fallbacks that its row
     stated = bare;
     for (const NormAttribute& a : rmsnorm.attributes) {
       if (a.name == "quant") continue;
-      if (a.choices.empty()) stated.numbers[std::string(a.name)] = std::strtod(std::string(a.fallback).c_str(), nullptr);
-      else stated.words[std::string(a.name)] = a.fallback;
+      if (a.choices.empty())
+        stated.numbers[std::string(a.name)] = std::strtod(std::string(a.fallback).c_str(), nullptr);
+      else
+        stated.words[std::string(a.name)] = a.fallback;
     }
     const auto left = rmsnorm.truth(bare.call(), "y"), right = rmsnorm.truth(stated.call(), "y");
     for (std::int64_t row = 0; row < 3; ++row) {
