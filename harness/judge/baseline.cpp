@@ -23,9 +23,7 @@ double number_of(const Json& value) {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-Json json_of(double value) {
-  return std::isinf(value) ? Json(value > 0 ? "inf" : "-inf") : Json(value);
-}
+Json json_of(double value) { return std::isinf(value) ? Json(value > 0 ? "inf" : "-inf") : Json(value); }
 
 /// The member at a JSON pointer, or null.
 const Json& at(const Json& json, const char* pointer) {
@@ -80,9 +78,7 @@ std::string label(const BaselineKey& key) {
 void compare_lines(BaselineChange& change, const BaselineKey& key, const FlatMeasures& before,
                    const FlatMeasures& after) {
   std::string differences;
-  const auto say = [&](const std::string& text) {
-    differences += (differences.empty() ? "" : ", ") + text;
-  };
+  const auto say = [&](const std::string& text) { differences += (differences.empty() ? "" : ", ") + text; };
   for (const auto& [name, value] : after) {
     const auto old = before.find(name);
     if (old == before.end()) {
@@ -94,8 +90,7 @@ void compare_lines(BaselineChange& change, const BaselineKey& key, const FlatMea
   for (const auto& [name, value] : before) {
     if (!after.contains(name)) say(fmt::format("{} {} -> (gone)", name, value));
   }
-  if (!differences.empty())
-    change.lines.push_back(fmt::format("~ {}: {}", label(key), differences));
+  if (!differences.empty()) change.lines.push_back(fmt::format("~ {}: {}", label(key), differences));
 }
 
 }  // namespace
@@ -114,8 +109,7 @@ FlatMeasures flat_measures(const Json& record) {
   };
   if (!record.contains("outputs")) return flat;
   for (const auto& [output, measures] : record.at("outputs").items()) {
-    for (const FlatRow& row : kFlat)
-      put(fmt::format("{}.{}", output, row.name), number_of(at(measures, row.pointer)));
+    for (const FlatRow& row : kFlat) put(fmt::format("{}.{}", output, row.name), number_of(at(measures, row.pointer)));
     const double compared = number_of(at(measures, "/counts/compared"));
     const double incorrect = compared - number_of(at(measures, "/rounding/correct"));
     const double unfaithful = compared - number_of(at(measures, "/rounding/faithful"));
@@ -125,6 +119,9 @@ FlatMeasures flat_measures(const Json& record) {
     put(output + ".unfaithful_share", unfaithful / compared);
     const double of = number_of(at(measures, "/conformance/of"));
     const double differing = of - number_of(at(measures, "/conformance/equal"));
+    // A path: record leaves its conformance out: it is its own ideal.
+    const bool own_ideal = measures.value("conformance", Json()).is_null() && !at(measures, "/split/path").is_null();
+    if (own_ideal) put(output + ".differing", 0);
     put(output + ".differing", differing);
     put(output + ".differing_share", differing / of);
   }
@@ -149,17 +146,15 @@ Baseline parse_baseline(std::string_view text) {
       FlatMeasures measures;
       for (const auto& [name, value] : json.at("measures").items()) {
         const double figure = number_of(value);
-        if (std::isnan(figure))
-          throw GateError(fmt::format("baseline line {}: {} is not a number", line_number, name));
+        if (std::isnan(figure)) throw GateError(fmt::format("baseline line {}: {} is not a number", line_number, name));
         measures[name] = figure;
       }
       if (!baseline.emplace(std::move(parsed), std::move(measures)).second) {
-        throw GateError(fmt::format("baseline line {} repeats the key of an earlier line: {}",
-                                    line_number, key.at("case").get<std::string>()));
+        throw GateError(fmt::format("baseline line {} repeats the key of an earlier line: {}", line_number,
+                                    key.at("case").get<std::string>()));
       }
     } catch (const Json::exception& error) {
-      throw GateError(
-          fmt::format("baseline line {} is not a baseline line: {}", line_number, error.what()));
+      throw GateError(fmt::format("baseline line {} is not a baseline line: {}", line_number, error.what()));
     }
   }
   return baseline;
@@ -172,10 +167,7 @@ std::string print_baseline(const Baseline& baseline) {
     Json figures = Json::object();
     for (const auto& [name, value] : measures) figures[name] = json_of(value);
     const nlohmann::ordered_json line = {
-        {"key",
-         {{"case", key.case_line},
-          {"impl", key.impl},
-          {"context", nlohmann::ordered_json::parse(key.context)}}},
+        {"key", {{"case", key.case_line}, {"impl", key.impl}, {"context", nlohmann::ordered_json::parse(key.context)}}},
         {"measures", figures}};
     text += line.dump() + "\n";
   }
@@ -229,8 +221,7 @@ void write_atomically(const std::string& path, std::string_view text) {
   }
   std::error_code error;
   std::filesystem::rename(beside, path, error);
-  if (error)
-    throw GateError(fmt::format("cannot rename '{}' to '{}': {}", beside, path, error.message()));
+  if (error) throw GateError(fmt::format("cannot rename '{}' to '{}': {}", beside, path, error.message()));
 }
 
 }  // namespace norma

@@ -40,8 +40,7 @@ std::string print_baseline(const Baseline& baseline);
 /// for those made elsewhere: with a context that no record of the run has.
 struct BaselineChange {
   Baseline after;
-  std::vector<std::string>
-      lines;  ///< "+ CASE IMPL", "- CASE IMPL", "~ CASE IMPL: y.max_ulp 0.5 -> 0.51", ...
+  std::vector<std::string> lines;    ///< "+ CASE IMPL", "- CASE IMPL", "~ CASE IMPL: y.max_ulp 0.5 -> 0.51", ...
   std::vector<std::string> refused;  ///< records that carry nothing to accept, with the reason
 };
 BaselineChange accept(const Baseline& before, std::span<const nlohmann::json> records);

@@ -20,12 +20,8 @@ double share(std::int64_t part, std::int64_t of) {
 }
 double number(std::int64_t count) { return static_cast<double>(count); }
 
-std::int64_t incorrect(const Measures& m, bool zeros) {
-  return m.counts.compared - figures(m, zeros).correct;
-}
-std::int64_t unfaithful(const Measures& m, bool zeros) {
-  return m.counts.compared - figures(m, zeros).faithful;
-}
+std::int64_t incorrect(const Measures& m, bool zeros) { return m.counts.compared - figures(m, zeros).correct; }
+std::int64_t unfaithful(const Measures& m, bool zeros) { return m.counts.compared - figures(m, zeros).faithful; }
 double differing(const Measures& m, bool zeros) {
   if (!m.conformance) return kNan;
   return number(m.conformance->of - (zeros ? m.zeros_equal : m.conformance->equal));
@@ -36,8 +32,7 @@ double largest(const std::optional<SplitPart>& part) { return part ? part->max :
 double rms(const std::optional<SplitPart>& part) { return part ? part->rms : kNan; }
 
 // How far a zero output is from the ideal was not measured, only whether it is the ideal.
-double implementation(const Measures& m, bool zeros,
-                      double (*figure)(const std::optional<SplitPart>&)) {
+double implementation(const Measures& m, bool zeros, double (*figure)(const std::optional<SplitPart>&)) {
   if (!zeros) return figure(m.implementation);
   return m.zeros_equal == m.elements ? 0 : std::numeric_limits<double>::infinity();
 }
@@ -45,27 +40,20 @@ double implementation(const Measures& m, bool zeros,
 using M = const Measures&;
 using S = MeasureScope;
 constexpr MeasureRow kMeasures[] = {
-    {"max_ulp", S::got, "ulp", "largest |got - exact| / ulp(exact)",
-     [](M m, bool z) { return figures(m, z).max; }},
-    {"mean_ulp", S::got, "ulp", "mean of the same",
-     [](M m, bool z) { return figures(m, z).mean_abs; }},
-    {"rms_ulp", S::got, "ulp", "root of the mean square of the same",
-     [](M m, bool z) { return figures(m, z).rms; }},
+    {"max_ulp", S::got, "ulp", "largest |got - exact| / ulp(exact)", [](M m, bool z) { return figures(m, z).max; }},
+    {"mean_ulp", S::got, "ulp", "mean of the same", [](M m, bool z) { return figures(m, z).mean_abs; }},
+    {"rms_ulp", S::got, "ulp", "root of the mean square of the same", [](M m, bool z) { return figures(m, z).rms; }},
     {"bias_ulp", S::got, "ulp", "magnitude of the signed mean",
      [](M m, bool z) { return std::fabs(figures(m, z).bias); }},
     {"p50_ulp", S::got, "ulp", "median", [](M m, bool z) { return figures(m, z).quantiles[0]; }},
-    {"p90_ulp", S::got, "ulp", "nine in ten are at most this",
-     [](M m, bool z) { return figures(m, z).quantiles[1]; }},
-    {"p99_ulp", S::got, "ulp", "99 in 100 are at most this",
-     [](M m, bool z) { return figures(m, z).quantiles[2]; }},
-    {"p999_ulp", S::got, "ulp", "999 in 1000 are at most this",
-     [](M m, bool z) { return figures(m, z).quantiles[3]; }},
+    {"p90_ulp", S::got, "ulp", "nine in ten are at most this", [](M m, bool z) { return figures(m, z).quantiles[1]; }},
+    {"p99_ulp", S::got, "ulp", "99 in 100 are at most this", [](M m, bool z) { return figures(m, z).quantiles[2]; }},
+    {"p999_ulp", S::got, "ulp", "999 in 1000 are at most this", [](M m, bool z) { return figures(m, z).quantiles[3]; }},
     {"max_condition_ulp", S::got, "ulp of the terms", "largest |got - exact| / ulp(|q| + |b|)",
      [](M m, bool z) { return figures(m, z).condition_max; }},
     {"mean_condition_ulp", S::got, "ulp of the terms", "mean of the same",
      [](M m, bool z) { return figures(m, z).condition_mean_abs; }},
-    {"incorrect", S::got, "elements", "not correctly rounded",
-     [](M m, bool z) { return number(incorrect(m, z)); }},
+    {"incorrect", S::got, "elements", "not correctly rounded", [](M m, bool z) { return number(incorrect(m, z)); }},
     {"incorrect_share", S::got, "share", "not correctly rounded, of those compared",
      [](M m, bool z) { return share(incorrect(m, z), m.counts.compared); }},
     {"unfaithful", S::got, "elements", "not one of the two neighbours of the exact value",
@@ -74,8 +62,7 @@ constexpr MeasureRow kMeasures[] = {
      [](M m, bool z) { return share(unfaithful(m, z), m.counts.compared); }},
     {"relative_l2", S::got, "ratio", "|got - exact| / |exact|, 2-norms",
      [](M m, bool z) { return figures(m, z).relative_l2; }},
-    {"angle", S::got, "radians", "between got and exact",
-     [](M m, bool z) { return figures(m, z).angle; }},
+    {"angle", S::got, "radians", "between got and exact", [](M m, bool z) { return figures(m, z).angle; }},
     {"nan_unexpected", S::got, "elements", "NaN for a number",
      [](M m, bool z) { return z ? 0 : number(m.counts.nan_unexpected); }},
     {"nan_missing", S::got, "elements", "a number for NaN",
@@ -99,15 +86,11 @@ constexpr MeasureRow kMeasures[] = {
      [](M m, bool z) { return m.elements == 0 ? kNan : differing(m, z) / number(m.elements); }},
     {"definition_bias", S::path, "ulp", "|mean| of what another definition costs",
      [](M m, bool) { return bias(m.definition); }},
-    {"definition_max", S::path, "ulp", "largest of the same",
-     [](M m, bool) { return largest(m.definition); }},
-    {"definition_rms", S::path, "ulp", "root mean square of the same",
-     [](M m, bool) { return rms(m.definition); }},
-    {"path_bias", S::path, "ulp", "|mean| of what the casts cost",
-     [](M m, bool) { return bias(m.path); }},
+    {"definition_max", S::path, "ulp", "largest of the same", [](M m, bool) { return largest(m.definition); }},
+    {"definition_rms", S::path, "ulp", "root mean square of the same", [](M m, bool) { return rms(m.definition); }},
+    {"path_bias", S::path, "ulp", "|mean| of what the casts cost", [](M m, bool) { return bias(m.path); }},
     {"path_max", S::path, "ulp", "largest of the same", [](M m, bool) { return largest(m.path); }},
-    {"path_rms", S::path, "ulp", "root mean square of the same",
-     [](M m, bool) { return rms(m.path); }},
+    {"path_rms", S::path, "ulp", "root mean square of the same", [](M m, bool) { return rms(m.path); }},
     {"implementation_bias", S::conformance, "ulp", "|mean| of got against the ideal",
      [](M m, bool z) { return implementation(m, z, bias); }},
     {"implementation_max", S::conformance, "ulp", "largest of the same",
@@ -118,8 +101,7 @@ constexpr MeasureRow kMeasures[] = {
 
 std::string known_names() {
   std::string names;
-  for (const MeasureRow& row : kMeasures)
-    names += fmt::format("{}{}", names.empty() ? "" : " ", row.name);
+  for (const MeasureRow& row : kMeasures) names += fmt::format("{}{}", names.empty() ? "" : " ", row.name);
   return names;
 }
 
@@ -133,9 +115,8 @@ const NamedMeasures& output_of(std::span<const NamedMeasures> outputs, const Cri
     if (output.name == criterion.output) return output;
     known += fmt::format("{}{}", known.empty() ? "" : " ", output.name);
   }
-  throw CriterionError(fmt::format("criterion '{}' names the output '{}', but the outputs are: {}",
-                                   criterion.text, criterion.output,
-                                   known.empty() ? "none" : known));
+  throw CriterionError(fmt::format("criterion '{}' names the output '{}', but the outputs are: {}", criterion.text,
+                                   criterion.output, known.empty() ? "none" : known));
 }
 
 /// Why the non-finite values of this output are wrong; empty: they are not.
@@ -144,9 +125,7 @@ std::string wrong_specials(const NamedMeasures& output, bool only_conformance) {
   const std::int64_t unexpected = c.nan_unexpected + c.inf_unexpected;
   if (only_conformance && output.measures.conformance) {
     const std::int64_t own = unexpected - output.measures.unexpected_in_ideal;
-    return own == 0 ? ""
-                    : fmt::format("{}: {} NaN or Inf that neither truth nor ideal has", output.name,
-                                  own);
+    return own == 0 ? "" : fmt::format("{}: {} NaN or Inf that neither truth nor ideal has", output.name, own);
   }
   std::string reason;
   const auto say = [&](std::int64_t count, std::string_view what) {
@@ -160,22 +139,20 @@ std::string wrong_specials(const NamedMeasures& output, bool only_conformance) {
 }
 
 /// Why criteria on this output could not have failed; empty: they could.
-std::string vacuity(const NamedMeasures& output, std::span<const Criterion> criteria,
-                    bool only_conformance) {
+std::string vacuity(const NamedMeasures& output, std::span<const Criterion> criteria, bool only_conformance) {
   const Measures& m = output.measures;
   if (only_conformance) {
     if (m.elements == 0) return fmt::format("{}: no element compared", output.name);
     if (2 * m.ideal_nonfinite > m.elements) {
-      return fmt::format("{}: {} of {} elements of the ideal are NaN or Inf", output.name,
-                         m.ideal_nonfinite, m.elements);
+      return fmt::format("{}: {} of {} elements of the ideal are NaN or Inf", output.name, m.ideal_nonfinite,
+                         m.elements);
     }
   } else {
     if (m.counts.compared == 0) return fmt::format("{}: no element compared", output.name);
-    const std::int64_t nonfinite =
-        m.counts.nan_expected + m.counts.inf_expected + m.counts.overflow;
+    const std::int64_t nonfinite = m.counts.nan_expected + m.counts.inf_expected + m.counts.overflow;
     if (2 * nonfinite > m.elements) {
-      return fmt::format("{}: {} of {} elements of the truth are NaN, Inf or beyond the range",
-                         output.name, nonfinite, m.elements);
+      return fmt::format("{}: {} of {} elements of the truth are NaN, Inf or beyond the range", output.name, nonfinite,
+                         m.elements);
     }
   }
   bool depends_on_got = false;
@@ -206,12 +183,11 @@ Criterion parse_criterion(std::string_view text) {
   const std::string_view compact = criterion.text;
   const std::size_t at = compact.find_first_of("<>=");
   if (at == std::string_view::npos) {
-    throw CriterionError(fmt::format(
-        "criterion '{}' has no relation; wanted: MEASURE<=NUMBER, with < <= > >= or ==", text));
+    throw CriterionError(
+        fmt::format("criterion '{}' has no relation; wanted: MEASURE<=NUMBER, with < <= > >= or ==", text));
   }
   const std::size_t past = compact.find_first_not_of("<>=", at);
-  const std::string_view relation =
-      compact.substr(at, past == std::string_view::npos ? past : past - at);
+  const std::string_view relation = compact.substr(at, past == std::string_view::npos ? past : past - at);
   if (relation == "<") {
     criterion.relation = Relation::less;
   } else if (relation == "<=") {
@@ -223,8 +199,8 @@ Criterion parse_criterion(std::string_view text) {
   } else if (relation == "==") {
     criterion.relation = Relation::equal;
   } else {
-    throw CriterionError(fmt::format(
-        "criterion '{}' has the unknown relation '{}'; known: < <= > >= ==", text, relation));
+    throw CriterionError(
+        fmt::format("criterion '{}' has the unknown relation '{}'; known: < <= > >= ==", text, relation));
   }
   std::string_view name = compact.substr(0, at);
   if (const std::size_t dot = name.rfind('.'); dot != std::string_view::npos) {
@@ -233,17 +209,13 @@ Criterion parse_criterion(std::string_view text) {
   }
   criterion.measure = find_measure(name);
   if (criterion.measure == nullptr) {
-    throw CriterionError(fmt::format("criterion '{}' names the unknown measure '{}'; known: {}",
-                                     text, name, known_names()));
+    throw CriterionError(
+        fmt::format("criterion '{}' names the unknown measure '{}'; known: {}", text, name, known_names()));
   }
-  const std::string_view digits =
-      past == std::string_view::npos ? std::string_view{} : compact.substr(past);
-  const auto [end, error] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), criterion.bound);
-  if (error != std::errc{} || end != digits.data() + digits.size() ||
-      !std::isfinite(criterion.bound)) {
-    throw CriterionError(fmt::format(
-        "criterion '{}' has the bound '{}', which is not a finite number", text, digits));
+  const std::string_view digits = past == std::string_view::npos ? std::string_view{} : compact.substr(past);
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), criterion.bound);
+  if (error != std::errc{} || end != digits.data() + digits.size() || !std::isfinite(criterion.bound)) {
+    throw CriterionError(fmt::format("criterion '{}' has the bound '{}', which is not a finite number", text, digits));
   }
   return criterion;
 }
@@ -272,8 +244,7 @@ std::string_view name_of(VerdictKind kind) {
 
 Verdict judge(std::span<const NamedMeasures> outputs, std::span<const Criterion> criteria) {
   Verdict verdict;
-  if (criteria.empty())
-    return {.kind = VerdictKind::skip, .reason = "no criterion", .criteria = {}};
+  if (criteria.empty()) return {.kind = VerdictKind::skip, .reason = "no criterion", .criteria = {}};
 
   std::string failed, empty;
   for (const Criterion& criterion : criteria) {
@@ -283,16 +254,15 @@ Verdict judge(std::span<const NamedMeasures> outputs, std::span<const Criterion>
     verdict.criteria.push_back({.text = criterion.text, .held = held, .measured = value});
     if (held) continue;
     // Without a compared element there is no figure to fail by: the check was empty.
-    const bool nothing = std::isnan(value) && output.measures.counts.compared == 0 &&
-                         criterion.measure->scope == MeasureScope::got;
+    const bool nothing =
+        std::isnan(value) && output.measures.counts.compared == 0 && criterion.measure->scope == MeasureScope::got;
     std::string& reason = nothing ? empty : failed;
-    reason +=
-        fmt::format("{}{} is {}, wanted {}", reason.empty() ? "" : "; ", criterion.measure->name,
-                    std::isnan(value) ? "not there" : figure(value), criterion.text);
+    reason += fmt::format("{}{} is {}, wanted {}", reason.empty() ? "" : "; ", criterion.measure->name,
+                          std::isnan(value) ? "not there" : figure(value), criterion.text);
   }
-  const bool only_conformance =
-      std::all_of(criteria.begin(), criteria.end(),
-                  [](const Criterion& c) { return c.measure->scope == MeasureScope::conformance; });
+  const bool only_conformance = std::all_of(criteria.begin(), criteria.end(), [](const Criterion& c) {
+    return c.measure->scope == MeasureScope::conformance;
+  });
   for (const NamedMeasures& output : outputs) {
     if (const std::string reason = wrong_specials(output, only_conformance); !reason.empty()) {
       failed += fmt::format("{}{}", failed.empty() ? "" : "; ", reason);

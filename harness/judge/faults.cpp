@@ -16,8 +16,7 @@ bool flip_lowest_bit(Tensor& output) {
 
 /// The first two rows that differ.
 bool swap_rows(Tensor& output) {
-  const auto row_bytes =
-      static_cast<std::ptrdiff_t>(output.cols() * format_of(output.format).storage_bytes());
+  const auto row_bytes = static_cast<std::ptrdiff_t>(output.cols() * format_of(output.format).storage_bytes());
   for (std::int64_t row = 1; row < output.rows(); ++row) {
     const auto first = output.bytes.begin();
     const auto other = first + static_cast<std::ptrdiff_t>(row) * row_bytes;
@@ -87,20 +86,15 @@ bool early_cast(Program& program) {
   const std::optional<FormatRef> to =
       program.nodes[static_cast<std::size_t>(program.outputs.front().value.node)].rounding.format;
   if (!to) return false;
-  const auto is_step = [](const Node& node) {
-    return node.kind == NodeKind::map || node.kind == NodeKind::reduce;
-  };
+  const auto is_step = [](const Node& node) { return node.kind == NodeKind::map || node.kind == NodeKind::reduce; };
   for (auto node = program.nodes.rbegin(); node != program.nodes.rend(); ++node) {
     const std::optional<FormatRef>& format = node->rounding.format;
-    if (!is_step(*node) || !format ||
-        format_of(format->id).precision <= format_of(to->id).precision)
-      continue;
+    if (!is_step(*node) || !format || format_of(format->id).precision <= format_of(to->id).precision) continue;
     node->rounding.format = to;
     return true;
   }
   for (Node& node : program.nodes) {
-    if (!is_step(node) || !node.rounding.format || node.rounding.format->id == FormatId::bf16)
-      continue;
+    if (!is_step(node) || !node.rounding.format || node.rounding.format->id == FormatId::bf16) continue;
     node.rounding.format = FormatRef{.id = FormatId::bf16};
     return true;
   }
@@ -115,23 +109,13 @@ constexpr Fault kFaults[] = {
      .in_output = flip_lowest_bit,
      .gross = false},
     {.name = "swapped_rows", .title = "two rows are swapped", .in_output = swap_rows},
-    {.name = "wrong_eps",
-     .title = "eps is ten times too large",
-     .in_call = wrong_eps,
-     .gross = false},
+    {.name = "wrong_eps", .title = "eps is ten times too large", .in_call = wrong_eps, .gross = false},
     {.name = "dropped_weight", .title = "the weight is not applied", .in_call = dropped_weight},
-    {.name = "early_cast",
-     .title = "a cast is taken one step too early",
-     .in_program = early_cast,
-     .gross = false},
+    {.name = "early_cast", .title = "a cast is taken one step too early", .in_program = early_cast, .gross = false},
     {.name = "all_zeros", .title = "the output is zero everywhere", .in_output = all_zeros},
     {.name = "one_nan", .title = "the last value is NaN", .in_output = one_nan},
-    {.name = "unwritten_tail",
-     .title = "the end of the output was never written",
-     .in_output = unwritten_tail},
-    {.name = "constant_scale",
-     .title = "every value is 1.25 times too large",
-     .in_output = constant_scale},
+    {.name = "unwritten_tail", .title = "the end of the output was never written", .in_output = unwritten_tail},
+    {.name = "constant_scale", .title = "every value is 1.25 times too large", .in_output = constant_scale},
 };
 
 }  // namespace
@@ -139,8 +123,8 @@ constexpr Fault kFaults[] = {
 std::span<const Fault> all_faults() { return kFaults; }
 
 const Fault* find_fault(std::string_view name) {
-  const auto found = std::find_if(std::begin(kFaults), std::end(kFaults),
-                                  [name](const Fault& fault) { return fault.name == name; });
+  const auto found =
+      std::find_if(std::begin(kFaults), std::end(kFaults), [name](const Fault& fault) { return fault.name == name; });
   return found == std::end(kFaults) ? nullptr : found;
 }
 

@@ -18,11 +18,9 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 void check_day(std::string_view day, std::string_view what) {
   bool good = day.size() == 10 && day[4] == '-' && day[7] == '-';
-  for (const std::size_t i : {0, 1, 2, 3, 5, 6, 8, 9})
-    good = good && day[i] >= '0' && day[i] <= '9';
+  for (const std::size_t i : {0, 1, 2, 3, 5, 6, 8, 9}) good = good && day[i] >= '0' && day[i] <= '9';
   if (good) {
-    const int month = std::stoi(std::string(day.substr(5, 2))),
-              date = std::stoi(std::string(day.substr(8, 2)));
+    const int month = std::stoi(std::string(day.substr(5, 2))), date = std::stoi(std::string(day.substr(8, 2)));
     good = month >= 1 && month <= 12 && date >= 1 && date <= 31;
   }
   if (!good) throw GateError(fmt::format("{} '{}' is not a day; wanted: YYYY-MM-DD", what, day));
@@ -48,9 +46,7 @@ std::string full_name(std::string_view measure, std::string_view first_output) {
 
 /// The output that a criterion without a prefix is about: y, or the only one there is.
 std::string first_output(const Json& record) {
-  if (!record.contains("outputs") || record.at("outputs").empty() ||
-      record.at("outputs").contains("y"))
-    return "y";
+  if (!record.contains("outputs") || record.at("outputs").empty() || record.at("outputs").contains("y")) return "y";
   return record.at("outputs").begin().key();
 }
 
@@ -69,20 +65,16 @@ double value_of(const FlatMeasures& flat, const std::string& name) {
   return at == flat.end() ? kNan : at->second;
 }
 
-std::string figure(double value) {
-  return std::isnan(value) ? "not there" : fmt::format("{}", value);
-}
+std::string figure(double value) { return std::isnan(value) ? "not there" : fmt::format("{}", value); }
 
 /// What the record itself says is wrong.
 void find_verdict(GateCase& found, const Json& record, const FlatMeasures& flat) {
   const std::string verdict = record.value("verdict", "");
   const std::string reason = record.value("reason", "");
   if (verdict == "crashed") {
-    add(found, GateStatus::crashed,
-        {.measure = "crashed", .text = "crashed: " + reason, .value = kNan, .waived = {}});
+    add(found, GateStatus::crashed, {.measure = "crashed", .text = "crashed: " + reason, .value = kNan, .waived = {}});
   } else if (verdict == "vacuous") {
-    add(found, GateStatus::vacuous,
-        {.measure = "vacuous", .text = "vacuous: " + reason, .value = kNan, .waived = {}});
+    add(found, GateStatus::vacuous, {.measure = "vacuous", .text = "vacuous: " + reason, .value = kNan, .waived = {}});
   } else if (verdict == "fail") {
     const std::size_t before = found.findings.size();
     for (const Json& criterion : record.value("criteria", Json::array())) {
@@ -102,33 +94,27 @@ void find_verdict(GateCase& found, const Json& record, const FlatMeasures& flat)
            .waived = {}});
     }
     for (const auto& [name, value] : flat) {
-      for (const std::string_view special :
-           {".nan_unexpected", ".nan_missing", ".inf_unexpected", ".inf_missing"}) {
+      for (const std::string_view special : {".nan_unexpected", ".nan_missing", ".inf_unexpected", ".inf_missing"}) {
         if (name.ends_with(special) && value > 0) {
           add(found, GateStatus::failed,
-              {.measure = name,
-               .text = fmt::format("{} is {}", name, value),
-               .value = value,
-               .waived = {}});
+              {.measure = name, .text = fmt::format("{} is {}", name, value), .value = value, .waived = {}});
         }
       }
     }
     if (found.findings.size() == before) {
-      add(found, GateStatus::failed,
-          {.measure = "verdict", .text = reason, .value = kNan, .waived = {}});
+      add(found, GateStatus::failed, {.measure = "verdict", .text = reason, .value = kNan, .waived = {}});
     }
   } else if (verdict == "skip") {
     found.notes.push_back("skip: " + reason);
     if (flat.empty()) found.status = std::min(found.status, GateStatus::skipped);
   } else if (verdict != "pass") {
-    throw GateError(fmt::format(
-        "the record of {} has the unknown verdict '{}'; known: pass fail skip vacuous crashed",
-        found.key.case_line, verdict));
+    throw GateError(fmt::format("the record of {} has the unknown verdict '{}'; known: pass fail skip vacuous crashed",
+                                found.key.case_line, verdict));
   }
 }
 
-void find_limits(GateCase& found, const Json& record, const FlatMeasures& flat,
-                 std::span<const Criterion> limits, std::vector<bool>& used) {
+void find_limits(GateCase& found, const Json& record, const FlatMeasures& flat, std::span<const Criterion> limits,
+                 std::vector<bool>& used) {
   if (flat.empty()) return;
   for (std::size_t i = 0; i < limits.size(); ++i) {
     const Criterion& limit = limits[i];
@@ -148,9 +134,7 @@ void find_limits(GateCase& found, const Json& record, const FlatMeasures& flat,
 
 /// Counts that belong to the inputs and the truth: a change is told, but is neither better nor
 /// worse.
-bool has_direction(std::string_view name) {
-  return !name.ends_with(".subnormal") && !name.ends_with(".overflow");
-}
+bool has_direction(std::string_view name) { return !name.ends_with(".subnormal") && !name.ends_with(".overflow"); }
 
 void find_changes(GateCase& found, const FlatMeasures& flat, const FlatMeasures& baseline) {
   std::size_t better = 0;
@@ -159,8 +143,7 @@ void find_changes(GateCase& found, const FlatMeasures& flat, const FlatMeasures&
     if (old == baseline.end()) {
       found.notes.push_back(fmt::format("{} is {}, not in the baseline", name, value));
     } else if (!has_direction(name)) {
-      if (value != old->second)
-        found.notes.push_back(fmt::format("{} is {}, baseline {}", name, value, old->second));
+      if (value != old->second) found.notes.push_back(fmt::format("{} is {}, baseline {}", name, value, old->second));
     } else if (!(value <= old->second)) {
       add(found, GateStatus::worse,
           {.measure = name,
@@ -190,9 +173,7 @@ struct WaiverUse {
 };
 
 bool covers(const Waiver& waiver, const GateCase& found, const Finding& finding) {
-  if (!glob_matches(waiver.match, found.key.case_line) ||
-      !glob_matches(waiver.impl, found.key.impl))
-    return false;
+  if (!glob_matches(waiver.match, found.key.case_line) || !glob_matches(waiver.impl, found.key.impl)) return false;
   if (waiver.measure != "*" && full_name(waiver.measure, "y") != finding.measure) return false;
   // A figure that is not there is above every limit.
   return !waiver.limit || finding.value <= *waiver.limit;
@@ -204,16 +185,15 @@ void waive(GateCase& found, std::vector<WaiverUse>& waivers) {
       if (!covers(use.waiver, found, finding)) continue;
       ++use.covered;
       if (use.expired) {
-        found.notes.push_back(fmt::format("the waiver for {} expired on {} ({})", finding.measure,
-                                          use.waiver.until, use.waiver.reason));
+        found.notes.push_back(
+            fmt::format("the waiver for {} expired on {} ({})", finding.measure, use.waiver.until, use.waiver.reason));
       } else if (finding.waived.empty()) {
         finding.waived = fmt::format("until {}: {}", use.waiver.until, use.waiver.reason);
       }
     }
   }
-  if (!found.findings.empty() &&
-      std::all_of(found.findings.begin(), found.findings.end(),
-                  [](const Finding& finding) { return !finding.waived.empty(); })) {
+  if (!found.findings.empty() && std::all_of(found.findings.begin(), found.findings.end(),
+                                             [](const Finding& finding) { return !finding.waived.empty(); })) {
     found.status = GateStatus::waived;
   }
 }
@@ -279,12 +259,10 @@ std::vector<Waiver> parse_waivers(const Json& json) {
     ++number;
     if (!entry.is_object()) throw GateError(fmt::format("waiver {} is not an object", number));
     for (const auto& [field, value] : entry.items()) {
-      static const std::set<std::string> known = {"match", "impl",   "measure",
-                                                  "limit", "reason", "until"};
+      static const std::set<std::string> known = {"match", "impl", "measure", "limit", "reason", "until"};
       if (!known.contains(field)) {
         throw GateError(fmt::format(
-            "waiver {} has the unknown field '{}'; known: match impl measure limit reason until",
-            number, field));
+            "waiver {} has the unknown field '{}'; known: match impl measure limit reason until", number, field));
       }
     }
     Waiver waiver{.match = text_field(entry, "match", nullptr, number),
@@ -294,8 +272,7 @@ std::vector<Waiver> parse_waivers(const Json& json) {
                   .reason = text_field(entry, "reason", nullptr, number),
                   .until = text_field(entry, "until", nullptr, number)};
     if (entry.contains("limit") && !entry.at("limit").is_null()) {
-      if (!entry.at("limit").is_number())
-        throw GateError(fmt::format("waiver {}: 'limit' must be a number", number));
+      if (!entry.at("limit").is_number()) throw GateError(fmt::format("waiver {}: 'limit' must be a number", number));
       waiver.limit = entry.at("limit").get<double>();
     }
     check_day(waiver.until, fmt::format("waiver {}: until", number));
@@ -320,11 +297,9 @@ GateResult gate(std::span<const Json> records, const GateOptions& options) {
     if (!record.contains("case") || !record.contains("impl")) {
       throw GateError("the run has a record without 'case' or 'impl'");
     }
-    GateCase found{
-        .key = key_of(record), .findings = {}, .notes = {}, .repro = record.value("repro", "")};
+    GateCase found{.key = key_of(record), .findings = {}, .notes = {}, .repro = record.value("repro", "")};
     if (!seen.insert(found.key).second) {
-      throw GateError(fmt::format("the run has two records of '{}' with '{}'", found.key.case_line,
-                                  found.key.impl));
+      throw GateError(fmt::format("the run has two records of '{}' with '{}'", found.key.case_line, found.key.impl));
     }
     contexts.insert(found.key.context);
     const FlatMeasures flat = flat_measures(record);
@@ -341,10 +316,7 @@ GateResult gate(std::span<const Json> records, const GateOptions& options) {
         find_changes(found, flat, line->second);
       } else if (found.findings.empty()) {
         add(found, GateStatus::missing,
-            {.measure = "missing",
-             .text = "in the baseline, not measured in this run",
-             .value = kNan,
-             .waived = {}});
+            {.measure = "missing", .text = "in the baseline, not measured in this run", .value = kNan, .waived = {}});
       }
     } else if (record.value("verdict", "") == "skip" && options.limits.empty()) {
       found.status = std::min(found.status, GateStatus::skipped);
@@ -360,10 +332,7 @@ GateResult gate(std::span<const Json> records, const GateOptions& options) {
       GateCase found{.key = key, .findings = {}, .notes = {}, .repro = {}};
       if (contexts.contains(key.context)) {
         add(found, GateStatus::missing,
-            {.measure = "missing",
-             .text = "in the baseline, not in this run",
-             .value = kNan,
-             .waived = {}});
+            {.measure = "missing", .text = "in the baseline, not in this run", .value = kNan, .waived = {}});
         waive(found, waivers);
         found.fails = status_fails(found.status);
       } else {
@@ -375,20 +344,17 @@ GateResult gate(std::span<const Json> records, const GateOptions& options) {
   }
 
   for (const WaiverUse& use : waivers) {
-    const std::string what = fmt::format("the waiver for '{}' [{}] {}", use.waiver.match,
-                                         use.waiver.impl, use.waiver.measure);
+    const std::string what =
+        fmt::format("the waiver for '{}' [{}] {}", use.waiver.match, use.waiver.impl, use.waiver.measure);
     if (use.expired) {
-      result.notes.push_back(
-          fmt::format("{} expired on {}: {}", what, use.waiver.until, use.waiver.reason));
+      result.notes.push_back(fmt::format("{} expired on {}: {}", what, use.waiver.until, use.waiver.reason));
     } else if (use.covered == 0) {
-      result.notes.push_back(
-          fmt::format("{} covers nothing in this run: {}", what, use.waiver.reason));
+      result.notes.push_back(fmt::format("{} covers nothing in this run: {}", what, use.waiver.reason));
     }
   }
   for (std::size_t i = 0; i < used_limits.size(); ++i) {
     if (used_limits[i]) continue;
-    result.notes.push_back(
-        fmt::format("the limit {} was held against nothing", options.limits[i].text));
+    result.notes.push_back(fmt::format("the limit {} was held against nothing", options.limits[i].text));
     result.exit_code = 1;
   }
   if (result.cases.empty()) {

@@ -9,10 +9,9 @@ namespace norma {
 
 namespace {
 
-constexpr std::array kStatuses = {GateStatus::crashed, GateStatus::failed,  GateStatus::vacuous,
-                                  GateStatus::worse,   GateStatus::missing, GateStatus::waived,
-                                  GateStatus::added,   GateStatus::better,  GateStatus::skipped,
-                                  GateStatus::ok};
+constexpr std::array kStatuses = {GateStatus::crashed, GateStatus::failed, GateStatus::vacuous, GateStatus::worse,
+                                  GateStatus::missing, GateStatus::waived, GateStatus::added,   GateStatus::better,
+                                  GateStatus::skipped, GateStatus::ok};
 
 std::int64_t count(const GateResult& result, GateStatus status) {
   std::int64_t n = 0;
@@ -79,20 +78,16 @@ std::string property(std::string_view text) {
 
 std::string joined(const GateCase& found, std::string_view separator) {
   std::string text;
-  const auto say = [&](const std::string& part) {
-    text += (text.empty() ? "" : std::string(separator)) + part;
-  };
+  const auto say = [&](const std::string& part) { text += (text.empty() ? "" : std::string(separator)) + part; };
   for (const Finding& finding : found.findings) {
-    say(finding.waived.empty() ? finding.text
-                               : fmt::format("{} (waived {})", finding.text, finding.waived));
+    say(finding.waived.empty() ? finding.text : fmt::format("{} (waived {})", finding.text, finding.waived));
   }
   for (const std::string& note : found.notes) say(note);
   return text;
 }
 
 std::string where(const GateCase& found) {
-  return found.key.context == "{}" ? found.key.impl
-                                   : fmt::format("{} on {}", found.key.impl, found.key.context);
+  return found.key.context == "{}" ? found.key.impl : fmt::format("{} on {}", found.key.impl, found.key.context);
 }
 
 }  // namespace
@@ -101,16 +96,15 @@ std::string junit_xml(const GateResult& result) {
   std::int64_t failures = 0, errors = 0, skipped = 0;
   std::string cases;
   for (const GateCase& found : result.cases) {
-    cases += fmt::format("    <testcase classname=\"{}\" name=\"{}\">", xml(where(found)),
-                         xml(found.key.case_line));
+    cases += fmt::format("    <testcase classname=\"{}\" name=\"{}\">", xml(where(found)), xml(found.key.case_line));
     const std::string text = joined(found, "; ");
     if (found.fails && found.status == GateStatus::crashed) {
       ++errors;
       cases += fmt::format("<error message=\"{}\">{}</error>", xml(text), xml(found.repro));
     } else if (found.fails) {
       ++failures;
-      cases += fmt::format("<failure type=\"{}\" message=\"{}\">{}</failure>",
-                           name_of(found.status), xml(text), xml(found.repro));
+      cases += fmt::format("<failure type=\"{}\" message=\"{}\">{}</failure>", name_of(found.status), xml(text),
+                           xml(found.repro));
     } else if (found.status == GateStatus::skipped || found.status == GateStatus::missing) {
       ++skipped;
       cases += fmt::format("<skipped message=\"{}\"/>", xml(text));
@@ -143,8 +137,7 @@ std::string junit_xml(const GateResult& result) {
 }
 
 std::string markdown(const GateResult& result) {
-  std::string text =
-      fmt::format("## norma gate: {}\n\n", result.exit_code == 0 ? "passed" : "failed");
+  std::string text = fmt::format("## norma gate: {}\n\n", result.exit_code == 0 ? "passed" : "failed");
   std::string summary;
   for (const GateStatus status : kStatuses) {
     if (const std::int64_t n = count(result, status); n != 0) {
@@ -157,12 +150,11 @@ std::string markdown(const GateResult& result) {
     if (status == GateStatus::ok) continue;
     for (const GateCase& found : result.cases) {
       if (found.status != status) continue;
-      rows += fmt::format("| {} | {} | {} | {} |\n", name_of(status), cell(found.key.case_line),
-                          cell(where(found)), cell(joined(found, "; ")));
+      rows += fmt::format("| {} | {} | {} | {} |\n", name_of(status), cell(found.key.case_line), cell(where(found)),
+                          cell(joined(found, "; ")));
     }
   }
-  if (!rows.empty())
-    text += "\n| status | case | implementation | what |\n|---|---|---|---|\n" + rows;
+  if (!rows.empty()) text += "\n| status | case | implementation | what |\n|---|---|---|---|\n" + rows;
   if (!result.notes.empty()) text += "\n";
   for (const std::string& note : result.notes) text += fmt::format("- {}\n", cell(note));
   return text;
@@ -175,8 +167,7 @@ std::string annotations(const GateResult& result) {
   };
   for (const GateCase& found : result.cases) {
     const std::string title = fmt::format("norma {}", name_of(found.status));
-    const std::string what =
-        fmt::format("{} [{}]: {}", found.key.case_line, where(found), joined(found, "; "));
+    const std::string what = fmt::format("{} [{}]: {}", found.key.case_line, where(found), joined(found, "; "));
     if (found.fails) {
       say("error", title, found.repro.empty() ? what : what + "\n" + found.repro);
       continue;
@@ -194,8 +185,7 @@ std::string annotations(const GateResult& result) {
       case GateStatus::added: say("warning", title, what); break;
     }
   }
-  for (const std::string& note : result.notes)
-    say(result.exit_code == 0 ? "warning" : "error", "norma gate", note);
+  for (const std::string& note : result.notes) say(result.exit_code == 0 ? "warning" : "error", "norma gate", note);
   return text;
 }
 

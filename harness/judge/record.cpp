@@ -10,8 +10,7 @@ nlohmann::ordered_json to_json(const Record& record) {
     criteria.push_back({{"text", c.text}, {"held", c.held}, {"measured", json_number(c.measured)}});
   }
   Json outputs = Json::object();
-  for (const NamedMeasures& output : record.outputs)
-    outputs[output.name] = to_json(output.measures);
+  for (const NamedMeasures& output : record.outputs) outputs[output.name] = to_json(output.measures);
   Json json = {{"kind", "record"},
                {"ordinal", record.ordinal},
                {"case", record.case_line},

@@ -15,8 +15,7 @@ namespace {
 /// y / scale, row by row: (g s - y) / (ulp_F(y/s) s) = (g - y/s) / ulp_F(y/s).
 class Divided final : public TruthSource {
  public:
-  Divided(const TruthSource& truth, std::span<const double> scales)
-      : truth_(truth), scales_(scales) {}
+  Divided(const TruthSource& truth, std::span<const double> scales) : truth_(truth), scales_(scales) {}
 
   std::int64_t rows() const override { return truth_.rows(); }
   std::int64_t cols() const override { return truth_.cols(); }
@@ -24,8 +23,7 @@ class Divided final : public TruthSource {
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     truth_.enclose_row(row, out);
     const double s = scale(row);
-    for (Enclosure& y : out)
-      y = usable(s) ? divide(y, s) : Enclosure{.hi = std::numeric_limits<double>::quiet_NaN()};
+    for (Enclosure& y : out) y = usable(s) ? divide(y, s) : Enclosure{.hi = std::numeric_limits<double>::quiet_NaN()};
   }
 
   // y/s against m is y against m s. The product of two binary64 numbers is a sum of two; when that
@@ -51,9 +49,7 @@ class Divided final : public TruthSource {
 
  private:
   static bool usable(double s) { return std::isfinite(s) && s != 0; }
-  double scale(std::int64_t row) const {
-    return scales_[scales_.size() == 1 ? 0 : static_cast<std::size_t>(row)];
-  }
+  double scale(std::int64_t row) const { return scales_[scales_.size() == 1 ? 0 : static_cast<std::size_t>(row)]; }
 
   // q1 = RN(hi/s), q2 = RN((hi - q1 s + lo) / s): the remainder hi - q1 s is exact, its sum with lo
   // and the quotient are rounded once each, both below 2^-105 |q1|. Then q1 + q2 is made a
@@ -62,17 +58,14 @@ class Divided final : public TruthSource {
     const double q1 = y.hi / s;
     const double infinity = std::numeric_limits<double>::infinity();
     if (!std::isfinite(y.hi) || y.hi == 0) return {.hi = q1, .radius = y.radius / std::fabs(s)};
-    if (!std::isfinite(q1) ||
-        std::fabs(q1) < 0x1p-1000) {  // leaves binary64: nothing is told but the place
-      return {.hi = std::copysign(
-                  std::isfinite(q1) ? 0x1p-1000 : std::numeric_limits<double>::max(), q1),
+    if (!std::isfinite(q1) || std::fabs(q1) < 0x1p-1000) {  // leaves binary64: nothing is told but the place
+      return {.hi = std::copysign(std::isfinite(q1) ? 0x1p-1000 : std::numeric_limits<double>::max(), q1),
               .radius = infinity};
     }
     const double q2 = (std::fma(-q1, s, y.hi) + y.lo) / s;
     const double hi = q1 + q2;
     const double lo = q2 - (hi - q1);
-    const double radius =
-        (y.radius / std::fabs(s) + 0x1p-103 * std::fabs(q1)) * (1 + 0x1p-40) + 0x1p-1000;
+    const double radius = (y.radius / std::fabs(s) + 0x1p-103 * std::fabs(q1)) * (1 + 0x1p-40) + 0x1p-1000;
     return {.hi = hi, .lo = lo, .radius = radius, .magnitude = y.magnitude / std::fabs(s)};
   }
 
@@ -82,14 +75,12 @@ class Divided final : public TruthSource {
 
 }  // namespace
 
-Measures measure_dequantized(const TruthSource& truth, const TruthSource* erasure,
-                             std::span<const Tensor> ideals, const Tensor& codes,
-                             std::span<const double> scales, Overflow policy,
+Measures measure_dequantized(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
+                             const Tensor& codes, std::span<const double> scales, Overflow policy,
                              const MeasureOptions& options) {
   if (scales.size() != 1 && scales.size() != static_cast<std::size_t>(truth.rows())) {
-    throw std::invalid_argument(
-        fmt::format("measure_dequantized: {} scales for {} rows; one, or one a row, is wanted",
-                    scales.size(), truth.rows()));
+    throw std::invalid_argument(fmt::format("measure_dequantized: {} scales for {} rows; one, or one a row, is wanted",
+                                            scales.size(), truth.rows()));
   }
   const Divided divided(truth, scales);
   if (erasure == nullptr) return measure(divided, nullptr, ideals, codes, policy, options);

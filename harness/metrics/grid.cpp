@@ -42,15 +42,11 @@ double GridSum::bias() const {
 }
 
 double GridSum::mean_magnitude() const {
-  return count == 0
-             ? kNan
-             : static_cast<double>(sum_of_magnitudes) / static_cast<double>(count) / kGridUlps;
+  return count == 0 ? kNan : static_cast<double>(sum_of_magnitudes) / static_cast<double>(count) / kGridUlps;
 }
 
 double GridSum::rms() const {
-  return count == 0 ? kNan
-                    : std::sqrt(static_cast<double>(sum_of_squares) / static_cast<double>(count)) /
-                          kGridUlps;
+  return count == 0 ? kNan : std::sqrt(static_cast<double>(sum_of_squares) / static_cast<double>(count)) / kGridUlps;
 }
 
 void GridCounts::add(std::uint64_t value) {
@@ -78,8 +74,7 @@ void GridCounts::merge(GridCounts& other) {
     std::swap(values_, other.values_);
     std::swap(count_, other.count_);
   }
-  for (std::size_t value = 0; value < other.dense_.size(); ++value)
-    dense_[value] += other.dense_[value];
+  for (std::size_t value = 0; value < other.dense_.size(); ++value) dense_[value] += other.dense_[value];
   count_ += other.count_ - other.values_.size();
   for (const std::uint64_t value : other.values_) add(value);
   other = GridCounts{};

@@ -19,9 +19,7 @@ __extension__ typedef unsigned __int128 UInt128;
 /// One ulp on the grid. A grid number is an exact double: |error| is at most kScaledErrorLimit =
 /// 2^48.
 inline constexpr std::int64_t kGridUlp = 65536;
-constexpr double ulps(std::int64_t grid) {
-  return static_cast<double>(grid) / static_cast<double>(kGridUlp);
-}
+constexpr double ulps(std::int64_t grid) { return static_cast<double>(grid) / static_cast<double>(kGridUlp); }
 
 /// Sums of grid numbers, exact for up to 2^28 elements: a part of the split reaches at most three
 /// times the limit, so its square stays below 2^100 and the sum of squares below 2^128.

@@ -43,7 +43,7 @@ struct Job {
   const Format& format;
   double largest, half_beyond;  // magnitudes above largest + half_beyond round beyond the range
   bool tie_overflows;           // and so does the sum itself: the largest significand is odd
-  int scale;  // 2-norms are summed of values times 2^scale, against overflow of squares
+  int scale;                    // 2-norms are summed of values times 2^scale, against overflow of squares
   std::vector<Tolerance> tolerances;
 };
 
@@ -82,9 +82,7 @@ struct Candidate {
 };
 constexpr std::int64_t kInfiniteKey = std::numeric_limits<std::int64_t>::max();
 
-bool worse(const Candidate& a, const Candidate& b) {
-  return a.key != b.key ? a.key > b.key : a.index < b.index;
-}
+bool worse(const Candidate& a, const Candidate& b) { return a.key != b.key ? a.key > b.key : a.index < b.index; }
 
 /// What does not depend on the order of elements; one per thread, merged at the end.
 struct Tally {
@@ -94,8 +92,7 @@ struct Tally {
   std::array<std::int64_t, kHistogramBins> histogram{};
   Largest max, condition, zeros_max, zeros_condition;
   std::int64_t correct = 0, faithful = 0, zeros_correct = 0, zeros_faithful = 0;
-  std::int64_t equal = 0, first_difference = -1, ideal_nonfinite = 0, zeros_equal = 0,
-               unexpected_in_ideal = 0;
+  std::int64_t equal = 0, first_difference = -1, ideal_nonfinite = 0, zeros_equal = 0, unexpected_in_ideal = 0;
   std::array<double, kMaxTolerances> admits{};
   std::array<bool, kMaxTolerances> refused{};
   std::vector<Candidate> worst;
@@ -143,8 +140,7 @@ void merge(Tally& a, Tally& b) {
   a.zeros_correct += b.zeros_correct;
   a.zeros_faithful += b.zeros_faithful;
   a.equal += b.equal;
-  if (a.first_difference < 0 ||
-      (b.first_difference >= 0 && b.first_difference < a.first_difference)) {
+  if (a.first_difference < 0 || (b.first_difference >= 0 && b.first_difference < a.first_difference)) {
     a.first_difference = b.first_difference;
   }
   a.ideal_nonfinite += b.ideal_nonfinite;
@@ -165,8 +161,7 @@ bool same_bits(const Format& format, std::uint64_t a, std::uint64_t b) {
 std::uint64_t overflow_code(const Format& format, Overflow policy, bool negative) {
   const std::uint64_t sign = negative ? format.sign_code() : 0;
   switch (policy) {
-    case Overflow::ieee:
-      return format.has_infinity() ? (sign | format.infinity_code()) : format.nan_code();
+    case Overflow::ieee: return format.has_infinity() ? (sign | format.infinity_code()) : format.nan_code();
     case Overflow::saturate_finite: return sign | format.max_finite_code();
     case Overflow::saturate: return sign | format.max_finite_code();
     case Overflow::nan: return format.nan_code();
@@ -180,8 +175,7 @@ enum class Answer : std::uint8_t { no, yes, undecided };
 Answer overflows(const Job& job, const Element& y) {
   const double hi = y.enclosure.hi;
   // A quarter below the largest number no radius that decides anything reaches the threshold.
-  if (std::fabs(hi) < 0.75 * job.largest && y.enclosure.radius < 0.125 * job.largest)
-    return Answer::no;
+  if (std::fabs(hi) < 0.75 * job.largest && y.enclosure.radius < 0.125 * job.largest) return Answer::no;
   const double sign = std::signbit(hi) ? -1.0 : 1.0;
   switch (compare(y, sign * job.largest, sign * job.half_beyond)) {
     case Comparison::less: return sign < 0 ? Answer::yes : Answer::no;
@@ -195,8 +189,8 @@ Answer overflows(const Job& job, const Element& y) {
 /// Zero for certain.
 bool is_zero(const Element& y) { return compare(y, 0.0) == Comparison::equal; }
 
-void count_unexpected(Tally& tally, const Job& job, std::int64_t index, const Enclosure& truth,
-                      double got, std::optional<std::uint64_t> ideal) {
+void count_unexpected(Tally& tally, const Job& job, std::int64_t index, const Enclosure& truth, double got,
+                      std::optional<std::uint64_t> ideal) {
   if (std::isnan(got)) {
     ++tally.counts.nan_unexpected;
   } else {
@@ -213,8 +207,7 @@ std::int64_t grid_difference(const Enclosure& a, const Enclosure& b, double unit
   const double grid = static_cast<double>(kGridUlp) / unit;
   const double sum = a.hi - b.hi;
   const double back = sum - a.hi;
-  const double rest =
-      (a.hi - (sum - back)) + (-b.hi - back);  // a.hi - b.hi = sum + rest (Knuth's TwoSum)
+  const double rest = (a.hi - (sum - back)) + (-b.hi - back);  // a.hi - b.hi = sum + rest (Knuth's TwoSum)
   const double high = sum * grid;
   const double whole = std::nearbyint(high);
   const double part = (high - whole) + (rest + (a.lo - b.lo)) * grid;
@@ -228,8 +221,7 @@ std::int64_t grid_difference(const Enclosure& a, const Enclosure& b, double unit
 /// The part of the error that belongs to definition, path and implementation; empty if one of the
 /// values that tell is not finite.
 std::optional<Split> split_error(const Job& job, const Enclosure& truth, const Enclosure* erasure,
-                                 std::optional<std::uint64_t> ideal, double got, double unit,
-                                 std::int64_t total) {
+                                 std::optional<std::uint64_t> ideal, double got, double unit, std::int64_t total) {
   Split split;
   if (erasure != nullptr) {
     if (!std::isfinite(erasure->hi) || !std::isfinite(erasure->radius)) return std::nullopt;
@@ -238,8 +230,7 @@ std::optional<Split> split_error(const Job& job, const Enclosure& truth, const E
   if (ideal) {
     const double i = decode(job.format.id, *ideal);
     if (!std::isfinite(i)) return std::nullopt;
-    split.implementation =
-        got == i ? 0 : grid_difference(Enclosure{.hi = got}, Enclosure{.hi = i}, unit);
+    split.implementation = got == i ? 0 : grid_difference(Enclosure{.hi = got}, Enclosure{.hi = i}, unit);
   }
   split.path = total - split.definition - split.implementation;
   return split;
@@ -259,15 +250,13 @@ void score(Tally& tally, TaskSums& sums, const Job& job, const Element& y, const
   }
   if (std::isinf(truth.hi)) {
     ++tally.counts.inf_expected;
-    if (!same_bits(job.format, code, encode(format, truth.hi, job.policy)))
-      ++tally.counts.inf_missing;
+    if (!same_bits(job.format, code, encode(format, truth.hi, job.policy))) ++tally.counts.inf_missing;
     return;
   }
   const Answer over = overflows(job, y);
   if (over == Answer::yes) {
     ++tally.counts.overflow;
-    if (same_bits(job.format, code, overflow_code(job.format, job.policy, std::signbit(truth.hi))))
-      return;
+    if (same_bits(job.format, code, overflow_code(job.format, job.policy, std::signbit(truth.hi)))) return;
   }
   if (!std::isfinite(got)) {
     count_unexpected(tally, job, index, truth, got, ideal);
@@ -405,8 +394,7 @@ const Tensor* ideal_of_row(Tally& tally, const Job& job, std::int64_t begin, std
   return chosen;
 }
 
-void score_rows(Tally& tally, TaskSums& sums, const Job& job, std::int64_t row_begin,
-                std::int64_t row_end) {
+void score_rows(Tally& tally, TaskSums& sums, const Job& job, std::int64_t row_begin, std::int64_t row_end) {
   const std::int64_t cols = job.truth.cols();
   std::vector<Enclosure> truth(static_cast<std::size_t>(cols));
   std::vector<Enclosure> erasure(job.erasure == nullptr ? 0 : static_cast<std::size_t>(cols));
@@ -428,14 +416,13 @@ void require(bool condition, std::string_view message) {
   if (!condition) throw std::invalid_argument(std::string(message));
 }
 
-void check_shapes(const TruthSource& truth, const TruthSource* erasure,
-                  std::span<const Tensor> ideals, const Tensor& got) {
+void check_shapes(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
+                  const Tensor& got) {
   require(truth.rows() * truth.cols() == got.size(),
-          fmt::format("measure: the output has shape {}, but the truth has {} rows of {} values",
-                      shape_text(got.shape), truth.rows(), truth.cols()));
-  require(
-      erasure == nullptr || (erasure->rows() == truth.rows() && erasure->cols() == truth.cols()),
-      "measure: the erasure's truth and the canonical truth differ in shape");
+          fmt::format("measure: the output has shape {}, but the truth has {} rows of {} values", shape_text(got.shape),
+                      truth.rows(), truth.cols()));
+  require(erasure == nullptr || (erasure->rows() == truth.rows() && erasure->cols() == truth.cols()),
+          "measure: the erasure's truth and the canonical truth differ in shape");
   for (const Tensor& ideal : ideals) {
     require(ideal.format == got.format && ideal.size() == got.size(),
             fmt::format("measure: the output is {} {}, but the ideal is {} {}", name_of(got.format),
@@ -471,8 +458,7 @@ double atan2_exactly(double y, double x) {
 }
 
 /// |d|/|c| and the angle between c and c + d. |c|^2 |d|^2 - (c.d)^2 is the squared area they span.
-void set_norms(UlpFigures& figures, double truth_squares, double truth_error,
-               double error_squares) {
+void set_norms(UlpFigures& figures, double truth_squares, double truth_error, double error_squares) {
   const double got_squares = truth_squares + 2 * truth_error + error_squares;
   if (truth_squares == 0) {
     figures.relative_l2 = error_squares == 0 ? 0 : kInfinity;
@@ -493,9 +479,7 @@ Place place_of(std::int64_t index, std::int64_t cols) {
   return index < 0 ? Place{} : Place{.row = index / cols, .col = index % cols};
 }
 
-double quotient(double sum, std::int64_t count) {
-  return count == 0 ? kNan : sum / static_cast<double>(count);
-}
+double quotient(double sum, std::int64_t count) { return count == 0 ? kNan : sum / static_cast<double>(count); }
 
 SplitPart part_of(const GridSum& sum) {
   return {.bias = sum.bias(), .max = sum.count == 0 ? kNan : ulps(sum.largest), .rms = sum.rms()};
@@ -510,15 +494,14 @@ void set_sums(UlpFigures& figures, const GridSum& error) {
 constexpr std::array<std::pair<std::uint64_t, std::uint64_t>, kQuantiles.size()> kRanks = {
     {{1, 2}, {9, 10}, {99, 100}, {999, 1000}}};
 
-double median_admitted(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& truths,
-                       const Tolerance& tolerance, const Format& format) {
+double median_admitted(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& truths, const Tolerance& tolerance,
+                       const Format& format) {
   std::vector<std::pair<double, std::uint64_t>> admitted;
   std::uint64_t count = 0;
   for (const auto& [key, times] : truths) {
     const double size = std::bit_cast<double>(key << 45);
     const int exponent = size == 0 ? format.emin : std::max(std::ilogb(size), format.emin);
-    admitted.emplace_back((tolerance.atol + tolerance.rtol * size) / ulp_of(format.id, exponent),
-                          times);
+    admitted.emplace_back((tolerance.atol + tolerance.rtol * size) / ulp_of(format.id, exponent), times);
     count += times;
   }
   std::sort(admitted.begin(), admitted.end());
@@ -537,11 +520,12 @@ WorstElement worst_of(const Candidate& candidate, const Job& job) {
                      .lo = candidate.lo,
                      .ideal = candidate.ideal,
                      .ulp = candidate.key == kInfiniteKey ? kInfinity : ulps(candidate.error)};
-  const bool have_ideal = candidate.ideal.has_value() || job.options.got_is_ideal;
-  if (candidate.split && (have_ideal || job.erasure != nullptr)) {
+  if (candidate.split && (candidate.ideal || job.erasure != nullptr)) {
     worst.definition = ulps(candidate.split->definition);
-    if (have_ideal) worst.path = ulps(candidate.split->path);
-    if (candidate.ideal) worst.implementation = ulps(candidate.split->implementation);
+  }
+  if (candidate.split && candidate.ideal) {
+    worst.path = ulps(candidate.split->path);
+    worst.implementation = ulps(candidate.split->implementation);
   }
   return worst;
 }
@@ -549,10 +533,7 @@ WorstElement worst_of(const Candidate& candidate, const Job& job) {
 Measures figures_of(Tally& tally, const TaskSums& sums, const Job& job) {
   const std::int64_t cols = job.truth.cols();
   const std::int64_t compared = tally.counts.compared;
-  Measures m{.format = job.got.format,
-             .shape = job.got.shape,
-             .elements = job.got.size(),
-             .counts = tally.counts};
+  Measures m{.format = job.got.format, .shape = job.got.shape, .elements = job.got.size(), .counts = tally.counts};
   for (const Candidate& candidate : tally.worst) m.worst.push_back(worst_of(candidate, job));
 
   m.ulp.max = compared == 0 ? kNan : tally.max.value / static_cast<double>(kGridUlp);
@@ -583,20 +564,18 @@ Measures figures_of(Tally& tally, const TaskSums& sums, const Job& job) {
   for (std::size_t i = 0; i < kRanks.size(); ++i) {
     const auto [numerator, denominator] = kRanks[i];
     m.ulp.quantiles[i] =
-        compared == 0
-            ? kNan
-            : ulps(static_cast<std::int64_t>(tally.magnitudes.quantile(numerator, denominator)));
-    m.zeros.quantiles[i] = compared == 0
-                               ? kNan
-                               : ulps(static_cast<std::int64_t>(from_leading_bits(
-                                     tally.zeros_magnitudes.quantile(numerator, denominator))));
+        compared == 0 ? kNan : ulps(static_cast<std::int64_t>(tally.magnitudes.quantile(numerator, denominator)));
+    m.zeros.quantiles[i] = compared == 0 ? kNan
+                                         : ulps(static_cast<std::int64_t>(from_leading_bits(
+                                               tally.zeros_magnitudes.quantile(numerator, denominator))));
   }
 
-  const bool have_ideal = !job.ideals.empty() || job.options.got_is_ideal;
+  const bool have_ideal = !job.ideals.empty();
   m.total = part_of(tally.split_total);
   if (have_ideal || job.erasure != nullptr) m.definition = part_of(tally.definition);
-  if (have_ideal) m.path = part_of(tally.path);
-  if (!job.ideals.empty()) {
+  m.got_is_ideal = job.options.got_is_ideal;
+  if (have_ideal) {
+    m.path = part_of(tally.path);
     m.implementation = part_of(tally.implementation);
     m.conformance = Conformance{.equal = tally.equal,
                                 .of = m.elements,
@@ -609,28 +588,26 @@ Measures figures_of(Tally& tally, const TaskSums& sums, const Job& job) {
   const auto truths = tally.truths.sorted();
   for (std::size_t i = 0; i < job.tolerances.size(); ++i) {
     const Tolerance& tolerance = job.tolerances[i];
-    m.allclose.push_back(
-        {.name = tolerance.name,
-         .rtol = tolerance.rtol,
-         .atol = tolerance.atol,
-         .passes = !tally.refused[i] && tally.counts.nan_missing + tally.counts.inf_missing == 0,
-         .admits_ulp_max = compared == 0 ? kNan : tally.admits[i],
-         .admits_ulp_median = median_admitted(truths, tolerance, job.format)});
+    m.allclose.push_back({.name = tolerance.name,
+                          .rtol = tolerance.rtol,
+                          .atol = tolerance.atol,
+                          .passes = !tally.refused[i] && tally.counts.nan_missing + tally.counts.inf_missing == 0,
+                          .admits_ulp_max = compared == 0 ? kNan : tally.admits[i],
+                          .admits_ulp_median = median_admitted(truths, tolerance, job.format)});
   }
   return m;
 }
 
 }  // namespace
 
-Measures measure(const TruthSource& truth, const TruthSource* erasure,
-                 std::span<const Tensor> ideals, const Tensor& got, Overflow policy,
-                 const MeasureOptions& options) {
+Measures measure(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
+                 const Tensor& got, Overflow policy, const MeasureOptions& options) {
   check_shapes(truth, erasure, ideals, got);
   const Format& format = format_of(got.format);
   const double largest = max_finite(format.id);
   const Job job{.truth = truth,
                 .erasure = erasure,
-                .ideals = options.got_is_ideal ? std::span<const Tensor>{} : ideals,
+                .ideals = options.got_is_ideal ? std::span(&got, 1) : ideals,
                 .got = got,
                 .policy = policy,
                 .options = options,
@@ -640,12 +617,10 @@ Measures measure(const TruthSource& truth, const TruthSource* erasure,
                 .tie_overflows = (format.max_finite_code() & 1) != 0,
                 .scale = scale_of(got),
                 .tolerances = tolerances_for(format.id)};
-  require(job.tolerances.size() <= kMaxTolerances,
-          "measure: more tolerances for one format than it has room for");
+  require(job.tolerances.size() <= kMaxTolerances, "measure: more tolerances for one format than it has room for");
 
   const std::int64_t rows = got.size() == 0 ? 0 : truth.rows();
-  const std::int64_t rows_a_task =
-      std::max<std::int64_t>(1, kTaskElements / std::max<std::int64_t>(1, truth.cols()));
+  const std::int64_t rows_a_task = std::max<std::int64_t>(1, kTaskElements / std::max<std::int64_t>(1, truth.cols()));
   const std::int64_t tasks = (rows + rows_a_task - 1) / rows_a_task;
   std::vector<TaskSums> sums(static_cast<std::size_t>(tasks));
   const auto run_task = [&](Tally& tally, std::int64_t task) {
@@ -655,9 +630,7 @@ Measures measure(const TruthSource& truth, const TruthSource* erasure,
 
   // Each thread takes the next task and keeps a tally of its own.
   const auto threads = static_cast<std::size_t>(
-      got.size() < kFewElements
-          ? 1
-          : std::clamp<std::int64_t>(options.threads, 1, std::max<std::int64_t>(1, tasks)));
+      got.size() < kFewElements ? 1 : std::clamp<std::int64_t>(options.threads, 1, std::max<std::int64_t>(1, tasks)));
   std::vector<Tally> tallies(threads);
   std::vector<std::exception_ptr> errors(threads);
   std::atomic<std::int64_t> next = 0;
@@ -691,11 +664,10 @@ Measures measure(const TruthSource& truth, const TruthSource* erasure,
   return figures_of(tally, all, job);
 }
 
-Measures measure(const TruthSource& truth, const TruthSource* erasure, const Tensor* ideal,
-                 const Tensor& got, Overflow policy, const MeasureOptions& options) {
-  return measure(truth, erasure,
-                 ideal == nullptr ? std::span<const Tensor>{} : std::span<const Tensor>(ideal, 1),
-                 got, policy, options);
+Measures measure(const TruthSource& truth, const TruthSource* erasure, const Tensor* ideal, const Tensor& got,
+                 Overflow policy, const MeasureOptions& options) {
+  return measure(truth, erasure, ideal == nullptr ? std::span<const Tensor>{} : std::span<const Tensor>(ideal, 1), got,
+                 policy, options);
 }
 
 }  // namespace norma

@@ -102,8 +102,9 @@ struct Measures {
   /// Of an all-zero output, for vacuity: from midpoints; quantiles up to 1 % low, no histogram.
   UlpFigures zeros{};
   std::int64_t zeros_equal = 0;  ///< elements of the ideal with the bits of +0
-  /// Absent: there is neither an erasure nor an ideal to tell them apart (implementation also for a
-  /// got that is the ideal by definition).
+  /// Its own ideal: equal and without implementation error by definition, which a record leaves out.
+  bool got_is_ideal = false;
+  /// Absent: there is no ideal, or for the definition neither an ideal nor an erasure.
   std::optional<SplitPart> definition{}, path{}, implementation{};
   SplitPart total{};
   std::optional<Conformance> conformance{};
@@ -134,19 +135,17 @@ struct MeasureOptions {
 /// makes of it. The figures do not depend on the number of threads.
 ///
 /// Errors: std::invalid_argument, one sentence, for shapes or formats that differ.
-Measures measure(const TruthSource& truth, const TruthSource* erasure,
-                 std::span<const Tensor> ideals, const Tensor& got, Overflow policy,
-                 const MeasureOptions& options = {});
-/// With one ideal or none.
-Measures measure(const TruthSource& truth, const TruthSource* erasure, const Tensor* ideal,
+Measures measure(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
                  const Tensor& got, Overflow policy, const MeasureOptions& options = {});
+/// With one ideal or none.
+Measures measure(const TruthSource& truth, const TruthSource* erasure, const Tensor* ideal, const Tensor& got,
+                 Overflow policy, const MeasureOptions& options = {});
 
 /// Codes times scale against the norm's y: error in units of ulp_F(y / scale) * scale. `scales`:
 /// one for all rows, or one a row. A row whose scale is zero or not finite counts as NaN expected
 /// and missing. (Codes alone are measured against the truth of y / scale: `measure`.)
-Measures measure_dequantized(const TruthSource& truth, const TruthSource* erasure,
-                             std::span<const Tensor> ideals, const Tensor& codes,
-                             std::span<const double> scales, Overflow policy,
+Measures measure_dequantized(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
+                             const Tensor& codes, std::span<const double> scales, Overflow policy,
                              const MeasureOptions& options = {});
 
 /// The object under "outputs" of a record.

@@ -14,13 +14,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json place_json(const Place& place) {
-  return place.row < 0 ? Json() : Json::array({place.row, place.col});
-}
+Json place_json(const Place& place) { return place.row < 0 ? Json() : Json::array({place.row, place.col}); }
 
-Json optional_number(const std::optional<double>& value) {
-  return value ? json_number(*value) : Json();
-}
+Json optional_number(const std::optional<double>& value) { return value ? json_number(*value) : Json(); }
 
 /// "0x1.02p+0 (1.0078125)"
 std::string value_text(double value) {
@@ -48,30 +44,19 @@ std::string midpoint_text(double hi, double lo) {
     digits.erase(0, 1);
   }
   digits.erase(std::max<std::size_t>(digits.find_last_not_of('0') + 1, 2));
-  return fmt::format("{}{}.{}e{:+d} ({:a})", sign, digits.substr(0, 1), digits.substr(1),
-                     exponent - 1, hi);
+  return fmt::format("{}{}.{}e{:+d} ({:a})", sign, digits.substr(0, 1), digits.substr(1), exponent - 1, hi);
 }
 
 Json part_json(const std::optional<SplitPart>& part) {
   if (!part) return {};
-  return {{"bias", json_number(part->bias)},
-          {"max", json_number(part->max)},
-          {"rms", json_number(part->rms)}};
+  return {{"bias", json_number(part->bias)}, {"max", json_number(part->max)}, {"rms", json_number(part->rms)}};
 }
 
 Json counts_json(const Counts& c) {
-  return {{"compared", c.compared},
-          {"nan_expected", c.nan_expected},
-          {"nan_unexpected", c.nan_unexpected},
-          {"nan_missing", c.nan_missing},
-          {"inf_expected", c.inf_expected},
-          {"inf_unexpected", c.inf_unexpected},
-          {"inf_missing", c.inf_missing},
-          {"overflow", c.overflow},
-          {"underflow", c.underflow},
-          {"subnormal", c.subnormal},
-          {"undecided", c.undecided},
-          {"beyond_scale", c.beyond_scale}};
+  return {{"compared", c.compared},       {"nan_expected", c.nan_expected}, {"nan_unexpected", c.nan_unexpected},
+          {"nan_missing", c.nan_missing}, {"inf_expected", c.inf_expected}, {"inf_unexpected", c.inf_unexpected},
+          {"inf_missing", c.inf_missing}, {"overflow", c.overflow},         {"underflow", c.underflow},
+          {"subnormal", c.subnormal},     {"undecided", c.undecided},       {"beyond_scale", c.beyond_scale}};
 }
 
 Json ulp_json(const UlpFigures& ulp) {
@@ -88,16 +73,16 @@ Json ulp_json(const UlpFigures& ulp) {
           {"histogram", {{"edges", histogram_edges()}, {"counts", ulp.histogram}}}};
 }
 
-Json worst_json(const WorstElement& worst, FormatId format) {
+Json worst_json(const WorstElement& worst, FormatId format, bool got_is_ideal) {
   return {{"at", place_json(worst.at)},
           {"got", hex_code(format, worst.code)},
           {"got_value", value_text(decode(format, worst.code))},
           {"truth", midpoint_text(worst.hi, worst.lo)},
-          {"ideal", worst.ideal ? Json(hex_code(format, *worst.ideal)) : Json()},
+          {"ideal", worst.ideal && !got_is_ideal ? Json(hex_code(format, *worst.ideal)) : Json()},
           {"ulp", json_number(worst.ulp)},
           {"definition", optional_number(worst.definition)},
           {"path", optional_number(worst.path)},
-          {"implementation", optional_number(worst.implementation)}};
+          {"implementation", got_is_ideal ? Json() : optional_number(worst.implementation)}};
 }
 
 }  // namespace
@@ -110,7 +95,7 @@ Json json_number(double value) {
 
 Json to_json(const Measures& m) {
   Json conformance;
-  if (m.conformance) {
+  if (m.conformance && !m.got_is_ideal) {
     conformance = {{"equal", m.conformance->equal},
                    {"of", m.conformance->of},
                    {"first_difference", place_json(m.conformance->first_difference)},
@@ -126,7 +111,7 @@ Json to_json(const Measures& m) {
                         {"admits_ulp_median", json_number(a.admits_ulp_median)}});
   }
   Json worst = Json::array();
-  for (const WorstElement& element : m.worst) worst.push_back(worst_json(element, m.format));
+  for (const WorstElement& element : m.worst) worst.push_back(worst_json(element, m.format, m.got_is_ideal));
   return {{"format", name_of(m.format)},
           {"shape", m.shape},
           {"elements", m.elements},
@@ -142,7 +127,7 @@ Json to_json(const Measures& m) {
           {"split",
            {{"definition", part_json(m.definition)},
             {"path", part_json(m.path)},
-            {"implementation", part_json(m.implementation)},
+            {"implementation", m.got_is_ideal ? Json() : part_json(m.implementation)},
             {"total", part_json(m.total)}}},
           {"conformance", conformance},
           {"allclose", allclose},

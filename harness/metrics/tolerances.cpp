@@ -14,12 +14,10 @@ constexpr Tolerance kTolerances[] = {
     {"torch.testing fp16", FormatId::fp16, 1e-3, 1e-5, kTorch},
     {"Liger bf16", FormatId::bf16, 2e-2, 2e-1, "Liger-Kernel, test/transformers/test_rms_norm.py"},
     {"flashinfer fp16", FormatId::fp16, 1e-3, 1e-3, "flashinfer, tests of rmsnorm"},
-    {"flashinfer fp8", FormatId::e4m3fn, 1.0, 1.0,
-     "flashinfer, tests of the FP8 output of rmsnorm"},
+    {"flashinfer fp8", FormatId::e4m3fn, 1.0, 1.0, "flashinfer, tests of the FP8 output of rmsnorm"},
     {"flashinfer fp8", FormatId::e5m2, 1.0, 1.0, "flashinfer, tests of the FP8 output of rmsnorm"},
     {"numpy.allclose", std::nullopt, 1e-5, 1e-8, "numpy.allclose, defaults"},
-    {"KernelBench", std::nullopt, 1e-2, 1e-2,
-     "KernelBench, correctness check of generated kernels"},
+    {"KernelBench", std::nullopt, 1e-2, 1e-2, "KernelBench, correctness check of generated kernels"},
 };
 
 }  // namespace

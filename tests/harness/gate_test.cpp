@@ -33,19 +33,14 @@ Json record(const std::string& case_line, Json max_ulp, const std::string& verdi
 }
 
 Json crashed(const std::string& case_line) {
-  return {{"kind", "record"},
-          {"case", case_line},
-          {"impl", "native"},
-          {"verdict", "crashed"},
-          {"reason", "signal 11"}};
+  return {{"kind", "record"}, {"case", case_line}, {"impl", "native"}, {"verdict", "crashed"}, {"reason", "signal 11"}};
 }
 
 Baseline baseline_of(const std::vector<Json>& records) { return accept({}, records).after; }
 
 GateResult gated(const std::vector<Json>& records, const Baseline* baseline = nullptr,
                  std::vector<std::string> limits = {}, const Json& waivers = Json::array()) {
-  GateOptions options{
-      .limits = {}, .baseline = baseline, .waivers = parse_waivers(waivers), .today = "2026-06-01"};
+  GateOptions options{.limits = {}, .baseline = baseline, .waivers = parse_waivers(waivers), .today = "2026-06-01"};
   for (const std::string& limit : limits) options.limits.push_back(parse_criterion(limit));
   return gate(records, options);
 }
@@ -68,6 +63,11 @@ TEST_CASE("figures are flattened by output and measure, by magnitude") {
   CHECK(flat.at("y.differing") == 1);
   CHECK(flat.at("y.differing_share") == 0.1);
   CHECK_FALSE(flat.contains("y.path_bias"));
+  Json own = record("rmsnorm a", 0.75);
+  own["outputs"]["y"]["conformance"] = nullptr;
+  CHECK_FALSE(flat_measures(own).contains("y.differing"));
+  own["outputs"]["y"]["split"] = {{"path", {{"bias", 0.5}}}};
+  CHECK(flat_measures(own).at("y.differing") == 0);
   // Every flat name is one that criteria know.
   for (const auto& [name, value] : flat) CHECK(find_measure(name.substr(2)) != nullptr);
 }
@@ -75,19 +75,15 @@ TEST_CASE("figures are flattened by output and measure, by magnitude") {
 TEST_CASE("a baseline prints sorted, and parse and print are inverse") {
   Json elsewhere = record("rmsnorm a", "inf");
   elsewhere["depends_on"] = {{"gpu", "H200"}};
-  const Baseline baseline =
-      baseline_of({record("rmsnorm b", 0.5), record("rmsnorm a", 0.5), elsewhere});
+  const Baseline baseline = baseline_of({record("rmsnorm b", 0.5), record("rmsnorm a", 0.5), elsewhere});
   const std::string text = print_baseline(baseline);
   CHECK(parse_baseline(text) == baseline);
   CHECK(print_baseline(parse_baseline(text)) == text);
-  CHECK_THAT(text, ContainsSubstring(
-                       R"({"key":{"case":"rmsnorm a","impl":"native","context":{}},"measures":{)"));
+  CHECK_THAT(text, ContainsSubstring(R"({"key":{"case":"rmsnorm a","impl":"native","context":{}},"measures":{)"));
   CHECK_THAT(text, ContainsSubstring(R"("y.max_ulp":"inf")"));
   CHECK(text.find("rmsnorm a") < text.find("rmsnorm b"));
-  CHECK_THROWS_MATCHES(parse_baseline(text + text), GateError,
-                       MessageMatches(ContainsSubstring("line 4 repeats")));
-  CHECK_THROWS_MATCHES(parse_baseline("{}\n"), GateError,
-                       MessageMatches(ContainsSubstring("line 1 is not")));
+  CHECK_THROWS_MATCHES(parse_baseline(text + text), GateError, MessageMatches(ContainsSubstring("line 4 repeats")));
+  CHECK_THROWS_MATCHES(parse_baseline("{}\n"), GateError, MessageMatches(ContainsSubstring("line 1 is not")));
 }
 
 TEST_CASE("equal figures are ok, higher ones worse, lower ones better, to the last bit") {
@@ -163,19 +159,15 @@ TEST_CASE("limits hold for every case, and one that nothing was held against is 
   CHECK(gated({record("rmsnorm a", 0.75)}, nullptr, {"path_bias<=1"}).exit_code == 1);
   const GateResult nothing = gated({record("rmsnorm a", 0.75)}, nullptr, {"scale.max_ulp<=1"});
   CHECK(nothing.exit_code == 1);
-  CHECK(nothing.notes ==
-        std::vector<std::string>{"the limit scale.max_ulp<=1 was held against nothing"});
+  CHECK(nothing.notes == std::vector<std::string>{"the limit scale.max_ulp<=1 was held against nothing"});
 }
 
 TEST_CASE("a waiver covers what it names, up to its limit and its day") {
   const Baseline baseline = baseline_of({record("rmsnorm a", 0.5)});
   const std::vector<Json> run = {record("rmsnorm a", 0.75)};
-  const auto status = [&](const Json& waivers) {
-    return gated(run, &baseline, {}, waivers).cases[0].status;
-  };
+  const auto status = [&](const Json& waivers) { return gated(run, &baseline, {}, waivers).cases[0].status; };
   CHECK(status(waiver("2026-06-01")) == GateStatus::waived);
-  CHECK(status(waiver("2026-06-01", {{"measure", "max_ulp"}, {"limit", 0.75}})) ==
-        GateStatus::waived);
+  CHECK(status(waiver("2026-06-01", {{"measure", "max_ulp"}, {"limit", 0.75}})) == GateStatus::waived);
   CHECK(status(waiver("2026-06-01", {{"measure", "y.max_ulp"}})) == GateStatus::waived);
   CHECK(status(waiver("2026-06-01", {{"limit", 0.7}})) == GateStatus::worse);
   CHECK(status(waiver("2026-06-01", {{"measure", "mean_ulp"}})) == GateStatus::worse);
@@ -191,14 +183,12 @@ TEST_CASE("a waiver covers what it names, up to its limit and its day") {
   CHECK_THAT(markdown(waived), ContainsSubstring("waived until 2026-12-31: issue 7"));
   const GateResult unused = gated({record("rmsnorm a", 0.5)}, &baseline, {}, waiver("2026-12-31"));
   CHECK_THAT(unused.notes[0], ContainsSubstring("covers nothing"));
-  CHECK(gated({crashed("rmsnorm a")}, nullptr, {}, waiver("2026-12-31", {{"measure", "crashed"}}))
-            .exit_code == 0);
+  CHECK(gated({crashed("rmsnorm a")}, nullptr, {}, waiver("2026-12-31", {{"measure", "crashed"}})).exit_code == 0);
 }
 
 TEST_CASE("a waiver without reason or day, or with a word nobody knows, is refused") {
   const auto refused = [](const Json& waivers, const char* what) {
-    CHECK_THROWS_MATCHES(parse_waivers(waivers), GateError,
-                         MessageMatches(ContainsSubstring(what)));
+    CHECK_THROWS_MATCHES(parse_waivers(waivers), GateError, MessageMatches(ContainsSubstring(what)));
   };
   refused(Json::array({{{"match", "*"}, {"until", "2026-01-01"}}}), "waiver 1 has no 'reason'");
   refused(Json::array({{{"match", "*"}, {"reason", "r"}}}), "waiver 1 has no 'until'");
@@ -207,26 +197,21 @@ TEST_CASE("a waiver without reason or day, or with a word nobody knows, is refus
   refused(waiver("2026-01-01", {{"untill", "x"}}), "unknown field 'untill'; known: match impl");
   refused(waiver("2026-01-01", {{"limit", "1"}}), "'limit' must be a number");
   refused(Json::object(), "must be a list");
-  CHECK_THROWS_AS(gate({}, {.limits = {}, .baseline = nullptr, .waivers = {}, .today = ""}),
-                  GateError);
+  CHECK_THROWS_AS(gate({}, {.limits = {}, .baseline = nullptr, .waivers = {}, .today = ""}), GateError);
 }
 
 TEST_CASE("accept shows each change and drops only what this run could have made") {
   Json elsewhere = record("rmsnorm gpu", 0.5);
   elsewhere["depends_on"] = {{"gpu", "H200"}};
-  const Baseline before =
-      baseline_of({record("rmsnorm a", 0.5), record("rmsnorm b", 0.5), elsewhere});
-  const BaselineChange change = accept(
-      before,
-      std::vector<Json>{record("rmsnorm b", 0.75), record("rmsnorm c", 0.5), crashed("rmsnorm d")});
-  CHECK(change.lines == std::vector<std::string>{"- rmsnorm a [native]",
-                                                 "~ rmsnorm b [native]: y.max_ulp 0.5 -> 0.75",
+  const Baseline before = baseline_of({record("rmsnorm a", 0.5), record("rmsnorm b", 0.5), elsewhere});
+  const BaselineChange change =
+      accept(before, std::vector<Json>{record("rmsnorm b", 0.75), record("rmsnorm c", 0.5), crashed("rmsnorm d")});
+  CHECK(change.lines == std::vector<std::string>{"- rmsnorm a [native]", "~ rmsnorm b [native]: y.max_ulp 0.5 -> 0.75",
                                                  "+ rmsnorm c [native]"});
   CHECK(change.refused == std::vector<std::string>{"rmsnorm d [native]: crashed, signal 11"});
   CHECK(change.after.size() == 3);
   // The accepted baseline passes the run it came from.
-  const GateResult result =
-      gated({record("rmsnorm b", 0.75), record("rmsnorm c", 0.5)}, &change.after);
+  const GateResult result = gated({record("rmsnorm b", 0.75), record("rmsnorm c", 0.5)}, &change.after);
   CHECK(result.exit_code == 0);
 }
 

@@ -14,8 +14,7 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-Measures measure_one(FormatId format, HandMade truth, double got,
-                     Overflow policy = Overflow::ieee) {
+Measures measure_one(FormatId format, HandMade truth, double got, Overflow policy = Overflow::ieee) {
   const HandMadeTruth source(1, 1, {truth});
   return measure(source, nullptr, nullptr, tensor_of(format, {1, 1}, {got}), policy);
 }
@@ -177,24 +176,18 @@ TEST_CASE("e4m3fn overflows above 464 and not at it") {
   CHECK(far.counts.overflow == 1);
   CHECK(far.ulp.max >= 8);
   CHECK(measure_one(FormatId::e4m3fn, {.hi = 464}, kNan).counts.nan_unexpected == 1);
-  CHECK(
-      measure_one(FormatId::e4m3fn, {.hi = 1000}, kNan, Overflow::saturate).counts.nan_unexpected ==
-      1);
+  CHECK(measure_one(FormatId::e4m3fn, {.hi = 1000}, kNan, Overflow::saturate).counts.nan_unexpected == 1);
   CHECK(measure_one(FormatId::fp16, {.hi = 65520}, kInfinity).counts.overflow == 1);
   CHECK(measure_one(FormatId::fp16, {.hi = -65520}, -kInfinity).counts.inf_unexpected == 0);
   CHECK(measure_one(FormatId::fp16, {.hi = -65520}, kInfinity).counts.inf_unexpected == 1);
-  CHECK(
-      measure_one(FormatId::fp16, {.hi = 65520, .lo = -0x1p-40}, kInfinity).counts.inf_unexpected ==
-      1);
-  CHECK(measure_one(FormatId::fp64, {.hi = max_finite(FormatId::fp64), .lo = 0x1p970}, kInfinity)
-            .counts.overflow == 1);
+  CHECK(measure_one(FormatId::fp16, {.hi = 65520, .lo = -0x1p-40}, kInfinity).counts.inf_unexpected == 1);
+  CHECK(measure_one(FormatId::fp64, {.hi = max_finite(FormatId::fp64), .lo = 0x1p970}, kInfinity).counts.overflow == 1);
 }
 
 TEST_CASE("NaN and Inf are counted and never scored as small") {
   const HandMadeTruth truth(1, 5, {{kNan}, {kNan}, {kInfinity}, {-kInfinity}, {1.0}});
   const Measures m =
-      measure(truth, nullptr, nullptr,
-              tensor_of(FormatId::fp32, {5}, {kNan, 1, kInfinity, 3, kNan}), Overflow::ieee);
+      measure(truth, nullptr, nullptr, tensor_of(FormatId::fp32, {5}, {kNan, 1, kInfinity, 3, kNan}), Overflow::ieee);
   CHECK(m.counts.nan_expected == 2);
   CHECK(m.counts.nan_missing == 1);
   CHECK(m.counts.inf_expected == 2);
@@ -211,8 +204,7 @@ TEST_CASE("NaN and Inf are counted and never scored as small") {
   CHECK_FALSE(to_json(m)["allclose"][0]["passes"]);
 }
 
-TEST_CASE(
-    "the parts of the error add up to the total on the grid, for each element and in the mean") {
+TEST_CASE("the parts of the error add up to the total on the grid, for each element and in the mean") {
   for (const FormatId format : {FormatId::bf16, FormatId::fp16, FormatId::fp32}) {
     CAPTURE(name_of(format));
     const Sample sample = sample_of(40, 50, format);
@@ -222,19 +214,17 @@ TEST_CASE(
     REQUIRE(m.path);
     REQUIRE(m.implementation);
     REQUIRE(m.worst.size() == 8);
-    for (const WorstElement& w : m.worst)
-      CHECK(w.ulp == *w.definition + *w.path + *w.implementation);
+    for (const WorstElement& w : m.worst) CHECK(w.ulp == *w.definition + *w.path + *w.implementation);
     // Sums of 2000 integers over 2000: the quotients differ from the exact ones by an ulp of
     // binary64 each.
     const double parts = m.definition->bias + m.path->bias + m.implementation->bias;
-    CHECK(std::fabs(parts - m.total.bias) <=
-          0x1p-50 * (std::fabs(m.definition->bias) + std::fabs(m.path->bias)));
+    CHECK(std::fabs(parts - m.total.bias) <= 0x1p-50 * (std::fabs(m.definition->bias) + std::fabs(m.path->bias)));
     CHECK(m.total.bias == m.ulp.bias);
     CHECK(m.total.max == m.ulp.max);
     // Within 1.5 units of the path error rounded by itself.
     const WorstElement& w = m.worst.front();
-    const double unit = std::ldexp(
-        1.0, std::max(std::ilogb(w.hi), format_of(format).emin) + 1 - format_of(format).precision);
+    const double unit =
+        std::ldexp(1.0, std::max(std::ilogb(w.hi), format_of(format).emin) + 1 - format_of(format).precision);
     const double c_minus_e = -w.hi * 0x1p-9;
     const double path = (decode(format, *w.ideal) - w.hi + c_minus_e) / unit;
     CHECK(std::fabs(path - *w.path) <= 1.5 / 65536 + 1e-6);
@@ -245,25 +235,21 @@ TEST_CASE("figures do not depend on the number of threads") {
   const Sample sample = sample_of(300, 257, FormatId::bf16);
   const HandMadeTruth truth(300, 257, sample.truth), erasure(300, 257, sample.erasure);
   const std::string alone =
-      to_json(measure(truth, &erasure, &sample.ideal, sample.got, Overflow::ieee, {.threads = 1}))
-          .dump();
+      to_json(measure(truth, &erasure, &sample.ideal, sample.got, Overflow::ieee, {.threads = 1})).dump();
   for (const int threads : {2, 3, 8}) {
     CAPTURE(threads);
-    CHECK(to_json(measure(truth, &erasure, &sample.ideal, sample.got, Overflow::ieee,
-                          {.threads = threads}))
-              .dump() == alone);
+    CHECK(to_json(measure(truth, &erasure, &sample.ideal, sample.got, Overflow::ieee, {.threads = threads})).dump() ==
+          alone);
   }
   // A wide enclosure sends every decision to `compare` and changes no figure.
   const HandMadeTruth wide(300, 257, sample.truth, 0x1p-20);
-  CHECK(to_json(measure(wide, &erasure, &sample.ideal, sample.got, Overflow::ieee, {.threads = 2}))
-            .dump() == alone);
+  CHECK(to_json(measure(wide, &erasure, &sample.ideal, sample.got, Overflow::ieee, {.threads = 2})).dump() == alone);
 }
 
 TEST_CASE("the largest error is the first in row order of those as large") {
   const HandMadeTruth truth(2, 3, {{1}, {1}, {1}, {1}, {1}, {1}});
   const Measures m =
-      measure(truth, nullptr, nullptr,
-              tensor_of(FormatId::bf16, {2, 3}, {1, 1, 1 + 0x1p-6, 1 + 0x1p-6, 1, 1 + 0x1p-7}),
+      measure(truth, nullptr, nullptr, tensor_of(FormatId::bf16, {2, 3}, {1, 1, 1 + 0x1p-6, 1 + 0x1p-6, 1, 1 + 0x1p-7}),
               Overflow::ieee);
   CHECK(m.ulp.max == 2);
   CHECK(m.ulp.max_at == Place{.row = 0, .col = 2});
@@ -278,8 +264,8 @@ TEST_CASE("the largest error is the first in row order of those as large") {
 TEST_CASE("the condition-aware error is in units of the terms") {
   // q + b with |q| + |b| = 2, y = 2^-10: the plain error is 2^11 times the other.
   const HandMadeTruth truth(1, 1, {{.hi = 0x1p-10, .lo = 0, .magnitude = 2}});
-  const Measures m = measure(truth, nullptr, nullptr,
-                             tensor_of(FormatId::fp32, {1}, {0x1p-10 + 0x1p-23}), Overflow::ieee);
+  const Measures m =
+      measure(truth, nullptr, nullptr, tensor_of(FormatId::fp32, {1}, {0x1p-10 + 0x1p-23}), Overflow::ieee);
   CHECK(m.ulp.max == 1024);
   CHECK(m.ulp.condition_max == 0.5);
   CHECK(m.ulp.condition_mean_abs == 0.5);
@@ -288,8 +274,7 @@ TEST_CASE("the condition-aware error is in units of the terms") {
 TEST_CASE("relative L2 and the angle are those of plane geometry") {
   const HandMadeTruth truth(1, 2, {{1}, {0}});
   const auto of = [&](double a, double b) {
-    return measure(truth, nullptr, nullptr, tensor_of(FormatId::fp32, {2}, {a, b}), Overflow::ieee)
-        .ulp;
+    return measure(truth, nullptr, nullptr, tensor_of(FormatId::fp32, {2}, {a, b}), Overflow::ieee).ulp;
   };
   CHECK(of(1, 0).angle == 0);
   CHECK(of(1, 0).relative_l2 == 0);
@@ -314,12 +299,10 @@ TEST_CASE("conformance compares bits: NaN equals NaN and zeros differ by their s
 
 TEST_CASE("with open choices a row conforms if it equals one ideal throughout") {
   const HandMadeTruth truth(2, 2, {{1}, {1}, {1}, {1}});
-  const std::vector<Tensor> ideals = {
-      tensor_of(FormatId::bf16, {2, 2}, {1, 1, 1, 1}),
-      tensor_of(FormatId::bf16, {2, 2}, {1.0078125, 1.0078125, 1.0078125, 1.0078125})};
+  const std::vector<Tensor> ideals = {tensor_of(FormatId::bf16, {2, 2}, {1, 1, 1, 1}),
+                                      tensor_of(FormatId::bf16, {2, 2}, {1.0078125, 1.0078125, 1.0078125, 1.0078125})};
   const Tensor whole = tensor_of(FormatId::bf16, {2, 2}, {1, 1, 1.0078125, 1.0078125});
-  const Measures conformant =
-      measure(truth, nullptr, ideals, whole, Overflow::ieee, {.choice_ulp = 2});
+  const Measures conformant = measure(truth, nullptr, ideals, whole, Overflow::ieee, {.choice_ulp = 2});
   CHECK(conformant.conformance->equal == 4);
   CHECK(conformant.conformance->first_difference == Place{});
   CHECK(conformant.implementation->max == 0);
@@ -327,6 +310,21 @@ TEST_CASE("with open choices a row conforms if it equals one ideal throughout") 
   const Measures other = measure(truth, nullptr, ideals, mixed, Overflow::ieee, {.choice_ulp = 2});
   CHECK(other.conformance->equal == 3);
   CHECK(other.implementation->max == 1);
+}
+
+TEST_CASE("a path's own output has a path error and no implementation error") {
+  const HandMadeTruth truth(1, 2, {{1}, {1}});
+  const Tensor got = tensor_of(FormatId::bf16, {2}, {1, 1.0078125});
+  const Measures m = measure(truth, nullptr, nullptr, got, Overflow::ieee, {.got_is_ideal = true});
+  CHECK(m.conformance->equal == 2);
+  CHECK(m.implementation->max == 0);
+  CHECK(m.path->max == 1);
+  const nlohmann::ordered_json json = to_json(m);
+  CHECK(json["split"]["path"]["bias"] == 0.5);
+  CHECK(json["split"]["implementation"].is_null());
+  CHECK(json["conformance"].is_null());
+  CHECK(json["worst"][0]["ideal"].is_null());
+  CHECK(json["worst"][0]["path"] == 1.0);
 }
 
 TEST_CASE("a tolerance says what it admits on this tensor") {
@@ -340,54 +338,47 @@ TEST_CASE("a tolerance says what it admits on this tensor") {
   CHECK(m.allclose[1].name == "Liger bf16");
   CHECK(m.allclose[1].admits_ulp_max == (2e-1 + 2e-2 * 0.5) / 0x1p-8);
   CHECK(m.allclose[1].admits_ulp_median == (2e-1 + 2e-2) / 0x1p-7);
-  const Measures off = measure(truth, nullptr, nullptr,
-                               tensor_of(FormatId::bf16, {3}, {1.0625, 1, 0.5}), Overflow::ieee);
+  const Measures off =
+      measure(truth, nullptr, nullptr, tensor_of(FormatId::bf16, {3}, {1.0625, 1, 0.5}), Overflow::ieee);
   CHECK_FALSE(off.allclose[0].passes);
   CHECK(off.allclose[1].passes);
   for (const Format& format : all_formats()) CHECK(tolerances_for(format.id).size() <= 8);
 }
 
-TEST_CASE(
-    "dequantized codes are held against the norm in units of the code's ulp times the scale") {
+TEST_CASE("dequantized codes are held against the norm in units of the code's ulp times the scale") {
   // y = 3 with scale 1/16: y / scale = 48, code 48 is exact; with scale 0.3 code 10 stands for 3.
   const HandMadeTruth truth(2, 1, {{3}, {-3}});
   const std::vector<double> scales = {0x1p-4, 0.25};
-  const Measures exact =
-      measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {48, -12}),
-                          scales, Overflow::saturate);
+  const Measures exact = measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {48, -12}), scales,
+                                             Overflow::saturate);
   CHECK(exact.ulp.max == 0);
-  const Measures off =
-      measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {52, -12}),
-                          scales, Overflow::saturate);
+  const Measures off = measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {52, -12}), scales,
+                                           Overflow::saturate);
   CHECK(off.ulp.max == 1);
   CHECK(off.ulp.correct == 1);
   const std::vector<double> broken = {0.0, 0.25};
-  const Measures zero =
-      measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {52, -12}),
-                          broken, Overflow::saturate);
+  const Measures zero = measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {52, -12}), broken,
+                                            Overflow::saturate);
   CHECK(zero.counts.nan_missing == 1);
   // 1 / 0.3: the quotient is not exact, the decision is (0.1 is not a tenth).
   const HandMadeTruth third(1, 1, {{0.3 * 1.0625}});
   const std::vector<double> inexact = {0.3};
-  const Measures tie = measure_dequantized(
-      third, nullptr, {}, tensor_of(FormatId::e4m3fn, {1, 1}, {1.0}), inexact, Overflow::saturate);
+  const Measures tie =
+      measure_dequantized(third, nullptr, {}, tensor_of(FormatId::e4m3fn, {1, 1}, {1.0}), inexact, Overflow::saturate);
   CHECK(std::fabs(tie.ulp.bias + 0.5) < 2e-5);
   CHECK(tie.counts.undecided == 0);
-  CHECK_THROWS_AS(
-      measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {1, 1}),
-                          std::vector<double>{1, 2, 3}, Overflow::saturate),
-      std::invalid_argument);
+  CHECK_THROWS_AS(measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {1, 1}),
+                                      std::vector<double>{1, 2, 3}, Overflow::saturate),
+                  std::invalid_argument);
 }
 
 TEST_CASE("shapes and formats that differ are named") {
   const HandMadeTruth truth(1, 2, {{1}, {1}});
-  CHECK_THROWS_AS(
-      measure(truth, nullptr, nullptr, tensor_of(FormatId::bf16, {3}, {1, 1, 1}), Overflow::ieee),
-      std::invalid_argument);
+  CHECK_THROWS_AS(measure(truth, nullptr, nullptr, tensor_of(FormatId::bf16, {3}, {1, 1, 1}), Overflow::ieee),
+                  std::invalid_argument);
   const Tensor ideal = tensor_of(FormatId::fp16, {2}, {1, 1});
-  CHECK_THROWS_AS(
-      measure(truth, nullptr, &ideal, tensor_of(FormatId::bf16, {2}, {1, 1}), Overflow::ieee),
-      std::invalid_argument);
+  CHECK_THROWS_AS(measure(truth, nullptr, &ideal, tensor_of(FormatId::bf16, {2}, {1, 1}), Overflow::ieee),
+                  std::invalid_argument);
 }
 
 TEST_CASE("the worst elements are told in hex and in decimals") {
@@ -403,7 +394,6 @@ TEST_CASE("the worst elements are told in hex and in decimals") {
   CHECK(json["ulp"]["histogram"]["edges"].size() == json["ulp"]["histogram"]["counts"].size() + 1);
   std::vector<std::string> keys;
   for (const auto& [key, value] : json.items()) keys.push_back(key);
-  CHECK(keys == std::vector<std::string>{"format", "shape", "elements", "counts", "ulp",
-                                         "condition_ulp", "rounding", "relative_l2", "angle",
-                                         "split", "conformance", "allclose", "worst"});
+  CHECK(keys == std::vector<std::string>{"format", "shape", "elements", "counts", "ulp", "condition_ulp", "rounding",
+                                         "relative_l2", "angle", "split", "conformance", "allclose", "worst"});
 }
