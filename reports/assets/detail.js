@@ -11,8 +11,10 @@ function unpack(value) {
   if (value[0] === -1) return value.slice(1).map(unpack);
   return Object.fromEntries(columns.keys[value[0]].map((key, i) => [key, unpack(value[i + 1])]));
 }
+/// Null while the page is still being read and the row's block may not be whole.
 function detailOf(row) {
   const index = Math.floor(row / columns.rows_per_block);
+  if (document.readyState === 'loading' && !blocks[index + 1]) return null;
   if (block.index !== index) Object.assign(block, {index, rows: JSON.parse(blocks[index].textContent)});
   return unpack(block.rows[row % columns.rows_per_block]);
 }
@@ -62,6 +64,18 @@ const halfUlp = {
   },
 };
 
+/// The edges to name on the axis: the roundest first, none nearer to another than a twelfth of the width.
+function namedEdges(edges, from, to) {
+  const roundness = v => v === 0 ? -1 : [0.5, 1, 2].includes(Math.abs(v)) ? 0 : Number.isInteger(Math.log2(Math.abs(v))) ? 1
+      : 2 + [1, 0.5, 0.25, 0.125, 0.0625].findIndex(step => v % step === 0);
+  const chosen = [];
+  const candidates = Array.from({length: to - from + 1}, (_, i) => from + i).filter(i => Number.isFinite(numberOf(edges[i])))
+      .sort((a, b) => roundness(edges[a]) - roundness(edges[b]) || Math.abs(edges[a]) - Math.abs(edges[b]));
+  for (const i of candidates)
+    if (chosen.every(other => Math.abs(other - i) >= (to - from) / 12)) chosen.push(i);
+  return chosen.sort((a, b) => a - b).map(value => ({value}));
+}
+
 function widensOutward({edges: list, counts, first}) {
   const edges = columns.edges[list];
   return counts.some((_, i) => edges[first + i + 1] - edges[first + i] > edges[(edges.length >> 1) + 1] - edges[edges.length >> 1]);
@@ -77,9 +91,10 @@ function drawDistribution(canvas, {edges: list, counts, first}) {
   const places = [-0.5, 0.5].map(v => edges.indexOf(v)).filter(i => i >= from && i <= to);
   const options = chartOptions({
     x: {type: 'linear', min: from, max: to, offset: false, grid: {display: false}, title: {text: 'signed error, ulp'},
-        ticks: {stepSize: 1, autoSkip: true, maxRotation: 0, callback: i => Number.isInteger(i) && edges[i] !== undefined ? edgeText(edges[i]) : ''}},
+        afterBuildTicks: axis => { axis.ticks = namedEdges(edges, from, to); },
+        ticks: {autoSkip: false, maxRotation: 0, callback: i => edgeText(edges[i])}},
     y: {type: view.logarithmic ? 'logarithmic' : 'linear', min: view.logarithmic ? 0.8 : 0, title: {text: 'elements'},
-        ticks: {maxTicksLimit: 6, callback: v => view.logarithmic ? (Number.isInteger(Math.log10(v)) ? countText(v) : null) : Number.isInteger(v) ? countText(v) : null}},
+        ticks: {maxTicksLimit: 6, callback: v => view.logarithmic ? (/^[125]0*$/.test(v) ? countText(v) : null) : Number.isInteger(v) ? countText(v) : null}},
   }, {title: items => { const i = Math.floor(items[0].parsed.x); return `${edgeText(edges[i])} to ${edgeText(edges[i + 1])} ulp`; },
       label: item => countText(item.parsed.y) + ' elements'});
   options.plugins.halfUlp = {places};
@@ -205,14 +220,14 @@ function worstPanel(output, row) {
   };
   const number = text => h('td', {class: 'number'}, text);
   const kept = output.worst.length, total = columns.worst[row];
-  return panel('full', 'Worst elements', h('div', {class: 'wide-table'}, h('table', {class: 'worst'},
-      h('caption', {}, 'Errors in ulp: ' + data.definition + '. Signed: got above the exact value is positive. Ideal: the bits of the declared path.' +
-          (kept < total ? ` The first ${kept} of ${total} recorded; run.jsonl has the rest.` : '')),
+  return panel('full', 'Worst elements', h('div', {class: 'wide-table', tabindex: 0, role: 'group', 'aria-label': 'Worst elements'}, h('table', {class: 'worst'},
       h('thead', {}, h('tr', {}, h('th', {scope: 'col'}, 'at'), ...['got', 'its value', 'ideal', 'exact', 'error, ulp'].map(t => h('th', {scope: 'col', class: 'number'}, t)),
           ...kParts.slice(0, 3).map(name => h('th', {scope: 'col', class: 'number'}, h('span', {class: 'swatch ' + name}), name)))),
       h('tbody', {}, output.worst.map(w => h('tr', {}, h('td', {class: 'bits'}, indexText(w.at)), bits(w.got), value(w.got_value),
           h('td', {class: 'bits number' + (w.got === w.ideal ? ' quiet' : '')}, w.ideal ?? ''), value(w.truth),
-          number(signedText(w.ulp)), ...kParts.slice(0, 3).map(name => number(signedText(w[name])))))))));
+          number(signedText(w.ulp)), ...kParts.slice(0, 3).map(name => number(signedText(w[name])))))))),
+      h('p', {class: 'note'}, 'Errors in ulp: ' + data.definition + '. Signed: got above the exact value is positive. Ideal: the bits of the declared path.' +
+          (kept < total ? ` The first ${kept} of ${total} recorded; run.jsonl has the rest.` : '')));
 }
 
 async function copy(text, button) {
@@ -241,7 +256,12 @@ function showDetail(row) {
     section.replaceChildren(h('h2', {}, 'One record'), h('p', {class: 'empty'}, 'Choose a row of the table to see its errors in full.'));
     return;
   }
-  const detail = detailOf(row), output = detail.output, verdict = wordOf('verdict', row), name = wordOf('output', row);
+  const detail = detailOf(row);
+  if (detail === null) {
+    section.replaceChildren(h('h2', {}, 'Record ' + hashOf(row)), h('p', {class: 'empty'}, 'Still reading the page …'));
+    return;
+  }
+  const output = detail.output, verdict = wordOf('verdict', row), name = wordOf('output', row);
   const criteria = detail.criteria?.map(c => h('li', {class: c.held ? '' : 'fail'},
       h('span', {class: c.held ? 'pass' : 'fail'}, c.held ? '✓ ' : '✗ '), h('code', {}, c.text), ' measured ', figureText(c.measured)));
   section.replaceChildren(
@@ -257,7 +277,8 @@ function showDetail(row) {
 }
 
 function start() {
-  if (!chooseFromAddress() && rowCount > 0) choose(0, {link: false});
+  if (state.chosen >= 0) showDetail(state.chosen);
+  else if (!chooseFromAddress() && rowCount > 0) choose(0, {link: false});
   else if (rowCount === 0) showDetail(-1);
 }
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => showDetail(view.row));

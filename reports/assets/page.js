@@ -85,7 +85,7 @@ function drawSummary() {
   const counts = {};
   for (const verdict of verdictOfRecord.values()) counts[verdict] = (counts[verdict] ?? 0) + 1;
   const summary = byId('summary');
-  summary.append(h('span', {}, h('b', {}, countText(verdictOfRecord.size)), ' cases'));
+  summary.append(h('span', {}, h('b', {}, countText(verdictOfRecord.size)), ' records'));
   for (const verdict of [...kVerdicts, ...Object.keys(counts).filter(v => !kVerdicts.includes(v))]) {
     const n = counts[verdict] ?? 0;
     const text = [countText(n), ' ', verdict];
@@ -97,7 +97,7 @@ function drawSummary() {
                                    ['Other implementations', kind => kind !== 'file' && kind !== 'path']]) {
     const {equal, of, records} = conformance(selected);
     if (of) sentences.push(`${title}: ${shareText(equal, of)} % of ${countText(of)} elements in ${countText(records)} ` +
-        `outputs have the bits of their declared cast path.`);
+        `${records === 1 ? 'output' : 'outputs'} have the bits of the declared cast path.`);
   }
   if (sentences.length) summary.append(h('span', {class: 'sentence'}, sentences.join(' ')));
 }
@@ -138,14 +138,14 @@ function laneScale(ranking) {
   const step = Math.max(1, Math.ceil((to - from) / 6));
   const ticks = [];
   for (let e = from; e <= to; e += step) ticks.push(e);
-  return {at, ticks: ticks.map(e => ({x: at(2 ** e), text: e >= 0 ? String(2 ** e) : e >= -3 ? String(2 ** e) : '2^' + e}))};
+  return {at, ticks: ticks.map(e => ({x: at(2 ** e), text: e >= 0 ? String(2 ** e) : e >= -3 ? String(2 ** e) : '2^−' + -e}))};
 }
 function laneAxis(scale) {
   return svg('svg', {width: kLaneWidth, height: 14, 'aria-hidden': 'true'},
       ...scale.ticks.map(tick => svg('text', {x: tick.x, y: 11}, tick.text)));
 }
 function lane(scale, row) {
-  const marks = scale.ticks.map(tick => svg('line', {x1: tick.x, x2: tick.x, y1: -4, y2: 24}));
+  const marks = scale.ticks.map(tick => svg('line', {x1: tick.x, x2: tick.x, y1: -5, y2: 99}));
   const max = scale.at(row.max_ulp), rms = scale.at(row.rms_ulp), floor = scale.at(row.floor_ulp);
   if (floor !== null) marks.push(svg('line', {class: 'floor', x1: floor, x2: floor, y1: 1, y2: 19}));
   if (max !== null && rms !== null) marks.push(svg('line', {class: 'span', x1: rms, x2: max, y1: 10, y2: 10}));
@@ -158,6 +158,7 @@ function lane(scale, row) {
 function drawAudit(audit) {
   const scale = laneScale(audit.ranking);
   const number = text => h('td', {class: 'number'}, text);
+  const hasGiven = audit.ranking.some(row => row.equal_share != null);
   const rows = audit.ranking.map((row, i) => h('tr', {hidden: i >= kPathsShown},
       number(String(i + 1)),
       h('td', {class: 'name'}, h('button', {class: 'link', title: 'Show its records', onclick: () => showOnly({text: row.path})},
@@ -167,7 +168,7 @@ function drawAudit(audit) {
       h('td', {class: 'lane'}, lane(scale, row)),
       number(maxText(row.max_ulp)), number(ulpText(row.floor_ulp)), number(ulpText(row.rms_ulp)),
       number(ulpText(row.mean_abs_ulp)), number(signedText(row.bias_ulp)),
-      number(shareText(row.correct_share, 1)), number(row.equal_share == null ? '' : shareText(row.equal_share, 1))));
+      number(shareText(row.correct_share, 1)), hasGiven ? number(row.equal_share == null ? '' : shareText(row.equal_share, 1)) : null));
   const more = audit.ranking.length - kPathsShown;
   const button = more > 0 ? h('button', {onclick: () => { rows.forEach(row => { row.hidden = false; }); button.remove(); }},
       `Show ${more} more paths`) : null;
@@ -175,16 +176,16 @@ function drawAudit(audit) {
   return h('div', {class: 'audit'},
       h('h3', {}, 'On ', h('code', {}, audit.input)),
       audit.advice ? h('p', {class: 'advice'}, audit.advice) : null,
-      h('div', {class: 'wide-table'}, h('table', {},
-          h('caption', {}, 'All figures in ulp: ' + data.definition + '. In the lane: ● rms, ○ maximum, | floor, the least ' +
-              'maximum that any computation of this function can reach in this format. A path with a definition gap ' +
-              'computes another function; no rounding explains that part.'),
+      h('div', {class: 'wide-table', tabindex: 0, role: 'group', 'aria-label': 'Cast paths ranked on ' + audit.input}, h('table', {},
           h('thead', {}, h('tr', {}, right('', 'Rank'), h('th', {scope: 'col'}, 'cast path'),
               h('th', {scope: 'col', class: 'lane', 'aria-label': 'rms and maximum'}, laneAxis(scale)),
               right('max'), right('floor'), right('rms'), right('mean |·|', 'Mean of the absolute error'), right('bias', 'Signed mean'),
-              right('correct %', 'Elements that are rounded correctly'), right('equal %', 'Elements with the bits of the given output'))),
+              right('correct %', 'Elements that are rounded correctly'), hasGiven ? right('equal %', 'Elements of the given output with the bits of the path') : null)),
           h('tbody', {}, rows))),
-      button);
+      button,
+      h('p', {class: 'note'}, 'All figures in ulp: ' + data.definition + '. In the lane: ● rms, ○ maximum, | floor, the least ' +
+          'maximum that any computation of this function can reach in this format. A path with a definition gap ' +
+          'computes another function; no rounding explains that part.'));
 }
 
 function drawAudits() {
@@ -199,25 +200,25 @@ const part = name => ({class: name});
 const hasOutputs = columns.output.some(id => words[id] !== '' && words[id] !== 'y');
 const kTable = [
   {key: 'ordinal', title: '#', width: 46, number: true, text: row => columns.ordinal[row] ?? '', value: row => columns.ordinal[row]},
-  {key: 'verdict', title: 'verdict', width: 84, word: 'verdict'},
-  {key: 'norm', title: 'norm', width: 80, word: 'norm'},
+  {key: 'verdict', title: 'verdict', width: 80, word: 'verdict'},
+  {key: 'norm', title: 'norm', width: 76, word: 'norm'},
   {key: 'subject', title: 'path or implementation', width: 0, word: 'impl'},
   ...hasOutputs ? [{key: 'output', title: 'output', width: 68, word: 'output'}] : [],
-  {key: 'format', title: 'format', width: 60, word: 'format'},
-  {key: 'shape', title: 'shape', width: 70, word: 'shape'},
-  {key: 'input', title: 'input', width: 118, word: 'input'},
-  {key: 'max', title: 'max', width: 72, group: 'error, ulp', text: row => maxText(columns.max[row])},
+  {key: 'format', title: 'format', width: 64, word: 'format'},
+  {key: 'shape', title: 'shape', width: 66, word: 'shape'},
+  {key: 'input', title: 'input', width: 122, word: 'input'},
+  {key: 'max', title: 'max', width: 68, group: 'error, ulp', text: row => maxText(columns.max[row])},
   {key: 'rms', title: 'rms', width: 66, group: 'error, ulp', text: row => ulpText(columns.rms[row])},
-  {key: 'bias', title: 'bias', width: 74, group: 'error, ulp', text: row => signedText(columns.bias[row]), signed: true},
-  {key: 'definition', title: 'definition', width: 92, group: 'its bias, part by part, ulp', signed: true, swatch: 'definition',
+  {key: 'bias', title: 'bias', width: 70, group: 'error, ulp', text: row => signedText(columns.bias[row]), signed: true},
+  {key: 'definition', title: 'definition', width: 88, group: 'its bias, part by part, ulp', signed: true, swatch: 'definition',
    text: row => signedText(columns.definition[row])},
-  {key: 'path_bias', title: 'path', width: 74, group: 'its bias, part by part, ulp', signed: true, swatch: 'path',
+  {key: 'path_bias', title: 'path', width: 70, group: 'its bias, part by part, ulp', signed: true, swatch: 'path',
    text: row => signedText(columns.path_bias[row])},
-  {key: 'implementation', title: 'implem.', width: 82, group: 'its bias, part by part, ulp', signed: true, swatch: 'implementation',
+  {key: 'implementation', title: 'implem.', width: 78, group: 'its bias, part by part, ulp', signed: true, swatch: 'implementation',
    text: row => signedText(columns.implementation[row])},
-  {key: 'correct', title: 'correct', width: 68, group: 'elements, %', tip: 'Rounded correctly: the format holds no value nearer to the truth',
+  {key: 'correct', title: 'correct', width: 62, group: 'elements, %', tip: 'Rounded correctly: the format holds no value nearer to the truth',
    text: row => shareText(columns.correct[row], columns.compared[row]), value: row => share(columns.correct[row], columns.compared[row])},
-  {key: 'equal', title: 'equal bits', width: 80, group: 'elements, %', tip: 'Bits equal to those of the declared cast path',
+  {key: 'equal', title: 'equal bits', width: 78, group: 'elements, %', tip: 'Bits equal to those of the declared cast path',
    text: row => shareText(columns.equal[row], columns.of[row]), value: row => share(columns.equal[row], columns.of[row])},
 ];
 for (const column of kTable)
@@ -340,7 +341,8 @@ let drawn = {from: -1, to: -1};
 function drawRows(again, from, to) {
   const top = scroller.scrollTop, count = state.order.length;
   from ??= Math.max(0, Math.floor(top / kRowHeight) - kOverscan);
-  to ??= Math.min(count, Math.ceil((top + scroller.clientHeight) / kRowHeight) + kOverscan);
+  // As high as it may become: before there are rows it is flat.
+  to ??= Math.min(count, Math.ceil((top + Math.max(scroller.clientHeight, Math.min(innerHeight, 620))) / kRowHeight) + kOverscan);
   if (!again && from === drawn.from && to === drawn.to) return;
   drawn = {from, to};
   const spacer = height => h('tr', {class: 'spacer', 'aria-hidden': 'true'}, h('td', {colspan: kTable.length, style: `height:${height}px`}));

@@ -106,8 +106,8 @@ std::string dimensions(const json& shape) {
 class Page {
  public:
   explicit Page(std::size_t rows) : many_(rows > kManyRows) {
-    for (const char* name : {"verdict", "norm", "impl", "kind", "path", "format", "shape", "input", "output", "case",
-                             "ordinal", "worst"})
+    for (const char* name :
+         {"verdict", "norm", "impl", "kind", "path", "format", "shape", "input", "output", "case", "ordinal", "worst"})
       columns_[name] = json::array();
     for (const auto& [name, where] : kColumns) columns_[name] = json::array();
   }
@@ -140,8 +140,8 @@ class Page {
     json ids = json::array();
     for (const std::string_view word : words_of(line)) ids.push_back(words_(word));
     const std::string format = text_of(output, "format");
-    const std::string shape = parts.shape.empty() || parts.shape == "-" ? dimensions(at(output, {"shape"}))
-                                                                        : std::string(parts.shape);
+    const std::string shape =
+        parts.shape.empty() || parts.shape == "-" ? dimensions(at(output, {"shape"})) : std::string(parts.shape);
     word("verdict", text_of(record, "verdict"));
     word("norm", parts.norm);
     word("impl", impl);

@@ -121,12 +121,13 @@ Row row_of(const json& record, std::string_view name, const json& output) {
   const auto max = number_of(at(output, {"ulp", "max"}));
   const double never = -1;
   return {.verdict = text_of(record, "verdict"),
-          .worst = !max ? never : std::isnan(*max) ? std::numeric_limits<double>::infinity() : *max,
+          .worst = !max               ? never
+                   : std::isnan(*max) ? std::numeric_limits<double>::infinity()
+                                      : *max,
           .cells = {ordinal.is_null() ? std::string() : ordinal.dump(), text_of(record, "verdict"),
                     std::string(words.norm), subject, format.empty() ? std::string(words.format) : format,
-                    std::string(words.shape), std::string(words.input),
-                    cell(at(output, {"ulp", "max"}), max_text), cell(at(output, {"ulp", "rms"}), ulp_text),
-                    cell(at(output, {"ulp", "bias"}), signed_text),
+                    std::string(words.shape), std::string(words.input), cell(at(output, {"ulp", "max"}), max_text),
+                    cell(at(output, {"ulp", "rms"}), ulp_text), cell(at(output, {"ulp", "bias"}), signed_text),
                     share_text(at(output, {"rounding", "correct"}), at(output, {"counts", "compared"})),
                     share_text(at(output, {"conformance", "equal"}), at(output, {"conformance", "of"}))}};
 }
@@ -263,13 +264,15 @@ std::string render_failure(const json& record, const TerminalOptions& options) {
     std::string error = cell(at(element, {"ulp"}), signed_text) + " ulp";
     for (const char* part : {"definition", "path", "implementation"})
       if (const auto value = number_of(at(element, {part})))
-        error += fmt::format("{} {} {}", part == std::string_view("definition") ? " =" : ",", part, signed_text(*value));
+        error +=
+            fmt::format("{} {} {}", part == std::string_view("definition") ? " =" : ",", part, signed_text(*value));
     fact("error", error);
   }
   if (const json& criteria = at(record, {"criteria"}); criteria.is_array())
     for (const json& criterion : criteria)
       if (at(criterion, {"held"}) != true)
-        fact("bound", fmt::format("{}, measured {}", text_of(criterion, "text"), value_text(at(criterion, {"measured"}))));
+        fact("bound",
+             fmt::format("{}, measured {}", text_of(criterion, "text"), value_text(at(criterion, {"measured"}))));
   if (output != nullptr) {
     const json& of = at(*output, {"conformance", "of"});
     const json& equal = at(*output, {"conformance", "equal"});

@@ -36,7 +36,8 @@ std::size_t longest_line(const std::string& text) {
 
 TEST_CASE("the table is as approved") {
   norma::test::check_golden("reports/table.txt", render_table(fixture(), TerminalOptions{.width = 160}));
-  norma::test::check_golden("reports/table_narrow.txt", render_table(fixture(), TerminalOptions{.width = 80, .limit = 4}));
+  norma::test::check_golden("reports/table_narrow.txt",
+                            render_table(fixture(), TerminalOptions{.width = 80, .limit = 4}));
 }
 
 TEST_CASE("a failure is told as approved") {
