@@ -234,16 +234,17 @@ std::uint64_t beyond_code(const Format& f, Overflow overflow, std::uint64_t sign
   return f.has_infinity() ? (sign | f.infinity_code()) : f.nan_code();
 }
 
-// The largest code of a magnitude whose value is at most |y|. By bisection over decoded values with the
-// enclosure's midpoint, then corrected by comparisons. Empty: undecided.
+// The largest code of a magnitude whose value is at most |y|. The enclosure's midpoint gives a first guess, which
+// comparisons confirm or correct. Empty: undecided.
 std::optional<std::uint64_t> code_below(const Element& y, FormatId format, bool negative) {
   const Format& f = format_of(format);
-  std::uint64_t low = 0, high = f.max_finite_code() + 1;  // value(low) <= |mid| < value(high)
   const double magnitude = std::fabs(y.enclosure.hi);
-  while (high - low > 1) {
-    const std::uint64_t middle = low + (high - low) / 2;
-    (decode(format, middle) <= magnitude ? low : high) = middle;
-  }
+  // Magnitudes by code are the multiples of a binade's ulp, one binade after the other.
+  const int exponent = std::max(magnitude > 0 ? std::ilogb(magnitude) : f.emin, f.emin);
+  const auto multiple = static_cast<std::uint64_t>(std::ldexp(magnitude, f.mantissa_bits() - exponent));
+  const std::uint64_t low = exponent > f.emax
+                                ? f.max_finite_code()
+                                : (static_cast<std::uint64_t>(exponent - f.emin) << f.mantissa_bits()) + multiple;
   // The midpoint's place is y's or next to it, unless the enclosure is wide: gallop from there, then bisect.
   std::uint64_t good = 0, bad = f.max_finite_code() + 1;  // value(good) <= |y|; |y| < value(bad) or no such value
   bool good_seen = false, bad_seen = false;

@@ -243,7 +243,8 @@ TEST_CASE("every code of the 8-bit formats, its midpoints and their neighbourhoo
       const Element element{truth, 0, 0, e};
       CAPTURE(c, name_of(overflow), e.hi, e.lo, e.radius);
       for (const Overflow policy : kPolicies)
-        REQUIRE(round_to(element, format, policy) == code_by_search(y, values, f, policy));
+        if (policy == overflow || abs(y) > largest)
+          REQUIRE(round_to(element, format, policy) == code_by_search(y, values, f, policy));
 
       // Of all codes one is correctly rounded, and y's neighbours are faithful.
       const std::uint64_t right = code_by_search(y, values, f, overflow);

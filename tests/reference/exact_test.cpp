@@ -13,6 +13,7 @@
 
 #include "reference/exact/program_truth.hpp"
 #include "reference/exact/separation.hpp"
+#include "reference/norms/rmsnorm.hpp"
 #include "tests/reference/rational.hpp"
 
 namespace norma::test {
@@ -337,6 +338,42 @@ TEST_CASE("a program's truth ignores its roundings and holds the real function")
       REQUIRE(e.magnitude >= std::fabs(in.at("bias").value(j)));
       REQUIRE(y->compare(row, j, e.hi, e.lo + 0x1p-90) == Comparison::less);
       REQUIRE(y->compare(row, j, e.hi, e.lo - 0x1p-90) == Comparison::greater);
+    }
+  }
+}
+
+TEST_CASE("a program that means rmsnorm has the canonical norm's truth") {
+  const Program p = rmsnorm_program();
+  Random random{14};
+  for (int repeat = 0; repeat < 40; ++repeat) {
+    const std::int64_t cols = 1 + static_cast<std::int64_t>(random.below(40));
+    Tensors in{{"x", Tensor::zeros(FormatId::fp32, {2, cols})}, {"bias", Tensor::zeros(FormatId::bf16, {cols})}};
+    for (std::int64_t i = 0; i < 2 * cols; ++i) {
+      // Any codes: NaN, infinities, subnormals.
+      const std::uint64_t code = random.below(5) == 0 ? 0 : random.next() >> 32;
+      in.at("x").set_code(i, repeat % 4 == 0 ? code : code & 0xbfff'ffff);
+    }
+    for (std::int64_t i = 0; i < cols; ++i) in.at("bias").set_code(i, random.next() >> 48);
+    const double eps = repeat % 3 == 0 ? 0.0 : 1e-6;
+    const NormCall call{.inputs = &in, .numbers = {{"eps", eps}}, .words = {}};
+    const auto canonical = rmsnorm.truth(call, "y");
+    const auto program = program_truth(p, in, {{"eps", eps}}, "y");
+    std::vector<Enclosure> a(static_cast<std::size_t>(cols)), b(static_cast<std::size_t>(cols));
+    for (std::int64_t row = 0; row < 2; ++row) {
+      canonical->enclose_row(row, a);
+      program->enclose_row(row, b);
+      for (std::size_t j = 0; j < a.size(); ++j) {
+        CAPTURE(repeat, row, j, a[j].hi, b[j].hi);
+        if (!std::isfinite(a[j].hi) || !std::isfinite(b[j].hi)) {
+          REQUIRE((std::isnan(a[j].hi) ? std::isnan(b[j].hi) : a[j].hi == b[j].hi));
+          continue;
+        }
+        const Rational left = test::rational(a[j].hi) + test::rational(a[j].lo);
+        const Rational right = test::rational(b[j].hi) + test::rational(b[j].lo);
+        REQUIRE(abs(left - right) <= test::rational(a[j].radius) + test::rational(b[j].radius));
+        REQUIRE(a[j].magnitude == b[j].magnitude);
+        if (a[j].hi == 0) REQUIRE(std::signbit(a[j].hi) == std::signbit(b[j].hi));
+      }
     }
   }
 }

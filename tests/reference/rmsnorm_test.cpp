@@ -228,7 +228,7 @@ TEST_CASE("rmsnorm agrees with exact rationals for every place of eps, on random
   const double all_eps[] = {1e-6, 0.0, 0x1p-20, 1.0, 1e-30, 448.0};
   for (FormatId format : kFormatsTested)
     for (const auto& [least, most] : exponents)
-      for (const std::int64_t cols : {1, 2, 3, 5, 8, 64, 129}) {
+      for (const std::int64_t cols : {1, 2, 3, 4, 5, 6, 7, 8, 64, 129}) {
         CAPTURE(name_of(format), least, most, cols);
         Setup s;
         s.words["eps_place"] = place;
@@ -247,7 +247,7 @@ TEST_CASE("rmsnorm agrees with exact rationals for every place of eps, on random
 TEST_CASE("rmsnorm decides exact ties and near ties") {
   // 3^2 * 3 + 1 + 2^2 = 32 = 8 * 4: r = 1/2 exactly, and 3 w / 2 for odd w has one bit more than w.
   const std::string place = GENERATE("inside", "none", "max", "outside", "sum", "l2max");
-  const double eps = GENERATE(0.0, 0x1p-40, 0x1p-80, 0x1p-160, 0x1p-239, 0x1p-700);
+  const double eps = GENERATE(0.0, 0x1p-40, 0x1p-239, 0x1p-700);
   CAPTURE(place, eps);
   Random random{2};
   int ties = 0;
@@ -335,7 +335,7 @@ TEST_CASE("rmsnorm of the largest and least fp32 numbers neither overflows nor u
   const std::string place = GENERATE(from_range(std::begin(kPlaces), std::end(kPlaces)));
   Setup s;
   s.words["eps_place"] = place;
-  s.numbers["eps"] = GENERATE(0.0, 1e-6, 1e308, 0x1p-1074);
+  s.numbers["eps"] = GENERATE(0.0, 1e308, 0x1p-1074);
   s.inputs["x"] =
       tensor(FormatId::fp32, {3, 2}, {0x1.fffffep127, -0x1.fffffep127, 0x1p-149, -0x1p-149, 0x1.fffffep127, 0x1p-149});
   s.inputs["weight"] = tensor(FormatId::fp32, {2}, {0x1.fffffep127, 0x1p-149});
