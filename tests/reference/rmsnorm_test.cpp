@@ -442,6 +442,16 @@ TEST_CASE("the residual output is the exact sum, and decides its own roundings")
   REQUIRE(truth->compare(0, 2, 0, 0) == Comparison::equal);
 }
 
+TEST_CASE("rmsnorm squares the exact sum of x and residual, however many bits it has") {
+  for (const double residual : {0x1p-40, 0x1p-54, 0x1p-56, 0x1p-60, 0x1p-140}) {
+    Setup s;
+    s.inputs["x"] = tensor(FormatId::fp32, {1, 2}, {1.0, 0x1p-20});
+    s.inputs["residual"] = tensor(FormatId::fp32, {1, 2}, {residual, 0.0});
+    const FormatId formats[] = {FormatId::fp32};
+    REQUIRE(check_rows(s, formats).elements == 2);
+  }
+}
+
 TEST_CASE("a static scale divides the norm, and the dequantized output is the norm") {
   Random random{3};
   for (int repeat = 0; repeat < 10; ++repeat) {
