@@ -169,6 +169,9 @@ std::uint64_t overflow_code(const Format& format, Overflow policy, bool negative
   return format.nan_code();
 }
 
+/// value * 2^exponent; the exponent is nearly always 0.
+double scaled_by(double value, int exponent) { return exponent == 0 ? value : std::ldexp(value, exponent); }
+
 enum class Answer : std::uint8_t { no, yes, undecided };
 
 /// Whether a real y rounds beyond the range.
@@ -314,15 +317,15 @@ void score(Tally& tally, TaskSums& sums, const Job& job, const Element& y, const
   const int coarse = truth.magnitude > 0 && std::isfinite(truth.magnitude)
                          ? std::max(std::ilogb(truth.magnitude), *exponent)
                          : *exponent;
-  const double condition = std::ldexp(ulps(magnitude), *exponent - coarse);
+  const double condition = scaled_by(ulps(magnitude), *exponent - coarse);
   tally.condition.see(condition, index);
   sums.condition += condition;
 
   // y from the decided error, good to 2^-17 ulp: the same on every machine and tier.
   const bool use_midpoint = beyond || !scaled.decided;
   const double error_value = use_midpoint ? (got - truth.hi) - truth.lo : ulps(error) * unit;
-  const double d = std::ldexp(error_value, job.scale);
-  const double c = std::ldexp(use_midpoint ? truth.hi : got - error_value, job.scale);
+  const double d = scaled_by(error_value, job.scale);
+  const double c = scaled_by(use_midpoint ? truth.hi : got - error_value, job.scale);
   sums.truth_squares += c * c;
   sums.truth_error += d * c;
   sums.error_squares += d * d;
@@ -352,7 +355,7 @@ void score(Tally& tally, TaskSums& sums, const Job& job, const Element& y, const
   tally.zeros_max.see(static_cast<double>(zeros_magnitude), index);
   tally.zeros_correct += zeros_magnitude <= kHalfUlp ? 1 : 0;
   tally.zeros_faithful += zeros_magnitude < kGridUlp ? 1 : 0;
-  const double zeros_condition = std::ldexp(ulps(zeros_magnitude), *exponent - coarse);
+  const double zeros_condition = scaled_by(ulps(zeros_magnitude), *exponent - coarse);
   tally.zeros_condition.see(zeros_condition, index);
   sums.zeros_condition += zeros_condition;
 

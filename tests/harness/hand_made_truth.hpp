@@ -20,8 +20,7 @@ struct HandMade {
 /// Exact, or with every radius widened so that the answers must come from `compare`.
 class HandMadeTruth final : public TruthSource {
  public:
-  HandMadeTruth(std::int64_t rows, std::int64_t cols, std::vector<HandMade> values,
-                double relative_radius = 0)
+  HandMadeTruth(std::int64_t rows, std::int64_t cols, std::vector<HandMade> values, double relative_radius = 0)
       : rows_(rows), cols_(cols), values_(std::move(values)), relative_radius_(relative_radius) {}
 
   std::int64_t rows() const override { return rows_; }
@@ -29,11 +28,10 @@ class HandMadeTruth final : public TruthSource {
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     for (std::int64_t col = 0; col < cols_; ++col) {
       const HandMade& y = values_[static_cast<std::size_t>(row * cols_ + col)];
-      out[static_cast<std::size_t>(col)] = {
-          .hi = y.hi,
-          .lo = y.lo,
-          .radius = relative_radius_ * std::fabs(y.hi),
-          .magnitude = y.magnitude < 0 ? std::fabs(y.hi) : y.magnitude};
+      out[static_cast<std::size_t>(col)] = {.hi = y.hi,
+                                            .lo = y.lo,
+                                            .radius = relative_radius_ * std::fabs(y.hi),
+                                            .magnitude = y.magnitude < 0 ? std::fabs(y.hi) : y.magnitude};
     }
   }
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {

@@ -23,8 +23,7 @@ NamedMeasures output(const std::vector<HandMade>& truth, const std::vector<doubl
   const auto n = static_cast<std::int64_t>(truth.size());
   const HandMadeTruth source(1, n, truth);
   const Tensor bits = tensor_of(FormatId::bf16, {n}, got);
-  if (ideal.empty())
-    return {std::move(name), measure(source, nullptr, nullptr, bits, Overflow::ieee)};
+  if (ideal.empty()) return {std::move(name), measure(source, nullptr, nullptr, bits, Overflow::ieee)};
   const Tensor ideal_bits = tensor_of(FormatId::bf16, {n}, ideal);
   return {std::move(name), measure(source, nullptr, &ideal_bits, bits, Overflow::ieee)};
 }
@@ -54,8 +53,7 @@ TEST_CASE("a criterion is read with its output, relation and bound") {
 
 TEST_CASE("a criterion that cannot be read names the offending word and the known ones") {
   const auto says = [](const char* text, const char* what) {
-    CHECK_THROWS_MATCHES(parse_criterion(text), CriterionError,
-                         MessageMatches(ContainsSubstring(what)));
+    CHECK_THROWS_MATCHES(parse_criterion(text), CriterionError, MessageMatches(ContainsSubstring(what)));
   };
   says("max_ulps<=1", "'max_ulps'; known: max_ulp mean_ulp");
   says("max_ulp", "no relation");
@@ -121,11 +119,9 @@ TEST_CASE("unexpected NaN and Inf fail whatever the limit, in any output") {
     CHECK(verdict.kind == VerdictKind::fail);
     CHECK_THAT(verdict.reason, ContainsSubstring("1 unexpected"));
   }
-  CHECK(judged({output({{1}}, {1}), output({{1}}, {kNan}, {}, "scale")}, {"max_ulp<=1"}).kind ==
-        VerdictKind::fail);
+  CHECK(judged({output({{1}}, {1}), output({{1}}, {kNan}, {}, "scale")}, {"max_ulp<=1"}).kind == VerdictKind::fail);
   CHECK(judged({output({{1}, {1}, {kNan}}, {1, 1, 1})}, {"max_ulp<=1"}).kind == VerdictKind::fail);
-  CHECK(judged({output({{1}, {1}, {kNan}}, {1, 1, kNan})}, {"max_ulp<=1"}).kind ==
-        VerdictKind::pass);
+  CHECK(judged({output({{1}, {1}, {kNan}}, {1, 1, kNan})}, {"max_ulp<=1"}).kind == VerdictKind::pass);
 }
 
 TEST_CASE("with conformance alone the ideal's own NaN is no reason to fail") {
@@ -143,12 +139,9 @@ TEST_CASE("a check that could not have failed is vacuous and says why") {
     return verdict.reason;
   };
   CHECK(reason(output({{0}, {0}}, {0, 0}), {"max_ulp<=1"}) == "y: the truth is zero everywhere");
-  CHECK(reason(output({{1}, {1}}, {1, 1}), {"max_ulp<=1000"}) ==
-        "y: an all-zero output would pass too");
-  CHECK(reason(output({{1}, {1}}, {1, 1}), {"nan_unexpected<=0"}) ==
-        "y: an all-zero output would pass too");
-  CHECK(reason(output({{0}, {0}}, {0, 0}, {0, 0}), {"differing<=0"}) ==
-        "y: the truth is zero everywhere");
+  CHECK(reason(output({{1}, {1}}, {1, 1}), {"max_ulp<=1000"}) == "y: an all-zero output would pass too");
+  CHECK(reason(output({{1}, {1}}, {1, 1}), {"nan_unexpected<=0"}) == "y: an all-zero output would pass too");
+  CHECK(reason(output({{0}, {0}}, {0, 0}, {0, 0}), {"differing<=0"}) == "y: the truth is zero everywhere");
   CHECK(reason(output({{kNan}, {kNan}, {1}}, {kNan, kNan, 1}), {"max_ulp<=1"}) ==
         "y: 2 of 3 elements of the truth are NaN, Inf or beyond the range");
   CHECK(reason(output({{kNan}}, {kNan}), {"max_ulp<=1"}) == "y: no element compared");
@@ -156,8 +149,7 @@ TEST_CASE("a check that could not have failed is vacuous and says why") {
   CHECK(reason(output({{1}, {1}, {1}}, {kNan, kNan, 1}, {kNan, kNan, 1}), {"differing<=0"}) ==
         "y: 2 of 3 elements of the ideal are NaN or Inf");
   // One limit that zeros do not hold is enough.
-  CHECK(judged({output({{1}, {1}}, {1, 1})}, {"max_ulp<=1000", "relative_l2<=0.5"}).kind ==
-        VerdictKind::pass);
+  CHECK(judged({output({{1}, {1}}, {1, 1})}, {"max_ulp<=1000", "relative_l2<=0.5"}).kind == VerdictKind::pass);
   // Figures of the path alone say nothing of the output, and do not pretend to.
   CHECK(judged({output({{1}, {1}}, {1, 1}, {1, 1})}, {"path_bias<=1"}).kind == VerdictKind::pass);
 }
@@ -182,9 +174,8 @@ TEST_CASE("a record has the shape that reports read") {
   const nlohmann::ordered_json json = to_json(record);
   std::vector<std::string> keys;
   for (const auto& [key, value] : json.items()) keys.push_back(key);
-  CHECK(keys == std::vector<std::string>{"kind", "ordinal", "case", "impl", "path", "profile",
-                                         "verdict", "reason", "criteria", "outputs", "hashes",
-                                         "repro"});
+  CHECK(keys == std::vector<std::string>{"kind", "ordinal", "case", "impl", "path", "profile", "verdict", "reason",
+                                         "criteria", "outputs", "hashes", "repro"});
   CHECK(json["verdict"] == "fail");
   CHECK(json["criteria"][0]["measured"] == "inf");
   CHECK(json["outputs"]["y"]["counts"]["nan_unexpected"] == 1);
