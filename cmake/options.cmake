@@ -16,7 +16,8 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 add_library(norma_flags INTERFACE)
 target_compile_features(norma_flags INTERFACE cxx_std_20)
 # Contraction changes results, so it is never the compiler's choice; an implementation that wants it calls fma.
-target_compile_options(norma_flags INTERFACE -ffp-contract=off -fno-fast-math -fno-math-errno)
+# Not for those who link an installed norma: their kernels are what is tested, as they build them.
+target_compile_options(norma_flags INTERFACE $<BUILD_INTERFACE:-ffp-contract=off;-fno-fast-math;-fno-math-errno>)
 target_include_directories(norma_flags INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/norma>)
 if(NORMA_DEVELOPER)
