@@ -3,24 +3,14 @@
 
 #include <fmt/core.h>
 
-#include <fstream>
-#include <sstream>
-
 #include "harness/cases/number.hpp"
+#include "harness/inputs/inputs.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
 
 namespace norma {
 
 namespace {
-
-std::string read_path_file(const std::string& name) {
-  std::ifstream file(name);
-  if (!file) throw CaseError(fmt::format("cannot read the path file '{}'", name));
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 Contract contract_from_catalog(const std::string& name, const Binding& binding) {
   const CastPath* path = find_cast_path(name);
@@ -36,7 +26,7 @@ Contract contract_from(const std::string& path, const Binding& binding) {
   if (!path.starts_with("file:")) return contract_from_catalog(path, binding);
   const std::string file = path.substr(5);
   try {
-    return {.program = parse_program(read_path_file(file), binding), .path = path, .profile = "", .canonical = false,
+    return {.program = parse_program(read_path_file(path), binding), .path = path, .profile = "", .canonical = false,
             .named = true};
   } catch (const ProgramError& e) {
     throw CaseError(fmt::format("{}: {}", file, e.what()));

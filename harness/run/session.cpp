@@ -47,12 +47,12 @@ std::unique_ptr<Implementation> make_recorded(const std::string& impl) {
   const SafetensorsFile opened = open_safetensors(file.path);
   Tensors outputs;
   outputs["y"] = read_tensor(opened, file.tensor);
-  // Other outputs stand beside y under the same prefix: SITE.y, SITE.residual, SITE.scale.
+  // Other outputs stand beside y under the same prefix; where the inputs stand there too, as NAME_out.
   const auto dot = file.tensor.rfind('.');
   const std::string prefix = dot == std::string::npos ? "" : file.tensor.substr(0, dot + 1);
-  for (const char* other : {"residual_out", "scale_out"})
-    if (opened.entries.contains(prefix + other))
-      outputs[std::string(other).substr(0, std::string_view(other).find('_'))] = read_tensor(opened, prefix + other);
+  const std::string suffix = opened.entries.contains(prefix + "x") ? "_out" : "";
+  for (const std::string other : {"residual", "scale"})
+    if (opened.entries.contains(prefix + other + suffix)) outputs[other] = read_tensor(opened, prefix + other + suffix);
   return std::make_unique<RecordedOutput>(impl, "", std::move(outputs));
 }
 

@@ -16,6 +16,7 @@ namespace norma {
 namespace {
 
 using Index = std::ptrdiff_t;
+__extension__ typedef unsigned __int128 UInt128;
 
 /// Accumulator in binary32: the hardware's own additions.
 struct Fp32 {
@@ -410,7 +411,7 @@ double exact_sum(std::span<const double> terms, FormatId target, Overflow overfl
     const int bit = exponent - 53 - kLowest;
     const auto limb = static_cast<std::size_t>(bit / 32);
     const int shift = bit % 32;
-    const unsigned __int128 wide = static_cast<unsigned __int128>(significand) << shift;
+    const UInt128 wide = static_cast<UInt128>(significand) << shift;
     const std::int64_t sign = t < 0 ? -1 : 1;
     limbs[limb] += sign * static_cast<std::int64_t>(static_cast<std::uint64_t>(wide) & 0xffff'ffffu);
     limbs[limb + 1] += sign * static_cast<std::int64_t>(static_cast<std::uint64_t>(wide >> 32) & 0xffff'ffffu);
@@ -437,14 +438,14 @@ double exact_sum(std::span<const double> terms, FormatId target, Overflow overfl
   if (top == 0) return 0.0;
   // The top 96 bits as two integers, everything below as one sticky bit.
   const auto at = [&](std::size_t i) { return i < limbs.size() ? static_cast<std::uint64_t>(limbs[i]) : 0; };
-  unsigned __int128 head = 0;
+  UInt128 head = 0;
   for (std::size_t k = 0; k < 3; ++k) head = (head << 32) | (top >= 1 + k ? at(top - 1 - k) : 0);
   bool sticky = false;
   for (std::size_t i = 0; i + 3 < top; ++i) sticky = sticky || limbs[i] != 0;
   int base = static_cast<int>(top - 3) * 32 + kLowest;  // top < 3: the zero limbs below stand for nothing
   int drop = 0;
-  while ((head >> drop) >= (static_cast<unsigned __int128>(1) << 56)) ++drop;
-  const unsigned __int128 rest = head & ((static_cast<unsigned __int128>(1) << drop) - 1);
+  while ((head >> drop) >= (static_cast<UInt128>(1) << 56)) ++drop;
+  const UInt128 rest = head & ((static_cast<UInt128>(1) << drop) - 1);
   auto kept = static_cast<std::uint64_t>(head >> drop);
   if (rest != 0 || sticky) kept |= 1;  // 56 bits to odd: any rounding to 53 bits or fewer is then right
   base += drop;

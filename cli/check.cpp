@@ -1,0 +1,136 @@
+// norma check: one output that somebody's kernel wrote, judged.
+#include <fmt/core.h>
+
+#include "cli/commands.hpp"
+#include "harness/inputs/inputs.hpp"
+#include "harness/inputs/safetensors.hpp"
+#include "impls/cast_paths/cast_path.hpp"
+
+namespace norma::cli {
+
+namespace {
+
+struct Options {
+  TensorOptions tensors;
+  std::string got, no_worse_than, append, html;
+  std::vector<std::string> limits;
+  bool json = false;
+  int jobs = 0;
+};
+
+std::string recorded_of(const Options& options, const Site& site) {
+  if (options.got.empty()) {
+    if (site.recorded.empty())
+      throw UsageError(fmt::format("'{}' has no tensor 'y' beside {}; name it by --map y=TENSOR or give --got FILE",
+                                   options.tensors.in, site.label));
+    return site.recorded;
+  }
+  const auto map = pairs(options.tensors.map, "--map");
+  if (const auto y = map.find("y"); y != map.end()) return "file:" + options.got + "#" + y->second;
+  const SafetensorsFile file = open_safetensors(options.got);
+  const std::string own = site.label + ".y";
+  return "file:" + options.got + "#" + (file.entries.contains(own) ? own : "y");
+}
+
+CheckJob job_of(const Options& options, const Site& site) {
+  Case value = site.value;
+  if (!site.declared.empty()) value.keys["path"] = site.declared;
+  if (!site.profile.empty()) value.keys["profile"] = site.profile;
+  CheckJob job{.value = expand_defaults(value),
+               .impl = recorded_of(options, site),
+               .limits = criteria(options.limits),
+               .no_worse_than = options.no_worse_than};
+  return job;
+}
+
+/// --path auto: the catalogue's paths by their share of equal bits.
+int list_by_equal_bits(Session& session, const Options& options, const std::vector<Site>& sites) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (const Site& site : sites) {
+    Site bare = site;
+    bare.recorded.clear();
+    const Audit audit = plan_audit(session, {bare}, "*");
+    struct Row {
+      std::string path;
+      std::int64_t equal, of;
+      Place first;
+    };
+    std::vector<Row> rows;
+    for (const CheckJob& job : audit.jobs) {
+      CheckJob against = job;
+      against.impl = recorded_of(options, site);
+      against.limits.clear();
+      const Record record = check(session, against);
+      if (record.outputs.empty() || !record.outputs.front().measures.conformance) continue;
+      const Conformance& c = *record.outputs.front().measures.conformance;
+      rows.push_back({record.path, c.equal, c.of, c.first_difference});
+    }
+    std::stable_sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.equal * b.of > b.equal * a.of; });
+    if (!options.json) fmt::print("{}\n  {:<48} {:>12} {:>9}  first difference\n", site.label, "path", "equal bits", "of");
+    std::size_t shown = 0;
+    for (const Row& row : rows) {
+      all.push_back({{"input", site.label}, {"path", row.path}, {"equal", row.equal}, {"of", row.of}});
+      if (!options.json && ++shown <= 12)
+        fmt::print("  {:<48} {:>11.4f}% {:>9}  {}\n", row.path,
+                   100.0 * static_cast<double>(row.equal) / static_cast<double>(row.of), row.of,
+                   row.equal == row.of ? "none" : fmt::format("[{},{}]", row.first.row, row.first.col));
+    }
+    if (!options.json && rows.size() > shown) fmt::print("  {} more, with fewer equal bits\n", rows.size() - shown);
+  }
+  if (options.json) fmt::print("{}\n", all.dump());
+  return 0;
+}
+
+int run_check(const Options& options, const std::vector<std::string>& command_line) {
+  Session session;
+  SiteOptions site_options = options.tensors.site_options();
+  const bool automatic = options.tensors.path == "auto";
+  if (automatic) site_options.path.clear();
+  const std::vector<Site> sites = sites_of(options.tensors.in, site_options);
+  if (automatic) return list_by_equal_bits(session, options, sites);
+  if (!options.no_worse_than.empty() && find_cast_path(options.no_worse_than) == nullptr)
+    throw CaseError(fmt::format("--no-worse-than: unknown path '{}'; 'norma list paths' prints the known ones",
+                                options.no_worse_than));
+  std::vector<CheckJob> jobs;
+  for (const Site& site : sites) {
+    jobs.push_back(job_of(options, site));
+    session.implementation(jobs.back().impl);  // a file that cannot be read is refused before any work
+  }
+  RunOptions run{.jobs = threads_or_all(options.jobs), .shard = {}, .out = options.append, .resume = false, .append = true,
+                 .command = command_line, .stop = &interrupt_flag(), .progress = progress_line()};
+  const RunResult result = run_checks(session, std::move(jobs), run);
+  if (options.json) {
+    if (result.records.size() == 1) fmt::print("{}\n", result.records.front().dump());
+    else fmt::print("{}\n", nlohmann::ordered_json(result.records).dump());
+  } else {
+    print_records(result.records, 0);
+  }
+  if (!options.html.empty()) {
+    std::vector<nlohmann::ordered_json> lines{result.context};
+    lines.insert(lines.end(), result.records.begin(), result.records.end());
+    write_page(options.html, lines);
+    fmt::print(stderr, "page: {}\n", options.html);
+  }
+  return result.exit_code;
+}
+
+}  // namespace
+
+void add_check(CLI::App& app, Outcome& outcome) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "check", "judge an output that a kernel wrote: against the mathematics, and against a cast path's bits");
+  options->tensors.add_to(*command);
+  command->add_option("--got", options->got, "file with the output y (default: the input file)");
+  command->add_option("--path", options->tensors.path,
+                      "cast path, FILE.path, or 'auto' to list paths by equal bits; without --limit the bits must be its");
+  command->add_option("--limit", options->limits, "criterion such as 'max_ulp<=1.5'; all must hold ('norma list metrics')");
+  command->add_option("--no-worse-than", options->no_worse_than, "PATH: max and rms error at most this path's on these tensors");
+  command->add_option("--append", options->append, "add the record to this run.jsonl");
+  command->add_option("--html", options->html, "write the page");
+  command->add_option("--jobs", options->jobs, "threads (default: all cores)");
+  command->add_flag("--json", options->json, "print the record as JSON");
+  command->callback([options, &outcome] { outcome.exit_code = run_check(*options, outcome.command_line); });
+}
+
+}  // namespace norma::cli

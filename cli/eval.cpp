@@ -1,0 +1,122 @@
+// norma eval: the truth, or an implementation's outputs, for somebody else's test.
+#include <fmt/core.h>
+
+#include <cmath>
+
+#include "cli/commands.hpp"
+#include "harness/inputs/inputs.hpp"
+#include "harness/inputs/safetensors.hpp"
+#include "impls/cast_paths/cast_path.hpp"
+#include "impls/emulate/emulate.hpp"
+#include "reference/exact/decide.hpp"
+
+namespace norma::cli {
+
+namespace {
+
+struct Options {
+  std::string what, out, round_to, overflow = "ieee";
+  TensorOptions tensors;
+};
+
+/// Binary64 numbers below and above everything in the enclosure. hi + (lo +- radius) is rounded to nearest twice;
+/// one step outwards after each covers both roundings. A point that binary64 holds stays a point.
+std::pair<double, double> bounds(const Enclosure& e) {
+  if (!std::isfinite(e.hi) || (e.radius == 0 && e.lo == 0)) return {e.hi, e.hi};
+  const double low_rest = std::nextafter(e.lo - e.radius, -HUGE_VAL);
+  const double high_rest = std::nextafter(e.lo + e.radius, HUGE_VAL);
+  return {std::nextafter(e.hi + low_rest, -HUGE_VAL), std::nextafter(e.hi + high_rest, HUGE_VAL)};
+}
+
+void add_truth(Tensors& outputs, const TruthSource& truth, const Shape& shape, const std::string& prefix,
+               std::optional<FormatId> rounded, Overflow overflow) {
+  Tensor lo = Tensor::zeros(FormatId::fp64, shape);
+  Tensor hi = lo;
+  std::optional<Tensor> nearest;
+  if (rounded) nearest = Tensor::zeros(*rounded, shape);
+  std::vector<Enclosure> row(static_cast<std::size_t>(truth.cols()));
+  for (std::int64_t r = 0; r < truth.rows(); ++r) {
+    truth.enclose_row(r, row);
+    for (std::int64_t c = 0; c < truth.cols(); ++c) {
+      const Enclosure& e = row[static_cast<std::size_t>(c)];
+      const std::int64_t at = r * truth.cols() + c;
+      const auto [low, high] = bounds(e);
+      lo.set_code(at, encode(FormatId::fp64, low, Overflow::ieee));
+      hi.set_code(at, encode(FormatId::fp64, high, Overflow::ieee));
+      if (!nearest) continue;
+      const auto code = round_to({truth, r, c, e}, *rounded, overflow);
+      if (!code) throw NormError(fmt::format("the rounding of element [{},{}] to {} could not be decided", r, c, name_of(*rounded)));
+      nearest->set_code(at, *code);
+    }
+  }
+  outputs[prefix + "lo"] = std::move(lo);
+  outputs[prefix + "hi"] = std::move(hi);
+  if (nearest) outputs[prefix + "rounded"] = *std::move(nearest);
+}
+
+void evaluate_site(Session& session, const Options& options, const Site& site, const std::string& prefix, Tensors& outputs) {
+  Case value = site.value;
+  const bool is_path = options.what.starts_with("path:");
+  if (is_path) {
+    value.keys["path"] = options.what.substr(5);
+    if (!site.profile.empty()) value.keys["profile"] = site.profile;
+  }
+  const Case expanded = expand_defaults(value);
+  const auto inputs = session.inputs(expanded);
+  const CaseAttributes attributes = attributes_of(expanded);
+  const Shape shape = inputs->tensors.at("x").shape;
+  if (options.what == "truth") {
+    std::optional<FormatId> rounded;
+    if (!options.round_to.empty()) {
+      rounded = find_format(options.round_to);
+      if (!rounded)
+        throw UsageError(fmt::format("--round-to: unknown format '{}'; known: {}", options.round_to,
+                                     known_words(all_formats(), [](const Format& f) { return f.name; })));
+    }
+    const auto overflow = find_overflow(options.overflow);
+    if (!overflow) throw UsageError(fmt::format("--overflow: unknown policy '{}'; known: ieee, saturate_finite, saturate, nan", options.overflow));
+    Shape per_row(shape.begin(), shape.end() - 1);
+    add_truth(outputs, *session.truth(expanded, "y"), shape, prefix, rounded, *overflow);
+    if (inputs->tensors.contains("residual"))
+      add_truth(outputs, *session.truth(expanded, "residual"), shape, prefix + "residual.", rounded, *overflow);
+    if (const auto quant = attributes.words.find("quant"); quant != attributes.words.end() && quant->second == "per_token")
+      add_truth(outputs, *session.truth(expanded, "scale"), per_row, prefix + "scale.", std::nullopt, *overflow);
+    return;
+  }
+  Tensors made;
+  if (is_path) {
+    const auto contract = contract_of(expanded, inputs->tensors, nullptr);
+    made = emulate(contract->program, inputs->tensors, attributes.numbers, {.nudge_ulp = 0, .threads = threads_or_all(0)});
+  } else {
+    const auto implementation = session.implementation(options.what);
+    made = implementation->run({.norm = expanded.norm, .inputs = &inputs->tensors, .numbers = attributes.numbers,
+                                .words = attributes.words, .path = "", .profile = ""});
+  }
+  for (auto& [name, tensor] : made) outputs[prefix + name] = std::move(tensor);
+}
+
+int evaluate(const Options& options) {
+  Session session;
+  if (options.what != "truth") session.implementation(options.what);
+  const std::vector<Site> sites = sites_of(options.tensors.in, options.tensors.site_options());
+  Tensors outputs;
+  for (const Site& site : sites)
+    evaluate_site(session, options, site, sites.size() == 1 ? "" : site.label + ".", outputs);
+  write_safetensors(options.out, outputs, {{"norm", options.tensors.norm}, {"made_by", options.what}});
+  return 0;
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, Outcome& outcome) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("eval", "write the truth (lo, hi, rounded) or an implementation's outputs as safetensors");
+  command->add_option("WHAT", options->what, "truth, or IMPL: NAME, path:NAME, cmd:\"COMMAND\"")->required();
+  options->tensors.add_to(*command);
+  command->add_option("--out", options->out, "safetensors file to write")->required();
+  command->add_option("--round-to", options->round_to, "also y rounded once to this format");
+  command->add_option("--overflow", options->overflow, "overflow rule of --round-to: ieee, saturate_finite, saturate, nan");
+  command->callback([options, &outcome] { outcome.exit_code = evaluate(*options); });
+}
+
+}  // namespace norma::cli

@@ -1,0 +1,134 @@
+// What the commands share.
+#include "cli/support.hpp"
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <thread>
+#include <unistd.h>
+
+#include "harness/judge/baseline.hpp"
+#include "reports/views/page.hpp"
+#include "reports/views/terminal.hpp"
+
+namespace norma::cli {
+
+namespace {
+
+extern "C" void on_interrupt(int) {
+  interrupt_flag() = true;
+  std::signal(SIGINT, SIG_DFL);
+}
+
+}  // namespace
+
+std::map<std::string, std::string> pairs(const std::vector<std::string>& words, const std::string& option) {
+  std::map<std::string, std::string> result;
+  for (const std::string& word : words) {
+    const auto equals = word.find('=');
+    if (equals == 0 || equals == std::string::npos)
+      throw UsageError(fmt::format("{} takes NAME=VALUE, not '{}'", option, word));
+    if (!result.emplace(word.substr(0, equals), word.substr(equals + 1)).second)
+      throw UsageError(fmt::format("{} {} is given twice", option, word.substr(0, equals)));
+  }
+  return result;
+}
+
+std::vector<Criterion> criteria(const std::vector<std::string>& words) {
+  std::vector<Criterion> result;
+  for (const std::string& word : words) result.push_back(parse_criterion(word));
+  return result;
+}
+
+void TensorOptions::add_to(CLI::App& command) {
+  command.add_option("NORM", norm, "the norm the tensors belong to ('norma list norms')")->required();
+  command.add_option("--in", in, "safetensors file with x, weight, ...; or PREFIX.x, PREFIX.weight, ... for many sites")
+      ->required();
+  command.add_option("--map", map, "NAME=TENSOR: the file's name of a tensor, e.g. x=hidden_states");
+  command.add_option("--set", set, "NAME=VALUE: an attribute of the norm (eps=1e-6), or profile=NAME");
+}
+
+SiteOptions TensorOptions::site_options() const {
+  SiteOptions options{.norm = norm, .map = pairs(map, "--map"), .set = pairs(set, "--set"), .path = path_word(path), .profile = ""};
+  if (const auto profile = options.set.find("profile"); profile != options.set.end()) {
+    options.profile = profile->second;
+    options.set.erase(profile);
+  }
+  return options;
+}
+
+bool colour_on(int descriptor) {
+  const char* no_colour = std::getenv("NO_COLOR");
+  return isatty(descriptor) != 0 && (no_colour == nullptr || *no_colour == '\0');
+}
+
+std::size_t terminal_width() {
+  winsize size{};
+  if (isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return 160;
+}
+
+std::atomic<bool>& interrupt_flag() {
+  static std::atomic<bool> flag{false};
+  return flag;
+}
+
+void catch_interrupts() {
+  interrupt_flag();
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+}
+
+std::function<void(const nlohmann::ordered_json&, std::size_t, std::size_t)> progress_line() {
+  if (isatty(STDERR_FILENO) == 0) return {};
+  return [](const nlohmann::ordered_json& record, std::size_t done, std::size_t of) {
+    std::string text = fmt::format("[{}/{}] {} {}", done, of, record.value("verdict", ""), record.value("impl", ""));
+    if (const std::size_t width = terminal_width() - 1; text.size() > width) text.resize(width);
+    fmt::print(stderr, "\r\033[K{}", text);
+    if (done == of) fmt::print(stderr, "\r\033[K");
+    std::fflush(stderr);
+  };
+}
+
+void write_page(const std::string& path, const std::vector<nlohmann::ordered_json>& lines) {
+  const std::vector<nlohmann::json> plain(lines.begin(), lines.end());
+  try {
+    if (const auto folder = std::filesystem::path(path).parent_path(); !folder.empty()) {
+      std::error_code error;
+      std::filesystem::create_directories(folder, error);
+    }
+    write_atomically(path, render_page(plain));
+  } catch (const GateError& e) {
+    throw RunError(e.what());
+  }
+}
+
+void print_records(const std::vector<nlohmann::ordered_json>& records, std::size_t limit) {
+  const std::vector<nlohmann::json> plain(records.begin(), records.end());
+  const TerminalOptions options{.colour = colour_on(STDOUT_FILENO), .width = terminal_width(), .limit = limit};
+  fmt::print("{}", render_table(plain, options));
+  std::size_t shown = 0;
+  std::size_t failures = 0;
+  for (const auto& record : plain) {
+    const std::string verdict = record.value("verdict", "");
+    if (verdict != "fail" && verdict != "crashed" && verdict != "vacuous") continue;
+    if (++failures > 3) continue;
+    fmt::print("\n{}", render_failure(record, options));
+    ++shown;
+  }
+  if (failures > shown) fmt::print("\n{} more not shown; --json or --html has them all\n", failures - shown);
+}
+
+int threads_or_all(int jobs) {
+  return jobs > 0 ? jobs : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+std::string path_word(const std::string& word) {
+  const bool is_file = word.ends_with(".path") && !word.starts_with("file:");
+  return is_file ? "file:" + word : word;
+}
+
+}  // namespace norma::cli
