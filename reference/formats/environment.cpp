@@ -2,9 +2,11 @@
 // the compiler.
 #include "reference/formats/environment.hpp"
 
+#include <bit>
 #include <cfenv>
 #include <cfloat>
 #include <cmath>
+#include <cstdint>
 #include <fstream>
 #include <limits>
 
@@ -19,12 +21,15 @@ bool rounds_to_nearest() {
          -one - half_ulp == -1.0f && -one - three_quarters == -0x1.000002p0f;
 }
 
+/// Looked at as bits: where operands are flushed, a comparison with 0 would not see the difference.
 bool keeps_subnormal_results() {
   volatile float small = 0x1p-126f, half = 0.5f;
   volatile double tiny = 0x1p-1022, half_double = 0.5;
   volatile float result = small * half;
   volatile double result_double = tiny * half_double;
-  return result != 0 && result_double != 0;
+  const float kept = result;
+  const double kept_double = result_double;
+  return std::bit_cast<std::uint32_t>(kept) != 0 && std::bit_cast<std::uint64_t>(kept_double) != 0;
 }
 
 bool keeps_subnormal_operands() {
