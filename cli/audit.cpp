@@ -11,7 +11,7 @@ struct Options {
   std::string norm, paths = "*", path, out, html;
   std::vector<std::string> in, map, set;
   bool json = false;
-  int jobs = 0, top = 6;
+  int jobs = 0, top = 0;
 };
 
 std::string ulp_text(const nlohmann::ordered_json& value) {
@@ -19,19 +19,52 @@ std::string ulp_text(const nlohmann::ordered_json& value) {
 }
 
 void print_site(const nlohmann::ordered_json& line, int top) {
-  fmt::print("\n{}\n  {:<44} {:<5} {:>9} {:>9} {:>9} {:>9}  {}\n", line["input"].get<std::string>(), "path", "out", "rms ulp",
+  fmt::print("\n{}\n  {:<46} {:<5} {:>9} {:>9} {:>9} {:>9}  {}\n", line["input"].get<std::string>(), "path", "out", "rms ulp",
              "max ulp", "floor", "correct", "gap");
   int shown = 0;
   for (const auto& row : line["ranking"]) {
     const bool declared = row["declared"].get<bool>();
     if (shown >= top && !declared) continue;
     ++shown;
-    fmt::print("{} {:<44} {:<5} {:>9} {:>9} {:>9} {:>8.2f}%  {}{}\n", declared ? "*" : " ", row["path"].get<std::string>(),
+    fmt::print("{} {:<46} {:<5} {:>9} {:>9} {:>9} {:>8.2f}%  {}{}\n", declared ? "*" : " ", row["path"].get<std::string>(),
                row["format"].get<std::string>(), ulp_text(row["rms_ulp"]), ulp_text(row["max_ulp"]), ulp_text(row["floor_ulp"]),
                100 * row["correct_share"].get<double>(), row["gap"].get<std::string>(),
                row["equal_share"].is_null() ? "" : fmt::format("  {:.4f} % of the recorded bits", 100 * row["equal_share"].get<double>()));
   }
   fmt::print("  {}\n", line["advice"].get<std::string>());
+}
+
+/// One line a site: the path in use, its floor, the best path of the same function and format, the recorded bits.
+void print_overview(const std::vector<nlohmann::ordered_json>& lines) {
+  const auto size = [](const nlohmann::ordered_json& row, const char* key) { return row[key].get<std::string>().size(); };
+  std::size_t site = 4;
+  std::size_t used = 11;
+  for (const auto& line : lines) {
+    site = std::max(site, size(line, "input"));
+    for (const auto& row : line["ranking"])
+      if (row["declared"].get<bool>()) used = std::max(used, size(row, "path"));
+  }
+  fmt::print("{:<{}}  {:<{}} {:>8} {:>8} {:>8}   {:<32} {:>8} {:>8}  {:>13}\n", "site", site, "path in use", used, "rms ulp", "max ulp",
+             "floor", "best path here", "rms ulp", "max ulp", "recorded bits");
+  for (const auto& line : lines) {
+    const auto& ranking = line["ranking"];
+    if (ranking.empty()) continue;
+    const nlohmann::ordered_json* declared = nullptr;
+    for (const auto& row : ranking)
+      if (row["declared"].get<bool>()) declared = &row;
+    const auto cell = [&](const char* key) { return declared == nullptr ? std::string("-") : ulp_text((*declared)[key]); };
+    const nlohmann::ordered_json* best = nullptr;
+    for (const auto& row : ranking)
+      if (row["path"] == line["best"]) best = &row;
+    const auto best_cell = [&](const char* key) { return best == nullptr ? std::string("-") : ulp_text((*best)[key]); };
+    fmt::print("{:<{}}  {:<{}} {:>8} {:>8} {:>8}   {:<32} {:>8} {:>8}  {:>13}\n", line["input"].get<std::string>(), site,
+               declared == nullptr ? "-" : (*declared)["path"].get<std::string>(), used, cell("rms_ulp"), cell("max_ulp"),
+               cell("floor_ulp"), best == nullptr ? "-" : (*best)["path"].get<std::string>(), best_cell("rms_ulp"), best_cell("max_ulp"),
+               declared == nullptr || (*declared)["equal_share"].is_null()
+                   ? "-"
+                   : fmt::format("{:.4f} %", 100 * (*declared)["equal_share"].get<double>()));
+  }
+  if (!lines.empty()) fmt::print("\n{}: {}\n", lines.front()["input"].get<std::string>(), lines.front()["advice"].get<std::string>());
 }
 
 int run_audit(const Options& options, const std::vector<std::string>& command_line) {
@@ -57,7 +90,9 @@ int run_audit(const Options& options, const std::vector<std::string>& command_li
   if (options.json) {
     for (const auto& line : ranking) fmt::print("{}\n", line.dump());
   } else {
-    for (const auto& line : ranking) print_site(line, options.top);
+    if (ranking.size() > 3 && options.top == 0) print_overview(ranking);
+    else
+      for (const auto& line : ranking) print_site(line, options.top == 0 ? 8 : options.top);
     std::int64_t equal = 0;
     std::int64_t of = 0;
     std::size_t recorded = 0;
@@ -92,7 +127,7 @@ void add_audit(CLI::App& app, Outcome& outcome) {
   command->add_option("--path", options->path, "the path in use, beside which the others are ranked (default: the file's own)");
   command->add_option("--map", options->map, "NAME=TENSOR: the file's name of a tensor");
   command->add_option("--set", options->set, "NAME=VALUE: an attribute of the norm (eps=1e-6)");
-  command->add_option("--top", options->top, "rows printed a site");
+  command->add_option("--top", options->top, "rows printed a site (default: 8, and for more than 3 sites one line each)");
   command->add_option("--jobs", options->jobs, "threads (default: all cores)");
   command->add_option("--out", options->out, "write the run.jsonl");
   command->add_option("--html", options->html, "write the page");

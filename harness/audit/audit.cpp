@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <set>
+#include <tuple>
 
 #include "harness/audit/explain.hpp"
 #include "harness/inputs/inputs.hpp"
@@ -73,6 +73,11 @@ double number(const Json& value) {
   return value == "inf" ? HUGE_VAL : std::nan("");
 }
 
+std::string source_text(const PathSource& source) {
+  const std::string text = fmt::format("{} {}", source.project, source.file);
+  return source.commit.empty() ? text : fmt::format("{} @{}", text, source.commit);
+}
+
 std::string joined(std::span<const std::string_view> words) {
   std::string text;
   for (const auto& word : words) text.append(text.empty() ? "" : ", ").append(word);
@@ -86,23 +91,62 @@ struct Ranked {
   std::string format;
 };
 
+/// The path's meaning is the site's norm: no definition gap, and no other attribute of the norm.
+bool computes(const Ranked& r, const Site& site) {
+  return r.path->gaps.empty() && std::all_of(r.path->norm_attributes.begin(), r.path->norm_attributes.end(),
+                                             [&](const CaseDefault& own) { return site.value.get(own.key) == own.value; });
+}
+
+/// What a tail letter of the survey (§f) means to somebody who changes code.
+std::string tail_text(std::string_view tail) {
+  if (tail.starts_with('A')) return "cast the normalized row, then multiply by the weight";
+  if (tail.starts_with('B')) return "multiply by the weight in fp32, then cast once";
+  if (tail.starts_with('C')) return "multiply by 1 + weight in fp32, then cast once";
+  if (tail.starts_with('D')) return "form 1 + weight in its own format, after the cast";
+  if (tail.starts_with('E')) return "keep the output in fp32";
+  if (tail.starts_with('F')) return "do every operation in the input's format";
+  if (tail.starts_with('G')) return "multiply by the weight before the root";
+  if (tail.starts_with('H')) return "fold the weight into the root, then cast once";
+  if (tail.starts_with('I')) return "divide by the norm, then scale";
+  return "cast once";
+}
+
+/// The path to change to: of those that compute the norm in this format with an rms error within 1 % of the best,
+/// the one most like the path in use (same project, root, eps); so that a tie does not send anybody elsewhere.
+const Ranked* best_of(const std::vector<Ranked>& ranking, const Site& site, const std::string& format) {
+  const CastPath* used = find_cast_path(site.declared);
+  const Ranked* best = nullptr;
+  int best_likeness = -1;
+  double least = 0;
+  for (const Ranked& r : ranking) {
+    if (!computes(r, site) || r.format != format || !std::isfinite(r.max_ulp)) continue;
+    if (best == nullptr) least = r.rms_ulp;
+    if (r.rms_ulp > 1.01 * least) continue;
+    const auto project = [](const CastPath* p) { return p->name.substr(0, p->name.find('.')); };
+    int likeness = r.path->source.evidence == "inferred" ? 0 : 1;
+    if (used != nullptr)
+      likeness += (project(r.path) == project(used) ? 4 : 0) + (r.path->root == used->root ? 2 : 0) +
+                  (r.path->eps_class == used->eps_class ? 1 : 0);
+    if (likeness > best_likeness) {
+      best = &r;
+      best_likeness = likeness;
+    }
+  }
+  return best;
+}
+
 /// One sentence on what to change: where the declared path loses, and which path of the same output format and
 /// the same function loses less.
 std::string advice_for(Session& session, const Site& site, const std::vector<Ranked>& ranking) {
-  const auto canonical = [](const Ranked& r) { return r.path->gaps.empty() && r.path->norm_attributes.empty(); };
-  const auto best_of = [&](const std::string& format) {
-    return std::find_if(ranking.begin(), ranking.end(),
-                        [&](const Ranked& r) { return canonical(r) && r.format == format; });
-  };
   const auto declared = std::find_if(ranking.begin(), ranking.end(),
                                      [&](const Ranked& r) { return r.path->name == site.declared; });
   if (declared == ranking.end()) {
-    const auto best = std::find_if(ranking.begin(), ranking.end(), canonical);
-    if (best == ranking.end()) return "No path of the catalogue computes this norm on these tensors.";
+    const Ranked* best = best_of(ranking, site, std::string(name_of(site.value.format)));
+    if (best == nullptr) return "No path of the catalogue computes this norm on these tensors.";
     return fmt::format("Of the paths that compute this norm, {} errs least here: at most {:.3f} ulp of {}.", best->path->name,
                        best->max_ulp, best->format);
   }
-  const auto best = best_of(declared->format);
+  const Ranked* best = best_of(ranking, site, declared->format);
   Case with_path = site.value;
   with_path.keys["path"] = site.declared;
   if (!site.profile.empty()) with_path.keys["profile"] = site.profile;
@@ -122,9 +166,9 @@ std::string advice_for(Session& session, const Site& site, const std::vector<Ran
   std::string text = fmt::format("{} errs by at most {:.3f} ulp of {} (floor of its casts {:.3f})", site.declared,
                                  declared->max_ulp, declared->format, declared->floor_ulp);
   if (sum > 0) text += fmt::format("; {:.0f} % of its squared error is the step '{}'", 100 * budget[costliest] / sum, step);
-  if (best == ranking.end() || best == declared || !(best->rms_ulp < declared->rms_ulp))
+  if (best == nullptr || best->path == declared->path || !(best->rms_ulp < declared->rms_ulp))
     return text + "; no path of the catalogue with this output format does better here.";
-  return text + fmt::format("; {} ({}) would err by at most {:.3f}.", best->path->name, best->path->title, best->max_ulp);
+  return text + fmt::format("; change to {}, which errs by at most {:.3f}: {}.", best->path->name, best->max_ulp, tail_text(best->path->tail));
 }
 
 }  // namespace
@@ -272,11 +316,19 @@ std::vector<Json> rank_paths(Session& session, const Audit& audit, const std::ve
                          .floor_ulp = floors[key],
                          .format = (*measures)["format"].get<std::string>()});
     }
-    // NaN (nothing scored) last; an infinite maximum after every finite one.
-    std::stable_sort(ranking.begin(), ranking.end(), [](const Ranked& a, const Ranked& b) {
-      const auto place = [](const Ranked& r) { return std::pair(std::isfinite(r.max_ulp) ? 0 : 1, r.rms_ulp != r.rms_ulp ? HUGE_VAL : r.rms_ulp); };
+    // First the paths that compute this site's norm in the format in use; then by rms error. NaN (nothing scored)
+    // and infinite maxima last.
+    const auto declared = std::find_if(ranking.begin(), ranking.end(),
+                                       [&](const Ranked& r) { return r.path->name == site.declared; });
+    const std::string format = declared != ranking.end() ? declared->format : std::string(name_of(site.value.format));
+    std::stable_sort(ranking.begin(), ranking.end(), [&](const Ranked& a, const Ranked& b) {
+      const auto place = [&](const Ranked& r) {
+        return std::tuple(computes(r, site) && r.format == format ? 0 : 1, std::isfinite(r.max_ulp) ? 0 : 1,
+                          r.rms_ulp != r.rms_ulp ? HUGE_VAL : r.rms_ulp, r.path->source.evidence == "inferred" ? 1 : 0);
+      };
       return place(a) < place(b);
     });
+    const Ranked* best = best_of(ranking, site, format);
     Json rows = Json::array();
     for (const Ranked& r : ranking) {
       const Json& m = *r.measures;
@@ -287,7 +339,7 @@ std::vector<Json> rank_paths(Session& session, const Audit& audit, const std::ve
           note += fmt::format("{}another norm: {}={}", note.empty() ? "" : ", ", own.key, own.value);
       rows.push_back({{"path", r.path->name},
                       {"title", r.path->title},
-                      {"source", fmt::format("{} {} @{}", r.path->source.project, r.path->source.file, r.path->source.commit)},
+                      {"source", source_text(r.path->source)},
                       {"format", r.format},
                       {"max_ulp", m["ulp"]["max"]},
                       {"rms_ulp", m["ulp"]["rms"]},
@@ -304,6 +356,7 @@ std::vector<Json> rank_paths(Session& session, const Audit& audit, const std::ve
     lines[s] = {{"kind", "audit"},
                 {"input", fmt::format("{} {}", name_of(site.value.format), site.label)},
                 {"ranking", std::move(rows)},
+                {"best", best == nullptr ? Json(nullptr) : Json(best->path->name)},
                 {"advice", advice_for(session, site, ranking)}};
   };
   oneapi::tbb::task_arena arena(std::max(1, jobs));

@@ -211,8 +211,10 @@ Record check(Session& session, const CheckJob& job) {
       const Tensors best = emulate(other.program, inputs->tensors, attributes.numbers);
       const auto reference = measure_outputs(session, job.value, other, {}, best, true);
       for (const char* name : {"max_ulp", "rms_ulp"}) {
-        const double bound = find_measure(name)->value(reference.front().measures, false);
-        criteria.push_back(parse_criterion(fmt::format("{}<={}", name, print_number(bound))));
+        const MeasureRow* row = find_measure(name);
+        const double bound = row->value(reference.front().measures, false);
+        criteria.push_back({.output = "", .measure = row, .relation = Relation::less_equal, .bound = bound,
+                            .text = fmt::format("{}<={} ({})", name, print_number(bound), job.no_worse_than)});
       }
     }
     record.verdict = judge(record.outputs, criteria);
