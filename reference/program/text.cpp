@@ -474,7 +474,6 @@ std::string print_program(const Program& program) {
       if (node.names.size() == 2) w += 2 + node.names[1].size();
       width = std::max(width, w);
     }
-  std::string aliases;
   for (std::size_t i = 0; i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
     if (node.kind != NodeKind::map && node.kind != NodeKind::reduce && node.kind != NodeKind::constant) continue;

@@ -1,1 +1,330 @@
+// The emulator: every operation against exact arithmetic, every order against a loop written out or against what
+// torch itself returned.
+#include "impls/emulate/emulate.hpp"
+
+#include <boost/multiprecision/cpp_int.hpp>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
+#include <random>
+
+#include "harness/inputs/safetensors.hpp"
+#include "impls/emulate/arithmetic.hpp"
+#include "impls/emulate/orders.hpp"
+#include "reference/formats/convert.hpp"
+
+using namespace norma;
+
+namespace {
+
+using Rational = boost::multiprecision::cpp_rational;
+
+Rational exact(double v) { return Rational(v); }
+
+/// RN to a format by comparing an exact rational with the format's own neighbours; shares nothing with `encode`.
+double nearest_in(FormatId id, const Rational& v) {
+  const Format& f = format_of(id);
+  const bool negative = v < 0;
+  const Rational a = negative ? Rational(-v) : v;
+  std::uint64_t low = 0;
+  std::uint64_t high = f.max_finite_code();
+  if (a >= exact(decode(id, high))) {
+    const Rational half_ulp = (exact(decode(id, high)) - exact(decode(id, high - 1))) / 2;
+    const bool beyond = a > exact(decode(id, high)) + half_ulp || (a == exact(decode(id, high)) + half_ulp && (high & 1) != 0);
+    const double largest = decode(id, high);
+    const double result = beyond ? (f.has_infinity() ? HUGE_VAL : std::nan("")) : largest;
+    return negative ? -result : result;
+  }
+  while (high - low > 1) {
+    const std::uint64_t middle = low + (high - low) / 2;
+    (exact(decode(id, middle)) <= a ? low : high) = middle;
+  }
+  const Rational below = a - exact(decode(id, low));
+  const Rational above = exact(decode(id, high)) - a;
+  const std::uint64_t code = below < above || (below == above && (low & 1) == 0) ? low : high;
+  const double result = decode(id, code);
+  return negative ? -result : result;
+}
+
+bool same(double a, double b) { return (a != a && b != b) || a == b; }
+
+double random_value(std::mt19937_64& rng, FormatId id) {
+  const Format& f = format_of(id);
+  for (;;) {
+    const double v = decode(id, rng() & (f.sign_code() | f.magnitude_mask()));
+    if (std::isfinite(v)) return v;
+  }
+}
+
+Tensor tensor_of(FormatId format, const std::vector<double>& values) {
+  Tensor t = Tensor::zeros(format, {1, static_cast<std::int64_t>(values.size())});
+  for (std::size_t i = 0; i < values.size(); ++i) t.set_code(static_cast<std::int64_t>(i), encode(format, values[i], Overflow::ieee));
+  return t;
+}
+
+const SafetensorsFile& torch_ops(const std::string& format) {
+  static std::map<std::string, SafetensorsFile> files;
+  auto& file = files[format];
+  if (file.entries.empty()) file = open_safetensors(NORMA_SOURCE_DIR "/tests/golden/captures/torch_ops." + format + ".safetensors");
+  return file;
+}
+
+/// One Reduce over the rows of x, as a program's only step, then rounded once to T.
+Tensor reduced(const Tensor& x, const std::string& step) {
+  Binding b;
+  b.x = x.format;
+  const Program p = parse_program("norm rmsnorm\nin x:T\n" + step + "\nout s = cast T r\nout y = mul fp32 x, r\n", b);
+  Tensors in;
+  in["x"] = x;
+  return emulate(p, in, {}).at("s");
+}
+
+std::int64_t differing(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.size() == b.size());
+  REQUIRE(a.format == b.format);
+  std::int64_t count = 0;
+  for (std::int64_t i = 0; i < a.size(); ++i) count += a.code(i) == b.code(i) ? 0 : 1;
+  return count;
+}
+
+constexpr int kLengths[] = {1, 7, 8, 9, 31, 64, 100, 576, 1000, 3072, 5000};
+
+}  // namespace
+
+TEST_CASE("every operation is rounded once, whatever the formats") {
+  std::mt19937_64 rng(1);
+  const FormatId sources[] = {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn};
+  const FormatId targets[] = {FormatId::fp32, FormatId::tf32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::e5m2fnuz};
+  std::int64_t compared = 0;
+  for (int n = 0; n < 4000; ++n) {
+    const FormatId source = sources[n % 4];
+    double a = random_value(rng, source), b = random_value(rng, source), c = random_value(rng, source);
+    if (n % 3 == 0) b = a * (1 + std::ldexp(1.0, -static_cast<int>(rng() % 20)));  // near-cancelling sums
+    for (const FormatId target : targets) {
+      const auto check = [&](Op op, const Rational& want) {
+        CAPTURE(row_of(op).name, name_of(target), a, b, c);
+        REQUIRE(same(rounded_op(op, a, b, c, target, Overflow::ieee), nearest_in(target, want)));
+        ++compared;
+      };
+      check(Op::add, exact(a) + exact(b));
+      check(Op::sub, exact(a) - exact(b));
+      check(Op::mul, exact(a) * exact(b));
+      check(Op::square, exact(a) * exact(a));
+      check(Op::fma, exact(a) * exact(b) + exact(c));
+      if (b != 0) check(Op::div, exact(a) / exact(b));
+      if (a != 0) check(Op::reciprocal, 1 / exact(a));
+      check(Op::cast, exact(a));
+      check(Op::max, exact(std::max(a, b)));
+      check(Op::min, exact(std::min(a, b)));
+    }
+  }
+  CHECK(compared > 200'000);
+}
+
+TEST_CASE("roots are rounded once: the result's midpoints lie on the right sides of the exact root") {
+  std::mt19937_64 rng(2);
+  for (int n = 0; n < 20000; ++n) {
+    const double a = std::fabs(random_value(rng, n % 2 == 0 ? FormatId::fp32 : FormatId::fp16));
+    if (a == 0) continue;
+    for (const FormatId target : {FormatId::fp32, FormatId::bf16, FormatId::fp16}) {
+      for (const bool reciprocal : {false, true}) {
+        const double got = rounded_op(reciprocal ? Op::rsqrt : Op::sqrt, a, 0, 0, target, Overflow::ieee);
+        if (!std::isfinite(got) || got == 0) continue;  // beyond a narrow range
+        const std::uint64_t code = encode(target, got, Overflow::ieee);
+        const Rational low = (exact(got) + exact(decode(target, code - 1))) / 2;
+        const Rational high = (exact(got) + exact(decode(target, code + 1))) / 2;
+        if (!std::isfinite(decode(target, code + 1))) continue;
+        CAPTURE(a, name_of(target), reciprocal, got);
+        // low <= sqrt(a) <= high, or low <= 1/sqrt(a) <= high.
+        const Rational square_low = reciprocal ? Rational(low * low * exact(a)) : Rational(low * low / exact(a));
+        const Rational square_high = reciprocal ? Rational(high * high * exact(a)) : Rational(high * high / exact(a));
+        REQUIRE(square_low <= 1);
+        REQUIRE(square_high >= 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("rows of fp32 operations are the single operations") {
+  std::mt19937_64 rng(3);
+  std::vector<float> a(999), b(999), c(999), out(999);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    a[i] = static_cast<float>(random_value(rng, FormatId::fp32));
+    b[i] = static_cast<float>(random_value(rng, FormatId::fp32));
+    c[i] = static_cast<float>(random_value(rng, FormatId::fp32));
+  }
+  a[5] = b[6] = std::nanf("");
+  a[7] = HUGE_VALF;
+  for (const OpRow& row : all_ops()) {
+    fp32_op(row.op, a.data(), b.data(), c.data(), out.data(), out.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      CAPTURE(row.name, a[i], b[i], c[i]);
+      REQUIRE(same(static_cast<double>(out[i]), rounded_op(row.op, static_cast<double>(a[i]), static_cast<double>(b[i]),
+                                                           static_cast<double>(c[i]), FormatId::fp32, Overflow::ieee)));
+    }
+  }
+}
+
+TEST_CASE("torch's own sums and means of fp32 rows are reproduced in every bit") {
+  for (const int d : kLengths) {
+    const std::string site = "reduce.D" + std::to_string(d);
+    const Tensor x = read_tensor(torch_ops("fp32"), site + ".x");
+    CAPTURE(d);
+    CHECK(differing(reduced(x, "r = sum fp32 x order=torch_cpu(8)"), read_tensor(torch_ops("fp32"), site + ".sum")) == 0);
+    CHECK(differing(reduced(x, "r = mean fp32 x order=torch_cpu(8)"), read_tensor(torch_ops("fp32"), site + ".mean")) == 0);
+    CHECK(differing(reduced(x, "r = mean fp32 square(x) order=torch_cpu(8)"), read_tensor(torch_ops("fp32"), site + ".mean_square")) == 0);
+  }
+  // The order is seen: another one differs somewhere.
+  std::int64_t other = 0;
+  for (const int d : kLengths) {
+    const std::string site = "reduce.D" + std::to_string(d);
+    const Tensor x = read_tensor(torch_ops("fp32"), site + ".x");
+    other += differing(reduced(x, "r = sum fp32 x order=torch_cpu(4)"), read_tensor(torch_ops("fp32"), site + ".sum"));
+  }
+  CHECK(other > 0);
+}
+
+TEST_CASE("torch's own sums and means of 16-bit rows are reproduced in every bit") {
+  for (const std::string format : {"bf16", "fp16"})
+    for (const int d : kLengths) {
+      const std::string site = "reduce.D" + std::to_string(d);
+      const Tensor x = read_tensor(torch_ops(format), site + ".x");
+      CAPTURE(format, d);
+      CHECK(differing(reduced(x, "r = sum fp32 x order=torch_cpu_half(8)"), read_tensor(torch_ops(format), site + ".sum")) == 0);
+      CHECK(differing(reduced(x, "r = mean fp32 x order=torch_cpu(8)"), read_tensor(torch_ops(format), site + ".mean")) == 0);
+    }
+}
+
+TEST_CASE("torch.linalg.vector_norm is reproduced where its tail is a multiple of four") {
+  for (const int d : {8, 64, 100, 576, 1000, 3072, 5000}) {
+    const std::string site = "reduce.D" + std::to_string(d);
+    const Tensor x = read_tensor(torch_ops("fp32"), site + ".x");
+    CAPTURE(d);
+    CHECK(differing(reduced(x, "ss = sum fp32 square(x) order=torch_norm(8,vec=1)\nr = sqrt fp32 ss"),
+                    read_tensor(torch_ops("fp32"), site + ".vector_norm")) == 0);
+  }
+}
+
+TEST_CASE("each order adds as its definition says") {
+  std::mt19937_64 rng(4);
+  std::normal_distribution<float> normal;
+  std::vector<float> t(101);
+  for (float& v : t) v = normal(rng) * std::ldexp(1.0f, static_cast<int>(rng() % 20));
+  const auto sum = [&](const char* order, std::size_t n) {
+    return static_cast<float>(ordered_sum(parse_order(order), FormatId::fp32, false, std::span<const float>(t).first(n)));
+  };
+  CHECK(sum("pairwise(1)", 4) == (t[0] + t[1]) + (t[2] + t[3]));
+  CHECK(sum("pairwise(2)", 5) == (t[0] + t[1]) + (t[2] + (t[3] + t[4])));
+  CHECK(sum("lanes(3)", 7) == ((t[0] + t[3] + t[6]) + (t[1] + t[4])) + (t[2] + t[5]));
+  CHECK(sum("lanes_tree(4)", 8) == ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7])));
+  CHECK(sum("blocked(3)", 7) == ((t[0] + t[1] + t[2]) + (t[3] + t[4] + t[5])) + t[6]);
+  CHECK(sum("warp(2,vec=2)", 7) == (((t[0] + t[1]) + t[4]) + t[5]) + ((t[2] + t[3]) + t[6]));
+  float sequential = 0;
+  for (const float v : t) sequential += v;
+  CHECK(sum("sequential", t.size()) == sequential);
+  CHECK(sum("block(32,vec=1)", 32) == sum("warp(32,vec=1)", 32));
+  // Two warps: each its tree, then their sum.
+  const float first = sum("warp(32,vec=1)", 32);
+  const float second = static_cast<float>(ordered_sum(parse_order("warp(32,vec=1)"), FormatId::fp32, false, std::span<const float>(t).subspan(32, 32)));
+  CHECK(sum("block(64,vec=1)", 64) == first + second);
+  std::vector<float> squares = t;
+  for (float& v : squares) v = std::fma(v, v, 0.0f);
+  float fused = 0;
+  for (const float v : t) fused = std::fma(v, v, fused);
+  CHECK(static_cast<float>(ordered_sum(parse_order("sequential"), FormatId::fp32, true, std::span<const float>(t))) == fused);
+  float narrow = 0;
+  for (std::size_t i = 0; i < 30; ++i)
+    narrow = static_cast<float>(decode(FormatId::bf16, encode(FormatId::bf16, static_cast<double>(narrow) + static_cast<double>(t[i]), Overflow::ieee)));
+  CHECK(static_cast<float>(ordered_sum(parse_order("sequential"), FormatId::bf16, false, std::span<const float>(t).first(30))) == narrow);
+}
+
+TEST_CASE("an exact sum is the rational sum, rounded once, in any order of its terms") {
+  std::mt19937_64 rng(5);
+  for (int n = 0; n < 300; ++n) {
+    std::vector<double> terms;
+    Rational total = 0;
+    for (std::size_t i = 0; i < 1 + rng() % 20; ++i) {
+      double v = random_value(rng, FormatId::fp32);
+      if (n % 2 == 0) v *= v;
+      terms.push_back(v);
+      total += exact(v);
+      if (n % 3 == 0 && i % 2 == 1) {  // cancel all but the last bits
+        terms.push_back(-terms[0]);
+        total -= exact(terms[0]);
+      }
+    }
+    for (const FormatId target : {FormatId::fp64, FormatId::fp32, FormatId::bf16}) {
+      const double want = nearest_in(target, total);
+      REQUIRE(same(exact_sum(terms, target, Overflow::ieee), want));
+      std::shuffle(terms.begin(), terms.end(), rng);
+      REQUIRE(same(exact_sum(terms, target, Overflow::ieee), want));
+    }
+  }
+}
+
+TEST_CASE("where sums are exact every order gives the same bits") {
+  std::mt19937_64 rng(6);
+  std::vector<float> t(1000);
+  for (float& v : t) v = static_cast<float>(static_cast<int>(rng() % 2001) - 1000);
+  double want = 0;
+  for (const float v : t) want += static_cast<double>(v);
+  for (const OrderRow& row : all_orders()) {
+    if (row.name.starts_with("welford") || row.name == "torch_moments" || row.name == "torch_norm") continue;
+    const Order order{.kind = row.kind, .count = row.count.empty() ? 0 : 8, .vec = row.vec ? 4 : 0};
+    CAPTURE(row.name);
+    CHECK(ordered_sum(order, FormatId::fp32, false, std::span<const float>(t)) == want);
+  }
+}
+
+TEST_CASE("moments are the mean and biased variance, in each Welford order") {
+  std::vector<double> t;
+  for (int i = 0; i < 1024; ++i) t.push_back(100 + (i % 2 == 0 ? 1 : -1));  // mean 100, variance 1
+  for (const char* order : {"welford", "welford_mul", "welford_warp(32,vec=4)", "torch_moments(8,vec=1)", "torch_moments(8,vec=2)"}) {
+    CAPTURE(order);
+    const Moments m = ordered_moments(parse_order(order), FormatId::fp32, false, t);
+    // One fp32 ulp of 100 is 2^-17; a running mean drifts by a few of them over 1024 steps (measured: at most 4).
+    CHECK(std::fabs(m.mean - 100) <= 8 * 0x1p-17);
+    CHECK(std::fabs(m.variance - 1) <= 0x1p-10);
+  }
+  const std::vector<double> constant(777, 3.0);
+  for (const char* order : {"welford", "welford_warp(32,vec=4)", "torch_moments(8,vec=1)"}) {
+    const Moments m = ordered_moments(parse_order(order), FormatId::fp32, true, constant);
+    CHECK(m.mean == 3.0);
+    CHECK(m.variance == 0.0);
+  }
+}
+
+TEST_CASE("threads change nothing, and a nudge moves only the approximate step") {
+  std::mt19937_64 rng(7);
+  Binding b;
+  b.x = FormatId::bf16;
+  const Program p = parse_program(
+      "norm rmsnorm\nin x:T eps\nms = mean fp32 square(x) order=lanes(8)\nr = rsqrt fp32 ms + eps within=2\nout y = mul fp32 x, r\n", b);
+  CHECK(choice_ulp(p) == 2);
+  Tensors in;
+  in["x"] = Tensor::zeros(FormatId::bf16, {37, 650});
+  for (std::int64_t i = 0; i < in["x"].size(); ++i) in["x"].set_code(i, encode(FormatId::bf16, std::ldexp(static_cast<double>(rng() % 1000), -9), Overflow::ieee));
+  const Tensors one = emulate(p, in, {{"eps", 1e-6}});
+  for (const int threads : {2, 5}) CHECK(emulate(p, in, {{"eps", 1e-6}}, {.nudge_ulp = 0, .threads = threads}).at("y").bytes == one.at("y").bytes);
+  const RowTrace plain = trace_row(p, in, {{"eps", 1e-6}}, 3);
+  const RowTrace nudged = trace_row(p, in, {{"eps", 1e-6}}, 3, {.nudge_ulp = 5, .threads = 1});
+  const auto r = p.find_value("r");
+  const auto steps = static_cast<std::size_t>(r->node);
+  CHECK(nudged.values[steps][0][0] == nudge(FormatId::fp32, plain.values[steps][0][0], 2));  // clamped to its bound
+  CHECK(nudged.values[steps - 1][0][0] == plain.values[steps - 1][0][0]);
+}
+
+TEST_CASE("tensors that do not fit a program are named") {
+  Binding b;
+  b.x = FormatId::bf16;
+  b.formats["weight"] = FormatId::bf16;
+  const Program p = parse_program("norm rmsnorm\nin x:T weight:W\nout y = mul fp32 x, weight\n", b);
+  using Catch::Matchers::ContainsSubstring;
+  Tensors in;
+  in["x"] = tensor_of(FormatId::bf16, {1, 2, 3});
+  CHECK_THROWS_WITH(emulate(p, in, {}), ContainsSubstring("tensor 'weight' is missing"));
+  in["weight"] = tensor_of(FormatId::bf16, {1, 2});
+  CHECK_THROWS_WITH(emulate(p, in, {}), ContainsSubstring("has shape 1x2, 3 elements would fit x of shape 1x3"));
+  in["weight"] = tensor_of(FormatId::fp16, {1, 2, 3});
+  CHECK_THROWS_WITH(emulate(p, in, {}), ContainsSubstring("is fp16 but the program takes bf16"));
+}
