@@ -269,11 +269,15 @@ function showDetail(row) {
       h('p', {class: 'record-line'}, caseOf(row)),
       h('p', {}, h('span', {class: 'quiet'}, wordOf('kind', row) === 'path' ? 'Emulated cast path ' : 'Implementation '), h('code', {}, subjectOf(row)),
         name ? h('span', {class: 'quiet'}, ` · output ${name}, ${output.format ?? ''} ${(output.shape ?? []).join(' × ')}`) : ''),
-      detail.reason ? h('p', {class: verdictClass(verdict)}, detail.reason) : '',
+      detail.reason ? h('p', {class: verdict === 'measured' ? 'quiet' : verdictClass(verdict)},
+          verdict === 'measured' ? 'Measured; no criterion was given, so there is no verdict.' : detail.reason) : '',
       criteria?.length ? h('ul', {class: 'criteria'}, criteria) : '',
       h('div', {class: 'panels'}, [distributionPanel(output, row), splitPanel(output, row), conformancePanel(output, row, detail),
         allclosePanel(output, verdict), countsPanel(output), worstPanel(output, row), reproPanel(detail, row)].filter(Boolean)));
-  view.pending.forEach(draw => draw());
+  redrawCharts();
+}
+function redrawCharts() {
+  view.pending?.forEach(draw => draw());
 }
 
 function start() {

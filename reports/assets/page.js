@@ -61,12 +61,26 @@ const countText = n => n.toLocaleString('en-US').replaceAll(',', '\u202f');
 const wordOf = (column, row) => words[columns[column][row]];
 const caseOf = row => columns.case[row].map(id => words[id]).join(' ');
 const subjectOf = row => wordOf('impl', row).replace(/^path:/, '');
+/// file:FOLDER/STEM.safetensors#TENSOR@sha256-HASH in parts; null for any other name.
+function recorded(name) {
+  const [, file, tensor] = /^file:(?:.*\/)?([^/#]+)#([^@]+)(?:@.*)?$/.exec(name) ?? [];
+  return tensor ? {file: file.replace(/\.safetensors$/, ''), tensor} : null;
+}
+const shortInput = name => recorded(name)?.tensor ?? name;
+/// A recorded output without its folder, and without its tensor where the input tells it: layers.0.norm.x gives layers.0.norm.y.
+function shortSubject(row) {
+  const output = recorded(wordOf('impl', row)), input = recorded(wordOf('input', row));
+  if (!output) return subjectOf(row);
+  const site = tensor => tensor?.slice(0, tensor.lastIndexOf('.'));
+  return 'file:' + output.file + (site(output.tensor) === site(input?.tensor) ? '' : '#' + output.tensor);
+}
 const verdictClass = verdict => verdict === 'skip' ? 'skip-verdict' : verdict;
 
 // ---- Summary and context ----------------------------------------------------------------------------------
 
-const kVerdicts = ['pass', 'fail', 'skip', 'vacuous', 'crashed'];
-const kWorstFirst = ['crashed', 'fail', 'vacuous', 'skip', 'pass'];
+// "measured" is what page.cpp makes of a skip whose only reason is that no criterion was given.
+const kVerdicts = ['pass', 'fail', 'skip', 'vacuous', 'crashed', 'measured'];
+const kWorstFirst = ['crashed', 'fail', 'vacuous', 'skip', 'pass', 'measured'];
 
 function conformance(selected) {
   let equal = 0, of = 0, records = 0;
@@ -88,7 +102,8 @@ function drawSummary() {
   summary.append(h('span', {}, h('b', {}, countText(verdictOfRecord.size)), ' records'));
   for (const verdict of [...kVerdicts, ...Object.keys(counts).filter(v => !kVerdicts.includes(v))]) {
     const n = counts[verdict] ?? 0;
-    const text = [countText(n), ' ', verdict];
+    if (n === 0 && verdict === 'measured') continue;
+    const text = [countText(n), ' ', verdict === 'measured' ? 'measured, no criterion' : verdict];
     summary.append(h('span', {class: n ? verdictClass(verdict) : 'quiet'},
         n ? h('button', {class: 'link', title: 'Show these', onclick: () => showOnly({verdict})}, ...text) : h('span', {}, ...text)));
   }
@@ -103,21 +118,31 @@ function drawSummary() {
 }
 
 function facts(value) {
-  return h('dl', {class: 'facts'}, Object.entries(value).flatMap(([key, item]) => [
+  const pairs = item => Object.entries(item).map(([k, v]) => `${k} ${v ?? '–'}`);
+  return h('dl', {class: 'facts'}, Object.entries(value).filter(([, item]) => item !== undefined && item !== '').flatMap(([key, item]) => [
     h('dt', {}, key),
-    h('dd', {}, item === null ? '–' : Array.isArray(item) ? item.join(' ')
-        : typeof item === 'object' ? Object.entries(item).map(([k, v]) => `${k} ${v ?? '–'}`).join(' · ') : String(item))]));
+    item !== null && typeof item === 'object' && !Array.isArray(item) && Object.values(item).some(v => String(v).length > 40)
+        ? h('dd', {}, pairs(item).map(line => h('div', {}, line)))
+        : h('dd', {}, item === null ? '–' : Array.isArray(item) ? item.join(' ') : typeof item === 'object' ? pairs(item).join(' · ') : String(item))]));
+}
+
+/// The facts of a context in the order in which they are asked for; what else it holds comes last.
+function contextFacts({kind, schema, volatile, norma, ...top}) {
+  const {command, ...rest} = {...top, ...volatile};
+  const {commit, compiler, flags, platform, libraries, jobs, shard, units, total, ...others} = rest;
+  const words = Array.isArray(command) ? command.map(word => /^[\w@%+=:,./#-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`) : [command];
+  const line = words.filter(Boolean).join(' ');
+  return {norma: norma?.version, commit: norma?.commit ?? commit, command: line && (line.startsWith('norma ') ? line : 'norma ' + line),
+          compiler, flags, platform, libraries, jobs, shard: shard ?? undefined, records: total, ...others, units};
 }
 
 function drawContext() {
   const context = byId('context');
   if (data.contexts.length === 0) { context.remove(); return; }
-  const first = data.contexts[0];
-  const line = ['norma ' + (first.norma?.version ?? ''), first.norma?.commit, first.compiler, first.platform?.cpu, first.platform?.gpu]
-      .filter(Boolean).join(' · ');
-  context.querySelector('summary').textContent = 'Made with ' + line +
-      (data.contexts.length > 1 ? ` and ${data.contexts.length - 1} more` : '');
-  context.querySelector('div').replaceWith(...data.contexts.map(({kind, schema, ...rest}) => facts(rest)));
+  const all = data.contexts.map(contextFacts), first = all[0];
+  const line = ['norma ' + (first.norma ?? ''), first.commit, first.compiler, first.platform?.cpu, first.platform?.gpu].filter(Boolean).join(' · ');
+  context.querySelector('summary').textContent = 'Made with ' + line + (all.length > 1 ? ` and ${all.length - 1} more` : '');
+  context.querySelector('div').replaceWith(...all.map(facts));
 }
 
 // ---- Audits -----------------------------------------------------------------------------------------------
@@ -125,7 +150,7 @@ function drawContext() {
 const kLaneWidth = 250;
 const kPathsShown = 12;
 
-/// Where a figure lies on a logarithmic axis that all rows of one audit share.
+/// Where a figure lies on a logarithmic axis that all these rows share; what is beyond it stands at its end.
 function laneScale(ranking) {
   const finite = ranking.flatMap(r => [r.max_ulp, r.rms_ulp, r.floor_ulp]).map(numberOf).filter(v => v > 0 && v < Infinity);
   const low = Math.min(0.25, ...finite), high = Math.max(1, ...finite);
@@ -138,40 +163,73 @@ function laneScale(ranking) {
   const step = Math.max(1, Math.ceil((to - from) / 6));
   const ticks = [];
   for (let e = from; e <= to; e += step) ticks.push(e);
-  return {at, ticks: ticks.map(e => ({x: at(2 ** e), text: e >= 0 ? String(2 ** e) : e >= -3 ? String(2 ** e) : '2^−' + -e}))};
+  return {at, beyond: value => numberOf(value) > 2 ** to, ticks: ticks.map(e => ({x: at(2 ** e), text: e >= 0 ? String(2 ** e) : e >= -3 ? String(2 ** e) : '2^−' + -e}))};
 }
 function laneAxis(scale) {
   return svg('svg', {width: kLaneWidth, height: 14, 'aria-hidden': 'true'},
       ...scale.ticks.map(tick => svg('text', {x: tick.x, y: 11}, tick.text)));
 }
 function lane(scale, row) {
-  const marks = scale.ticks.map(tick => svg('line', {x1: tick.x, x2: tick.x, y1: -5, y2: 99}));
+  const marks = scale.ticks.map(tick => svg('line', {x1: tick.x, x2: tick.x, y1: -5, y2: 199}));
   const max = scale.at(row.max_ulp), rms = scale.at(row.rms_ulp), floor = scale.at(row.floor_ulp);
   if (floor !== null) marks.push(svg('line', {class: 'floor', x1: floor, x2: floor, y1: 1, y2: 19}));
   if (max !== null && rms !== null) marks.push(svg('line', {class: 'span', x1: rms, x2: max, y1: 10, y2: 10}));
-  if (rms !== null) marks.push(svg('circle', {class: 'rms', cx: rms, cy: 10, r: 3.5}));
-  if (max !== null) marks.push(svg('circle', {class: 'max', cx: max, cy: 10, r: 3.5}));
+  if (rms !== null && !scale.beyond(row.rms_ulp)) marks.push(svg('circle', {class: 'rms', cx: rms, cy: 10, r: 3.5}));
+  if (max !== null) marks.push(scale.beyond(row.max_ulp) ? svg('path', {class: 'max', d: `M${max - 3} 6l6 4l-6 4z`})
+      : svg('circle', {class: 'max', cx: max, cy: 10, r: 3.5}));
   return svg('svg', {width: kLaneWidth, height: 20, role: 'img', 'aria-label':
       `rms ${ulpText(row.rms_ulp)}, maximum ${maxText(row.max_ulp)}, floor ${ulpText(row.floor_ulp)} ulp`}, ...marks);
 }
 
-function drawAudit(audit) {
-  const scale = laneScale(audit.ranking);
+const kLegend = '● rms, ○ maximum, | floor: the maximum, measured on these tensors, that is left when only the path’s casts to ' +
+    'formats narrower than fp32 and the rounding of the output are kept and all other arithmetic is exact';
+const kFloorTip = 'Maximum with only the casts narrower than fp32 and the output’s rounding kept, all else exact';
+
+/// The ranking of an audit as the page shows it: first the paths that compute the same function into the same format
+/// as the path in use, then the others, each part in the order given.
+function split(audit) {
+  const used = audit.ranking.find(row => row.declared);
+  const format = used?.format ?? audit.ranking.find(row => !row.gap)?.format;
+  const alike = audit.ranking.filter(row => !row.gap && row.format === format);
+  return {used, alike, others: audit.ranking.filter(row => !alike.includes(row)), format};
+}
+
+function pathRow(row, rank, scale, {hidden, hasGiven, foreign}) {
   const number = text => h('td', {class: 'number'}, text);
-  const hasGiven = audit.ranking.some(row => row.equal_share != null);
-  const rows = audit.ranking.map((row, i) => h('tr', {hidden: i >= kPathsShown},
-      number(String(i + 1)),
+  const source = row.source?.replace(/\s*@$/, '').replace(/ @(?=#|.* )/, ', ');
+  return h('tr', {hidden, class: [row.declared && 'used', foreign && 'other'].filter(Boolean).join(' ') || null},
+      number(String(rank)),
       h('td', {class: 'name'}, h('button', {class: 'link', title: 'Show its records', onclick: () => showOnly({text: row.path})},
             h('code', {}, row.path)),
-        row.gap ? h('span', {class: 'gap'}, '  ' + row.gap) : '',
-        h('span', {class: 'title'}, [row.title, row.source].filter(Boolean).join(' · '))),
+        row.declared ? h('span', {class: 'in-use'}, 'in use') : '',
+        row.gap ? h('span', {class: 'gap'}, row.gap) : '',
+        foreign && row.format && row.format !== foreign ? h('span', {class: 'gap'}, 'output in ' + row.format) : '',
+        h('span', {class: 'title'}, [row.title, source].filter(Boolean).join(' · '))),
       h('td', {class: 'lane'}, lane(scale, row)),
-      number(maxText(row.max_ulp)), number(ulpText(row.floor_ulp)), number(ulpText(row.rms_ulp)),
+      number(maxText(row.max_ulp)), number(maxText(row.floor_ulp)), number(ulpText(row.rms_ulp)),
       number(ulpText(row.mean_abs_ulp)), number(signedText(row.bias_ulp)),
-      number(shareText(row.correct_share, 1)), hasGiven ? number(row.equal_share == null ? '' : shareText(row.equal_share, 1)) : null));
-  const more = audit.ranking.length - kPathsShown;
-  const button = more > 0 ? h('button', {onclick: () => { rows.forEach(row => { row.hidden = false; }); button.remove(); }},
-      `Show ${more} more paths`) : null;
+      number(shareText(row.correct_share, 1)), hasGiven ? number(row.equal_share == null ? '' : shareText(row.equal_share, 1)) : null);
+}
+
+/// The rows of one part of a ranking: the first, a row to unfold the rest, and the path in use wherever it ranks.
+function foldedRows(list, shown, label, row) {
+  const rows = list.map((item, i) => row(item, i, i >= shown && !item.declared));
+  const hidden = rows.filter(r => r.hidden);
+  if (hidden.length === 0) return rows;
+  const unfold = h('tr', {class: 'unfold'}, h('td', {colspan: rows[0].cells.length}, h('button', {type: 'button', 'aria-expanded': 'false', onclick: () => {
+    hidden.forEach(r => { r.hidden = false; });
+    unfold.remove();
+    hidden[0].querySelector('button').focus({preventScroll: true});
+  }}, label(hidden.length))));
+  return [...rows.slice(0, shown), unfold, ...rows.slice(shown)];
+}
+
+function drawAudit(audit) {
+  const {used, alike, others, format} = split(audit);
+  const scale = laneScale(alike.length ? [...alike, ...used ? [used] : []] : audit.ranking);
+  const hasGiven = audit.ranking.some(row => row.equal_share != null);
+  const width = hasGiven ? 10 : 9;
+  const paths = n => `${n} ${n === 1 ? 'path' : 'paths'}`;
   const right = (text, title) => h('th', {class: 'number', scope: 'col', title}, text);
   return h('div', {class: 'audit'},
       h('h3', {}, 'On ', h('code', {}, audit.input)),
@@ -179,34 +237,94 @@ function drawAudit(audit) {
       h('div', {class: 'wide-table', tabindex: 0, role: 'group', 'aria-label': 'Cast paths ranked on ' + audit.input}, h('table', {},
           h('thead', {}, h('tr', {}, right('', 'Rank'), h('th', {scope: 'col'}, 'cast path'),
               h('th', {scope: 'col', class: 'lane', 'aria-label': 'rms and maximum'}, laneAxis(scale)),
-              right('max'), right('floor'), right('rms'), right('mean |·|', 'Mean of the absolute error'), right('bias', 'Signed mean'),
+              right('max'), right('floor', kFloorTip), right('rms'), right('mean |·|', 'Mean of the absolute error'), right('bias', 'Signed mean'),
               right('correct %', 'Elements that are rounded correctly'), hasGiven ? right('equal %', 'Elements of the given output with the bits of the path') : null)),
-          h('tbody', {}, rows))),
-      button,
-      h('p', {class: 'note'}, 'All figures in ulp: ' + data.definition + '. In the lane: ● rms, ○ maximum, | floor, the least ' +
-          'maximum that any computation of this function can reach in this format. A path with a definition gap ' +
-          'computes another function; no rounding explains that part.'));
+          h('tbody', {}, foldedRows(alike, kPathsShown, n => `Show ${n} more ${n === 1 ? 'path' : 'paths'}`,
+              (row, i, hidden) => pathRow(row, i + 1, scale, {hidden, hasGiven}))),
+          others.length ? h('tbody', {class: 'others'},
+              h('tr', {}, h('th', {colspan: width, scope: 'rowgroup'}, 'another function, or another output format')),
+              foldedRows(others, alike.length ? 0 : kPathsShown, n => `Show ${paths(n)}`,
+                  (row, i, hidden) => pathRow(row, alike.length + i + 1, scale, {hidden, hasGiven, foreign: format ?? ''}))) : null)),
+      h('p', {class: 'note'}, 'All figures in ulp: ' + data.definition + '. In the lane: ' + kLegend + '.' +
+          (others.length ? ' What another function errs by its definition no rounding explains.' : '')));
+}
+
+const sites = {chosen: -1, rows: []};
+
+/// One line a site: what is in use there, how far off it is, and what the best path of the same format would reach.
+function drawOverview() {
+  const parts = data.audits.map(split);
+  const scale = laneScale(parts.flatMap(({used, alike}) => [used, alike[0]].filter(Boolean)));
+  const right = (text, title) => h('th', {class: 'number', scope: 'col', title}, text);
+  const number = text => h('td', {class: 'number'}, text);
+  const hasGiven = parts.some(({used}) => used?.equal_share != null);
+  const equals = ([best, ...rest]) => rest.filter(row => row.rms_ulp === best.rms_ulp && row.max_ulp === best.max_ulp).length;
+  const tied = n => n ? h('span', {class: 'quiet', title: `${n} more with the same figures`}, ' +' + n) : '';
+  sites.rows = parts.map(({used, alike, alike: [best]}, i) => h('tr', {onclick: event => { event.preventDefault(); showSite(i); }},
+      h('td', {}, h('a', {href: `#site-${i + 1}`}, data.audits[i].input)),
+      h('td', {class: used ? null : 'quiet'}, used ? h('code', {}, used.path) : 'not told'),
+      h('td', {class: 'lane'}, used ? lane(scale, used) : ''),
+      ...used ? [number(maxText(used.max_ulp)), number(maxText(used.floor_ulp)), number(ulpText(used.rms_ulp))] : [number(''), number(''), number('')],
+      hasGiven ? number(used?.equal_share == null ? '' : shareText(used.equal_share, 1)) : null,
+      h('td', {class: 'first'}, best ? best === used ? h('span', {class: 'quiet'}, 'the one in use') : [h('code', {}, best.path), tied(equals(alike))] : ''),
+      number(best ? maxText(best.max_ulp) : ''), number(best ? ulpText(best.rms_ulp) : '')));
+  const body = h('tbody', {}, sites.rows);
+  body.addEventListener('keydown', event => {
+    const last = sites.rows.length - 1;
+    const to = {ArrowDown: Math.min(last, sites.chosen + 1), ArrowUp: Math.max(0, sites.chosen - 1), Home: 0, End: last}[event.key];
+    if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    showSite(to);
+    sites.rows[to].querySelector('a').focus();
+  });
+  return [h('div', {class: 'scroller wide-table overview', role: 'group', 'aria-label': 'Sites'}, h('table', {},
+      h('thead', {}, h('tr', {}, h('th', {scope: 'col'}, countText(parts.length) + ' sites'), h('th', {scope: 'col'}, 'path in use'),
+          h('th', {scope: 'col', class: 'lane', 'aria-label': 'rms and maximum'}, laneAxis(scale)),
+          right('max'), right('floor', kFloorTip), right('rms'),
+          hasGiven ? right('equal bits %', 'Elements of the recorded output with the bits of the path in use') : null,
+          h('th', {scope: 'col', class: 'first', title: 'Of those that compute the same function into the same format'}, 'best path'), right('max'), right('rms'))),
+      body)), h('p', {class: 'note'}, 'Choose a site by a click or by the arrow keys; its ranking is below. Errors in ulp.')];
+}
+
+function showSite(index, {link = true, near = true} = {}) {
+  const site = byId('site');
+  if (!site || !(index >= 0 && index < data.audits.length)) return false;
+  sites.chosen = index;
+  sites.rows.forEach((row, i) => {
+    row.classList.toggle('chosen', i === index);
+    const anchor = row.querySelector('a');
+    anchor.tabIndex = i === index ? 0 : -1;
+    if (i === index) anchor.setAttribute('aria-current', 'true');
+    else anchor.removeAttribute('aria-current');
+  });
+  site.replaceChildren(drawAudit(data.audits[index]));
+  if (link) history.replaceState(null, '', `#site-${index + 1}`);
+  if (near) site.querySelector('table').rows[Math.min(3, site.querySelector('table').rows.length - 1)].scrollIntoView({block: 'nearest'});
+  return true;
 }
 
 function drawAudits() {
   const section = byId('audits');
   if (data.audits.length === 0) { section.remove(); return; }
-  section.append(h('h2', {}, 'Which cast path is best on these inputs?'), ...data.audits.map(drawAudit));
+  section.append(h('h2', {}, 'Which cast path is best on these inputs?'), ...data.audits.length > 1 ? drawOverview() : [],
+      h('div', {id: 'site', 'aria-live': 'polite'}));
+  showSite(0, {link: false, near: false});
 }
 
 // ---- The table --------------------------------------------------------------------------------------------
 
 const part = name => ({class: name});
+const hasRecorded = columns.input.some(id => recorded(words[id]));
 const hasOutputs = columns.output.some(id => words[id] !== '' && words[id] !== 'y');
 const kTable = [
   {key: 'ordinal', title: '#', width: 46, number: true, text: row => columns.ordinal[row] ?? '', value: row => columns.ordinal[row]},
-  {key: 'verdict', title: 'verdict', width: 80, word: 'verdict'},
-  {key: 'norm', title: 'norm', width: 76, word: 'norm'},
+  {key: 'verdict', title: 'verdict', width: columns.verdict.some(id => words[id] === 'measured') ? 98 : 80, word: 'verdict'},
+  ...hasRecorded && new Set(columns.norm).size === 1 ? [] : [{key: 'norm', title: 'norm', width: 76, word: 'norm'}],
   {key: 'subject', title: 'path or implementation', width: 0, word: 'impl'},
-  ...hasOutputs ? [{key: 'output', title: 'output', width: 68, word: 'output'}] : [],
+  ...hasOutputs ? [{key: 'output', title: 'output', width: 58, word: 'output'}] : [],
   {key: 'format', title: 'format', width: 64, word: 'format'},
   {key: 'shape', title: 'shape', width: 66, word: 'shape'},
-  {key: 'input', title: 'input', width: 122, word: 'input'},
+  {key: 'input', title: 'input', width: hasRecorded ? 218 : 122, word: 'input'},
   {key: 'max', title: 'max', width: 68, group: 'error, ulp', text: row => maxText(columns.max[row])},
   {key: 'rms', title: 'rms', width: 66, group: 'error, ulp', text: row => ulpText(columns.rms[row])},
   {key: 'bias', title: 'bias', width: 70, group: 'error, ulp', text: row => signedText(columns.bias[row]), signed: true},
@@ -252,6 +370,7 @@ function drawHead() {
   });
   groups.querySelectorAll('td').forEach(cell => cell.replaceWith(h('th', {'aria-hidden': 'true'})));
   byId('head').append(groups, titles);
+  if (hasRecorded) table.classList.add('wider');
   table.prepend(h('colgroup', {}, kTable.map(column => h('col', column.width ? {style: `width:${column.width}px`} : {}))));
   byId('units').append('All figures in ulp: ' + data.definition + '. Bias is the signed mean; ',
       h('span', part('definition'), h('span', {class: 'swatch'}), 'definition'), ': the code means another function than the norm; ',
@@ -326,9 +445,10 @@ function drawRow(place) {
     if (column.key === 'verdict') return h('td', {class: 'verdict-cell ' + verdictClass(verdict)}, verdict);
     if (column.key === 'subject') {
       const against = kind !== 'path' && path ? path : '';
-      return h('td', {title: subjectOf(row) + (against ? `, judged by ${against}` : '')}, subjectOf(row),
+      return h('td', {class: 'subject', title: subjectOf(row) + (against ? `, judged by ${against}` : '')}, shortSubject(row),
           against ? h('span', {class: 'quiet'}, '  ▸ ' + against) : '');
     }
+    if (column.key === 'input') return h('td', {title: wordOf('input', row)}, shortInput(wordOf('input', row)));
     const text = column.word ? wordOf(column.word, row) : column.text(row);
     return h('td', {class: column.class || null}, String(text));
   });
@@ -380,6 +500,8 @@ function choose(place, {scroll = true, link = true} = {}) {
 
 function chooseFromAddress() {
   const hash = decodeURIComponent(location.hash);
+  const [, site] = /^#site-(\d+)$/.exec(hash) ?? [];
+  if (site && showSite(Number(site) - 1, {link: false, near: false})) { byId('audits').scrollIntoView(); return false; }
   if (!/^#(row)?\d/.test(hash)) return false;
   for (let row = 0; row < rowCount; ++row) {
     if (hashOf(row) !== hash) continue;
@@ -407,8 +529,10 @@ function showOnly({text, ...selected}) {
 function drawFilters() {
   for (const name of ['verdict', 'norm', 'format', 'input', 'kind']) {
     const used = [...new Set(columns[name])].sort((a, b) => words[a] < words[b] ? -1 : 1);
+    const several = name === 'input' && new Set(used.map(id => recorded(words[id])?.file)).size > 1;
+    const tensor = id => (found => several ? `${found.tensor}, ${found.file}` : found.tensor)(recorded(words[id]));
     byId('filter-' + name).append(h('option', {value: -1}, 'any'), ...used.map(id => h('option', {value: id},
-        name === 'kind' && words[id] === 'path' ? 'path (emulated)' : name === 'kind' && words[id] === 'file' ? 'file (recorded)' : words[id] || '–')));
+        name === 'input' && recorded(words[id]) ? tensor(id) : name === 'kind' && words[id] === 'path' ? 'path (emulated)' : name === 'kind' && words[id] === 'file' ? 'file (recorded)' : words[id] || '–')));
   }
   const form = byId('filters');
   form.addEventListener('input', readFilters);
@@ -445,13 +569,20 @@ function listen() {
   addEventListener('resize', () => drawRows(false));
   // On paper there is no scrolling; more rows than fit a stack of paper are counted instead.
   const kPrinted = 500;
+  const dark = matchMedia('(prefers-color-scheme: dark)');
+  const onPaper = yes => {
+    if (!dark.matches) return;
+    document.documentElement.classList.toggle('on-paper', yes);
+    redrawCharts();
+  };
   addEventListener('beforeprint', () => {
+    onPaper(true);
     const n = Math.min(kPrinted, state.order.length);
     byId('print-note').textContent = n < state.order.length ? `The first ${n} of ${state.order.length} rows; filter to print others.` : '';
     drawRows(true, 0, n);
     body.querySelectorAll('.spacer').forEach(row => row.remove());
   });
-  addEventListener('afterprint', () => drawRows(true));
+  addEventListener('afterprint', () => { onPaper(false); drawRows(true); });
 }
 
 drawSummary();

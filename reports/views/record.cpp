@@ -33,6 +33,24 @@ std::string text_of(const nlohmann::json& value, std::string_view key) {
   return text.is_string() ? text.get<std::string>() : std::string();
 }
 
+std::string shown_verdict(const nlohmann::json& record) {
+  const bool measured = text_of(record, "verdict") == "skip" && text_of(record, "reason") == "no criterion" &&
+                        !at(record, {"outputs"}).empty();
+  return measured ? "measured" : text_of(record, "verdict");
+}
+
+RecordedName read_recorded_name(std::string_view name) {
+  constexpr std::string_view kFile = "file:";
+  constexpr std::string_view kSuffix = ".safetensors";
+  const std::size_t hash = name.find('#');
+  if (!name.starts_with(kFile) || hash == std::string_view::npos) return {};
+  std::string_view file = name.substr(kFile.size(), hash - kFile.size());
+  if (const std::size_t slash = file.rfind('/'); slash != std::string_view::npos) file.remove_prefix(slash + 1);
+  if (file.ends_with(kSuffix)) file.remove_suffix(kSuffix.size());
+  const std::string_view tensor = name.substr(hash + 1);
+  return {.file = file, .tensor = tensor.substr(0, tensor.find('@'))};
+}
+
 std::vector<std::string_view> words_of(std::string_view line) {
   std::vector<std::string_view> words;
   for (std::size_t begin = 0;;) {

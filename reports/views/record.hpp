@@ -21,6 +21,16 @@ std::optional<double> number_of(const nlohmann::json& value);
 const nlohmann::json& at(const nlohmann::json& value, std::initializer_list<std::string_view> path);
 std::string text_of(const nlohmann::json& value, std::string_view key);
 
+/// The verdict as a view shows it: a record that was measured and only lacked a criterion is "measured", which
+/// alarms nobody, and not "skip".
+std::string shown_verdict(const nlohmann::json& record);
+
+/// file:FOLDER/STEM.safetensors#TENSOR@sha256-HASH without what a table has no room for; any other name as it is.
+struct RecordedName {
+  std::string_view file, tensor;  ///< STEM and TENSOR; empty for any other name
+};
+RecordedName read_recorded_name(std::string_view name);
+
 /// The words of a case line; joined with single spaces they are the line again.
 std::vector<std::string_view> words_of(std::string_view line);
 

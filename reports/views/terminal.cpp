@@ -20,7 +20,7 @@ namespace {
 using namespace views;
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 5> kWorstFirst{"crashed", "fail", "vacuous", "skip", "pass"};
+constexpr std::array<std::string_view, 6> kWorstFirst{"crashed", "fail", "vacuous", "skip", "pass", "measured"};
 
 std::size_t rank_of(std::string_view verdict) {
   return static_cast<std::size_t>(std::find(kWorstFirst.begin(), kWorstFirst.end(), verdict) - kWorstFirst.begin());
@@ -29,6 +29,7 @@ std::size_t rank_of(std::string_view verdict) {
 std::string painted(std::string text, std::string_view verdict, const TerminalOptions& options) {
   if (!options.colour) return text;
   const std::size_t rank = rank_of(verdict);
+  if (verdict == "measured") return text;
   const int code = rank <= 1 ? 31 : rank <= 3 ? 33 : 32;
   return fmt::format("\033[{}m{}\033[0m", code, text);
 }
@@ -115,19 +116,24 @@ Row row_of(const json& record, std::string_view name, const json& output) {
   const CaseWords words = read_case(line);
   const std::string impl = text_of(record, "impl");
   std::string subject = impl.starts_with("path:") ? impl.substr(5) : impl;
+  if (const RecordedName recorded = read_recorded_name(impl); !recorded.tensor.empty())
+    subject = fmt::format("file:{}#{}", recorded.file, recorded.tensor);
+  const std::string_view input_tensor = read_recorded_name(words.input).tensor;
   if (!name.empty() && name != "y") subject += fmt::format(" [{}]", name);
   const std::string format = text_of(output, "format");
   const json& ordinal = at(record, {"ordinal"});
   const auto max = number_of(at(output, {"ulp", "max"}));
   const double never = -1;
-  return {.verdict = text_of(record, "verdict"),
+  const std::string verdict = shown_verdict(record);
+  return {.verdict = verdict,
           .worst = !max               ? never
                    : std::isnan(*max) ? std::numeric_limits<double>::infinity()
                                       : *max,
-          .cells = {ordinal.is_null() ? std::string() : ordinal.dump(), text_of(record, "verdict"),
-                    std::string(words.norm), subject, format.empty() ? std::string(words.format) : format,
-                    std::string(words.shape), std::string(words.input), cell(at(output, {"ulp", "max"}), max_text),
-                    cell(at(output, {"ulp", "rms"}), ulp_text), cell(at(output, {"ulp", "bias"}), signed_text),
+          .cells = {ordinal.is_null() ? std::string() : ordinal.dump(), verdict, std::string(words.norm), subject,
+                    format.empty() ? std::string(words.format) : format, std::string(words.shape),
+                    std::string(input_tensor.empty() ? words.input : input_tensor),
+                    cell(at(output, {"ulp", "max"}), max_text), cell(at(output, {"ulp", "rms"}), ulp_text),
+                    cell(at(output, {"ulp", "bias"}), signed_text),
                     share_text(at(output, {"rounding", "correct"}), at(output, {"counts", "compared"})),
                     share_text(at(output, {"conformance", "equal"}), at(output, {"conformance", "of"}))}};
 }
@@ -230,15 +236,17 @@ std::string render_table(std::span<const json> records, const TerminalOptions& o
   for (const Row& row : rows)
     if (const std::size_t rank = rank_of(row.verdict); rank < counts.size()) ++counts[rank];
   text += fmt::format("\n{} rows", rows.size());
-  for (std::size_t i = counts.size(); i-- > 0;)
+  const std::size_t measured = rank_of("measured");
+  for (std::size_t i = measured; i-- > 0;)
     if (counts[i] != 0) text += fmt::format(", {} {}", counts[i], kWorstFirst[i]);
+  if (counts[measured] != 0) text += fmt::format(", {} measured without a criterion", counts[measured]);
   if (shown < rows.size()) text += fmt::format("; {} shown", shown);
   text += fmt::format("\nmax, rms and bias in ulp: {}\n", kUlpDefinition);
   return text;
 }
 
 std::string render_failure(const json& record, const TerminalOptions& options) {
-  const std::string verdict = text_of(record, "verdict");
+  const std::string verdict = shown_verdict(record);
   std::string text = fmt::format("{}  {}\n", painted(verdict, verdict, options), text_of(record, "impl"));
   const auto fact = [&text](std::string_view name, const std::string& value) {
     if (!value.empty()) text += fmt::format("  {:<7}{}\n", name, value);

@@ -96,6 +96,62 @@ def use(page, records, rows):
     page.check("text of a run is text", "document.querySelector('#body b, #detail code b')", None)
 
 
+def use_audits(page, audits):
+    browser = page.browser
+    first = audits[0]["ranking"]
+    used = next(i for i, r in enumerate(first) if r["declared"])
+    alike = sum(not r["gap"] and r["format"] == first[used]["format"] for r in first)
+    visible = "[...document.querySelectorAll('#site tbody tr:not(.unfold)')].filter(r => !r.hidden && r.cells.length > 1)"
+    page.check("the overview has a line a site, with the path in use and the best",
+               "[...document.querySelectorAll('.overview tbody tr')].map(r => [0, 1, 7].map(i => r.cells[i].querySelector('a, code').textContent))",
+               [[a["input"], next(r["path"] for r in a["ranking"] if r["declared"]), a["ranking"][0]["path"]] for a in audits])
+    page.check("one site is shown", "document.querySelectorAll('.audit').length", 1)
+    page.check("twelve paths and the one in use, at its true rank, are in sight",
+               visible + ".map(r => r.cells[0].textContent).join()", ",".join(map(str, [*range(1, 13), used + 1])))
+    page.check("it is marked", "[...document.querySelectorAll('.used .in-use')].map(e => e.closest('td').querySelector('code').textContent)",
+               [first[used]["path"]])
+    page.check("a source without a commit ends without @", "/@(?!\\w)/.test(document.getElementById('site').textContent)", False)
+    page.click(".unfold button")
+    page.check("the rest of the same function unfolds", visible + ".length", alike)
+    page.click(".others .unfold button")
+    page.check("and so do the other functions and formats", visible + ".length", len(first))
+    page.check("below their heading, with the reason", "[...document.querySelectorAll('.others tr')].slice(1).every(r => r.querySelector('.gap'))", True)
+    browser.evaluate("document.querySelectorAll('.overview tbody tr')[1].cells[2].click()")
+    page.check("a click chooses a site", "document.querySelector('#site h3 code').textContent", audits[1]["input"])
+    page.check("it is in the address", "location.hash", "#site-2")
+    other = next(i for i, r in enumerate(audits[1]["ranking"]) if r["declared"])
+    page.check("a path in use that is another function is in sight too", "document.querySelector('.others .used').hidden + ' ' + "
+               "document.querySelector('.others .used').cells[0].textContent", f"false {other + 1}")
+    browser.evaluate("document.querySelector('.overview [aria-current]').focus()")
+    browser.press("ArrowUp")
+    page.check("the arrow goes up a site", "location.hash + ' ' + document.activeElement.textContent", "#site-1 " + audits[0]["input"])
+
+
+def use_measured(page, records):
+    measured = [r for r in records if r["reason"] == "no criterion"]
+    page.check("records without a criterion are measured, not skipped",
+               "[...document.querySelectorAll('#summary > span')].map(s => s.textContent).filter(t => /skip|measured/.test(t))",
+               [f"{sum(r['verdict'] == 'skip' for r in records) - len(measured)} skip", f"{len(measured)} measured, no criterion"])
+    page.browser.evaluate("[...document.querySelectorAll('#summary button')].find(b => b.textContent.includes('measured')).click()")
+    page.check("the filter finds them", page.column("verdict"), ["measured"] * len(measured))
+    page.check("an input from a file has a short name, and the whole one on hover", "(c => c && [c.textContent, c.title])"
+               "([...document.querySelectorAll('#body td')].find(c => c.title.startsWith('file:')))",
+               ["layers.0.norm.x", "file:captures/smollm2_135m.bf16.safetensors#layers.0.norm.x@sha256-612c396109d4"])
+    page.click("#filters [type=reset]")
+
+
+def use_paper(page):
+    ink = "getComputedStyle(document.documentElement).getPropertyValue('--ink')"
+    light = page.browser.evaluate(ink)
+    page.browser.scheme("dark")
+    page.check("a dark screen has another ink", f"{ink} !== {light!r}", True)
+    page.browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.check("paper has not, nor have its charts", ink, light)
+    page.browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.check("afterwards it is dark again", f"{ink} !== {light!r}", True)
+    page.browser.scheme("light")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("render_page")
@@ -106,7 +162,9 @@ def main():
         print("skipped: no Chromium found; apt-get install chromium, or set NORMA_CHROMIUM to one")
         return 77
 
-    records = [line for line in map(json.loads, FIXTURE.read_text().splitlines()) if line["kind"] == "record"]
+    lines = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
+    records = [line for line in lines if line["kind"] == "record"]
+    audits = [line for line in lines if line["kind"] == "audit"]
     rows = sum(max(1, len(r["outputs"])) for r in records)
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "page.html"
@@ -115,7 +173,12 @@ def main():
         try:
             page = Page(browser)
             browser.open(file.as_uri())
+            page.check("what the run was made with is told", "(t => ['gcc 12.2.0', 'norma run @main --out run.jsonl', '-ffp-contract=off']"
+                       ".every(w => t.includes(w)))(document.getElementById('context').textContent)", True)
+            use_measured(page, records)
+            use_audits(page, audits)
             use(page, records, rows)
+            use_paper(page)
             for scheme in ("light", "dark") if arguments.shots else ():
                 browser.scheme(scheme)
                 browser.evaluate(SOON)
@@ -124,6 +187,9 @@ def main():
             browser.open("about:blank")
             browser.open(file.as_uri() + "#2")
             page.check("a permalink opens its record", "document.querySelector('.record-line').textContent", records[2]["case"])
+            browser.open("about:blank")
+            browser.open(file.as_uri() + "#site-2")
+            page.check("and one of a site its site", "document.querySelector('#site h3 code').textContent", audits[1]["input"])
             requests = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
             outside = [url for url in requests if not url.startswith((file.as_uri(), "data:", "about:"))]
             console = [json.dumps(e["params"]) for e in browser.events

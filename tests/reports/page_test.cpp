@@ -108,11 +108,11 @@ TEST_CASE("the detail of a row is the record's own output") {
 }
 
 TEST_CASE("text from a run cannot end its script element") {
-  json record = fixture()[2];
+  json record = fixture()[3];
   record["impl"] = "</script><!--<script>alert(1)</script>\u2028\u2029{{data}}";
   record["outputs"]["</script>"] = record["outputs"]["y"];
   const std::string page = norma::render_page(std::vector<json>{record});
-  const std::string plain = norma::render_page(std::vector<json>{fixture()[2]});
+  const std::string plain = norma::render_page(std::vector<json>{fixture()[3]});
   CHECK(count_of(page, "</script>") == count_of(plain, "</script>"));
   CHECK(count_of(page, "<!--") == count_of(plain, "<!--"));
   CHECK(page.find("alert(1)<") == std::string::npos);
@@ -135,7 +135,7 @@ TEST_CASE("the same lines give the same page, and no lines give a page too") {
 }
 
 TEST_CASE("of very many rows the passing ones keep three worst elements") {
-  const json record = fixture()[2];
+  const json record = fixture()[3];
   REQUIRE(record["verdict"] == "pass");
   REQUIRE(record["outputs"]["y"]["worst"].size() == 8);
   json slim = record;
