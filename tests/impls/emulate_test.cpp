@@ -145,6 +145,25 @@ TEST_CASE("roots are rounded once: the result's midpoints lie on the right sides
   }
 }
 
+TEST_CASE("rsqrt is correctly rounded for all positive binary32 numbers", "[exhaustive][nightly]") {
+  constexpr std::size_t kBlock = 4096;
+  std::vector<float> x(kBlock), r(kBlock);
+  std::uint64_t wrong = 0;
+  for (std::uint64_t first = 1; first < 0x7f80'0000; first += kBlock) {
+    for (std::size_t i = 0; i < kBlock; ++i)
+      x[i] = std::bit_cast<float>(static_cast<std::uint32_t>(std::min<std::uint64_t>(first + i, 0x7f7f'ffff)));
+    fp32_op(Op::rsqrt, x.data(), nullptr, nullptr, r.data(), kBlock);
+    for (std::size_t i = 0; i < kBlock; ++i) {
+      // The midpoints m beside r have 25 bits, m^2 is exact in binary64, and a fused m^2 x - 1 has the right sign.
+      const double below = (static_cast<double>(r[i]) + static_cast<double>(std::nextafterf(r[i], 0))) / 2;
+      const double above = (static_cast<double>(r[i]) + static_cast<double>(std::nextafterf(r[i], HUGE_VALF))) / 2;
+      const double v = static_cast<double>(x[i]);
+      wrong += std::fma(below * below, v, -1.0) <= 0 && std::fma(above * above, v, -1.0) >= 0 ? 0 : 1;
+    }
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("rows of fp32 operations are the single operations") {
   std::mt19937_64 rng(3);
   std::vector<float> a(999), b(999), c(999), out(999);
