@@ -281,7 +281,7 @@ function drawOverview() {
       h('thead', {}, h('tr', {}, h('th', {scope: 'col'}, countText(parts.length) + ' sites'), h('th', {scope: 'col'}, 'path in use'),
           h('th', {scope: 'col', class: 'lane', 'aria-label': 'rms and maximum'}, laneAxis(scale)),
           right('max'), right('floor', kFloorTip), right('rms'),
-          hasGiven ? right('equal bits %', 'Elements of the recorded output with the bits of the path in use') : null,
+          hasGiven ? right('equal %', 'Elements of the recorded output with the bits of the path in use') : null,
           h('th', {scope: 'col', class: 'first', title: 'Of those that compute the same function into the same format'}, 'best path'), right('max'), right('rms'))),
       body)), h('p', {class: 'note'}, 'Choose a site by a click or by the arrow keys; its ranking is below. Errors in ulp.')];
 }
