@@ -14,6 +14,11 @@ namespace {
 constexpr std::uint32_t kSignBit = 0x8000'0000;
 constexpr std::uint32_t kInfinityBits = 0x7f80'0000;
 
+/// yes ? a : b without a branch: chains of ?: become jumps, and a loop with jumps does not vectorize.
+inline std::uint32_t select(bool yes, std::uint32_t a, std::uint32_t b) {
+  return b ^ ((a ^ b) & (std::uint32_t{0} - static_cast<std::uint32_t>(yes)));
+}
+
 /// One rounding of binary32 to a format with binary32's exponent range (bf16, tf32): the discarded bits are
 /// an integer, and so is the carry. Inf stays, an overflow becomes Inf, by the same carry.
 template <int kDropped>
@@ -80,24 +85,53 @@ inline float round_one(float value, Beyond beyond) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(rounded) | sign);
 }
 
-/// The code of a binary32 value that the format holds.
+/// The code of a binary32 value, rounded once: an integer carry for normal numbers, the hardware's own addition for
+/// subnormal ones (2^(emin+24-p) has the subnormals' quantum, so the sum's low bits are the code).
 template <FormatId kId>
-inline std::uint32_t code_of(float value) {
+inline std::uint32_t magnitude_code(std::uint32_t magnitude) {
   constexpr const Format& f = format_of(kId);
+  constexpr int kDropped = 24 - f.precision;
+  const std::uint32_t odd = (magnitude >> kDropped) & 1;
+  const std::uint32_t rounded = (magnitude + ((std::uint32_t{1} << (kDropped - 1)) - 1) + odd) >> kDropped;
+  if constexpr (f.emin == -126) {
+    return rounded;
+  } else {
+    constexpr std::uint32_t kRebias = static_cast<std::uint32_t>(f.emin - 1 + 127) << f.mantissa_bits();
+    constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
+    constexpr std::uint32_t kQuantum = static_cast<std::uint32_t>(f.emin - f.mantissa_bits() + 23 + 127) << 23;
+    const std::uint32_t subnormal =
+        std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + std::bit_cast<float>(kQuantum)) - kQuantum;
+    return select(magnitude < kLeast, subnormal, rounded - kRebias);
+  }
+}
+
+/// What `beyond_of` says, as codes without a sign.
+struct BeyondCodes {
+  std::uint32_t finite;
+  std::uint32_t infinite;
+};
+
+template <FormatId kId>
+BeyondCodes beyond_codes_of(Overflow overflow) {
+  const Beyond b = beyond_of(kId, overflow);
+  const auto code = [](float v) { return static_cast<std::uint32_t>(encode(kId, static_cast<double>(v), Overflow::ieee)); };
+  return {code(b.finite), code(b.infinite)};
+}
+
+template <FormatId kId>
+inline std::uint32_t encode_one(float value, BeyondCodes beyond) {
+  constexpr const Format& f = format_of(kId);
+  constexpr auto kMax = static_cast<std::uint32_t>(f.max_finite_code());
+  constexpr auto kNaN = static_cast<std::uint32_t>(f.nan_code());
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t magnitude = bits & ~kSignBit;
-  if constexpr (kId == FormatId::bf16) return bits >> 16;
-  constexpr int kDropped = 24 - f.precision;
-  constexpr std::uint32_t kRebias = static_cast<std::uint32_t>(f.emin - 1 + 127) << f.mantissa_bits();
-  constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
-  // A subnormal is an integer multiple of 2^(emin-p+1); the product is exact.
-  constexpr float kScale = std::bit_cast<float>(static_cast<std::uint32_t>(127 - f.emin + f.mantissa_bits()) << 23);
-  const auto subnormal = static_cast<std::uint32_t>(static_cast<std::int32_t>(
-      magnitude < kLeast ? std::bit_cast<float>(magnitude) * kScale : 0.0f));
-  std::uint32_t code = magnitude < kLeast ? subnormal : (magnitude >> kDropped) - kRebias;
-  if constexpr (f.has_infinity()) code = magnitude == kInfinityBits ? static_cast<std::uint32_t>(f.infinity_code()) : code;
-  code |= (bits & kSignBit) >> (32 - f.code_bits);
-  return magnitude > kInfinityBits ? static_cast<std::uint32_t>(f.nan_code()) : code;
+  std::uint32_t code = magnitude_code<kId>(magnitude);
+  code = select(code > kMax, select(magnitude == kInfinityBits, beyond.infinite, beyond.finite), code);
+  code = select(magnitude > kInfinityBits, kNaN, code);
+  std::uint32_t sign = (bits & kSignBit) >> (32 - f.code_bits);
+  sign = select(code == kNaN, 0, sign);  // the canonical NaN is positive
+  if constexpr (!f.has_negative_zero()) sign = select(code == 0, 0, sign);
+  return code | sign;
 }
 
 template <FormatId kId>
@@ -111,14 +145,14 @@ struct Storage<kId> { using Type = std::uint16_t; };
 
 // One clone of each loop a format; a macro because a template cannot carry target_clones.
 #define NORMA_ROW_LOOPS(F)                                                                                 \
-  NORMA_CLONES void round_##F(float* values, std::size_t count, Beyond beyond) {                           \
-    for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::F>(values[i], beyond);        \
+  NORMA_CLONES void round_##F(const float* values, float* rounded, std::size_t count, Beyond beyond) {     \
+    _Pragma("GCC ivdep") /* apart or the same */                                                           \
+    for (std::size_t i = 0; i < count; ++i) rounded[i] = round_one<FormatId::F>(values[i], beyond);        \
   }                                                                                                        \
-  NORMA_CLONES void encode_##F(const float* values, Storage<FormatId::F>::Type* stored, std::size_t count, \
-                               Beyond beyond) {                                                            \
+  NORMA_CLONES void encode_##F(const float* values, Storage<FormatId::F>::Type* __restrict stored,         \
+                               std::size_t count, BeyondCodes beyond) {                                    \
     for (std::size_t i = 0; i < count; ++i)                                                                \
-      stored[i] = static_cast<Storage<FormatId::F>::Type>(                                                 \
-          code_of<FormatId::F>(round_one<FormatId::F>(values[i], beyond)));                              \
+      stored[i] = static_cast<Storage<FormatId::F>::Type>(encode_one<FormatId::F>(values[i], beyond));     \
   }
 
 NORMA_ROW_LOOPS(bf16)
@@ -129,8 +163,28 @@ NORMA_ROW_LOOPS(e4m3fnuz)
 NORMA_ROW_LOOPS(e5m2fnuz)
 #undef NORMA_ROW_LOOPS
 
-NORMA_CLONES void round_tf32(float* values, std::size_t count, Beyond beyond) {
-  for (std::size_t i = 0; i < count; ++i) values[i] = round_one<FormatId::tf32>(values[i], beyond);
+NORMA_CLONES void round_tf32(const float* values, float* rounded, std::size_t count, Beyond beyond) {
+#pragma GCC ivdep  // apart or the same
+  for (std::size_t i = 0; i < count; ++i) rounded[i] = round_one<FormatId::tf32>(values[i], beyond);
+}
+
+/// Where an overflow becomes Inf the carry alone does it.
+NORMA_CLONES void round_bf16_ieee(const float* values, float* rounded, std::size_t count) {
+#pragma GCC ivdep  // apart or the same
+  for (std::size_t i = 0; i < count; ++i)
+    rounded[i] = std::bit_cast<float>(round_bits_same_range<16>(std::bit_cast<std::uint32_t>(values[i])));
+}
+
+NORMA_CLONES void encode_bf16_ieee(const float* values, std::uint16_t* __restrict stored, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i)
+    stored[i] = static_cast<std::uint16_t>(round_bits_same_range<16>(std::bit_cast<std::uint32_t>(values[i])) >> 16);
+}
+
+NORMA_CLONES void store_bf16(const float* values, std::uint16_t* __restrict stored, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(values[i]);
+    stored[i] = (bits & ~kSignBit) > kInfinityBits ? std::uint16_t{0x7fc0} : static_cast<std::uint16_t>(bits >> 16);
+  }
 }
 
 NORMA_CLONES void decode_bf16(const std::uint16_t* stored, float* values, std::size_t count) {
@@ -218,12 +272,15 @@ void encode_row(FormatId format, const float* values, std::byte* stored, std::si
       for (std::size_t i = 0; i < count; ++i)
         store(format_of(format), stored, i, encode(format, static_cast<double>(values[i]), overflow));
       return;
-    case FormatId::bf16: encode_bf16(values, as_words<std::uint16_t>(stored), count, beyond_of(format, overflow)); return;
-    case FormatId::fp16: encode_fp16(values, as_words<std::uint16_t>(stored), count, beyond_of(format, overflow)); return;
-    case FormatId::e4m3fn: encode_e4m3fn(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
-    case FormatId::e5m2: encode_e5m2(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
-    case FormatId::e4m3fnuz: encode_e4m3fnuz(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
-    case FormatId::e5m2fnuz: encode_e5m2fnuz(values, as_words<std::uint8_t>(stored), count, beyond_of(format, overflow)); return;
+    case FormatId::bf16:
+      if (overflow == Overflow::ieee) encode_bf16_ieee(values, as_words<std::uint16_t>(stored), count);
+      else encode_bf16(values, as_words<std::uint16_t>(stored), count, beyond_codes_of<FormatId::bf16>(overflow));
+      return;
+    case FormatId::fp16: encode_fp16(values, as_words<std::uint16_t>(stored), count, beyond_codes_of<FormatId::fp16>(overflow)); return;
+    case FormatId::e4m3fn: encode_e4m3fn(values, as_words<std::uint8_t>(stored), count, beyond_codes_of<FormatId::e4m3fn>(overflow)); return;
+    case FormatId::e5m2: encode_e5m2(values, as_words<std::uint8_t>(stored), count, beyond_codes_of<FormatId::e5m2>(overflow)); return;
+    case FormatId::e4m3fnuz: encode_e4m3fnuz(values, as_words<std::uint8_t>(stored), count, beyond_codes_of<FormatId::e4m3fnuz>(overflow)); return;
+    case FormatId::e5m2fnuz: encode_e5m2fnuz(values, as_words<std::uint8_t>(stored), count, beyond_codes_of<FormatId::e5m2fnuz>(overflow)); return;
   }
 }
 
@@ -232,22 +289,40 @@ void encode_row(FormatId format, const double* values, std::byte* stored, std::s
   for (std::size_t i = 0; i < count; ++i) store(f, stored, i, encode(format, values[i], overflow));
 }
 
-void round_row(FormatId format, float* values, std::size_t count, Overflow overflow) {
+void store_row(FormatId format, const float* values, std::byte* stored, std::size_t count) {
+  if (format == FormatId::bf16) store_bf16(values, as_words<std::uint16_t>(stored), count);
+  else encode_row(format, values, stored, count, Overflow::ieee);
+}
+
+void round_row(FormatId format, const float* values, float* rounded, std::size_t count, Overflow overflow) {
+  const auto copy = [&] {
+    if (rounded != values) std::memcpy(rounded, values, count * sizeof(float));
+  };
   switch (format) {
-    case FormatId::fp64: return;
+    case FormatId::fp64: copy(); return;
     case FormatId::fp32:
-      if (overflow == Overflow::ieee) return;
+      if (overflow == Overflow::ieee) {
+        copy();
+        return;
+      }
       for (std::size_t i = 0; i < count; ++i)
-        values[i] = static_cast<float>(decode(format, encode(format, static_cast<double>(values[i]), overflow)));
+        rounded[i] = static_cast<float>(decode(format, encode(format, static_cast<double>(values[i]), overflow)));
       return;
-    case FormatId::tf32: round_tf32(values, count, beyond_of(format, overflow)); return;
-    case FormatId::bf16: round_bf16(values, count, beyond_of(format, overflow)); return;
-    case FormatId::fp16: round_fp16(values, count, beyond_of(format, overflow)); return;
-    case FormatId::e4m3fn: round_e4m3fn(values, count, beyond_of(format, overflow)); return;
-    case FormatId::e5m2: round_e5m2(values, count, beyond_of(format, overflow)); return;
-    case FormatId::e4m3fnuz: round_e4m3fnuz(values, count, beyond_of(format, overflow)); return;
-    case FormatId::e5m2fnuz: round_e5m2fnuz(values, count, beyond_of(format, overflow)); return;
+    case FormatId::bf16:
+      if (overflow == Overflow::ieee) round_bf16_ieee(values, rounded, count);
+      else round_bf16(values, rounded, count, beyond_of(format, overflow));
+      return;
+    case FormatId::tf32: round_tf32(values, rounded, count, beyond_of(format, overflow)); return;
+    case FormatId::fp16: round_fp16(values, rounded, count, beyond_of(format, overflow)); return;
+    case FormatId::e4m3fn: round_e4m3fn(values, rounded, count, beyond_of(format, overflow)); return;
+    case FormatId::e5m2: round_e5m2(values, rounded, count, beyond_of(format, overflow)); return;
+    case FormatId::e4m3fnuz: round_e4m3fnuz(values, rounded, count, beyond_of(format, overflow)); return;
+    case FormatId::e5m2fnuz: round_e5m2fnuz(values, rounded, count, beyond_of(format, overflow)); return;
   }
+}
+
+void round_row(FormatId format, float* values, std::size_t count, Overflow overflow) {
+  round_row(format, values, values, count, overflow);
 }
 
 }  // namespace norma

@@ -15,7 +15,12 @@ void decode_row(FormatId format, const std::byte* stored, double* values, std::s
 void encode_row(FormatId format, const float* values, std::byte* stored, std::size_t count, Overflow overflow);
 void encode_row(FormatId format, const double* values, std::byte* stored, std::size_t count, Overflow overflow);
 
-/// Rounds binary32 values to `format` where they stand: decode(encode(v)).
+/// The same for values that `format` holds already (NaN becomes the canonical one).
+void store_row(FormatId format, const float* values, std::byte* stored, std::size_t count);
+
+/// Rounds binary32 values to `format`, decode(encode(v)): to `rounded`, which is `values` or apart from it, or where
+/// they stand.
+void round_row(FormatId format, const float* values, float* rounded, std::size_t count, Overflow overflow);
 void round_row(FormatId format, float* values, std::size_t count, Overflow overflow);
 
 }  // namespace norma
