@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "impls/emulate/arithmetic.hpp"
@@ -263,9 +264,66 @@ double sum_terms(const Order& order, FormatId accumulator, bool contract, std::s
   return sum_in(Accumulator<Narrow, Term>{{accumulator}, contract, terms.data()}, order, n);
 }
 
-// The orders that real audits spend their time in, with every lane's width known to the compiler.
-NORMA_CLONES float torch_cpu_8(const float* terms, Index n) {
-  return torch_row<Accumulator<Fp32, float>, 8>(Accumulator<Fp32, float>{{}, false, terms}, n, 1);
+// The order that real audits spend their time in: torch_row of 8 lanes in fp32, written so that a step is one vector
+// addition and four independent sums hide its latency. Floor: a load and an addition (and a multiplication) for 8
+// terms, two of each a cycle: 0.02 ns an element at 3 GHz.
+typedef float Lanes8 __attribute__((vector_size(32)));
+
+template <bool kSquare>
+[[gnu::always_inline]] inline void add_vector(Lanes8& sum, const float* terms, Index vector) {
+  Lanes8 t;
+  std::memcpy(&t, terms + 8 * vector, sizeof t);
+  if constexpr (kSquare) t *= t;  // rounded by itself: nothing is contracted
+  sum += t;
+}
+
+template <bool kSquare>
+[[gnu::always_inline]] inline float torch_row_8(const float* terms, Index n) {
+  constexpr int kLevels = 4;
+  const Index vectors = n / 8, items = vectors / 4;
+  const Index power = std::max<Index>(4, ceil_log2(items) / kLevels);
+  const Index block = Index{1} << power;
+  Lanes8 level[kLevels][4] = {};
+  Index i = 0;
+  for (bool last = false; !last;) {
+    const Index to = std::min(i + block, items);
+    last = to < i + block;
+    Lanes8 a = level[0][0], b = level[0][1], c = level[0][2], d = level[0][3];
+    for (; i < to; ++i) {
+      add_vector<kSquare>(a, terms, 4 * i);
+      add_vector<kSquare>(b, terms, 4 * i + 1);
+      add_vector<kSquare>(c, terms, 4 * i + 2);
+      add_vector<kSquare>(d, terms, 4 * i + 3);
+    }
+    level[0][0] = a, level[0][1] = b, level[0][2] = c, level[0][3] = d;
+    if (last) break;
+    for (int j = 1; j < kLevels; ++j) {
+      for (int k = 0; k < 4; ++k) {
+        level[j][k] += level[j - 1][k];
+        level[j - 1][k] = Lanes8{};
+      }
+      if ((i & ((block - 1) << (j * power))) != 0) break;
+    }
+  }
+  Lanes8 stream[4];
+  for (int k = 0; k < 4; ++k) {
+    stream[k] = level[0][k];
+    for (int j = 1; j < kLevels; ++j) stream[k] += level[j][k];
+  }
+  for (Index v = 4 * items; v < vectors; ++v) add_vector<kSquare>(stream[0], terms, v);
+  for (int k = 1; k < 4; ++k) stream[0] += stream[k];
+  float total = 0;
+  for (Index t = 8 * vectors; t < n; ++t) total += kSquare ? terms[t] * terms[t] : terms[t];
+  for (int l = 0; l < 8; ++l) total += stream[0][l];
+  return 0.0f + total;
+}
+
+NORMA_CLONES float torch_sum_8(const float* terms, Index n) { return torch_row_8<false>(terms, n); }
+NORMA_CLONES float torch_square_sum_8(const float* terms, Index n) { return torch_row_8<true>(terms, n); }
+
+/// Fewer than 8 terms are summed in another order.
+bool is_torch_8(const Order& order, std::size_t terms) {
+  return order.kind == OrderKind::torch_cpu && order.count == 8 && terms >= 8;
 }
 
 /// Welford's count, mean and sum of squared deviations.
@@ -378,9 +436,17 @@ Moments moments_in(const Welford<A>& w, const Order& order, std::span<const doub
 }  // namespace
 
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const float> terms) {
-  if (order.kind == OrderKind::torch_cpu && order.count == 8 && accumulator == FormatId::fp32 && !contract)
-    return static_cast<double>(torch_cpu_8(terms.data(), static_cast<Index>(terms.size())));
+  if (is_torch_8(order, terms.size()) && accumulator == FormatId::fp32 && !contract)
+    return static_cast<double>(torch_sum_8(terms.data(), static_cast<Index>(terms.size())));
   return sum_terms(order, accumulator, contract, terms);
+}
+
+double fp32_square_sum(const Order& order, std::span<const float> values, std::vector<float>& scratch) {
+  if (is_torch_8(order, values.size()))
+    return static_cast<double>(torch_square_sum_8(values.data(), static_cast<Index>(values.size())));
+  scratch.resize(values.size());
+  fp32_op(Op::square, values.data(), nullptr, nullptr, scratch.data(), values.size());
+  return ordered_sum(order, FormatId::fp32, false, scratch);
 }
 
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "reference/program/program.hpp"
 
@@ -18,6 +19,9 @@ struct Moments {
 /// whose square fits binary64 exactly). fp32 terms come as float, others as double.
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const float> terms);
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms);
+
+/// The fp32 sum of squares that are each rounded to fp32: ordered_sum over them. `scratch` may hold them.
+double fp32_square_sum(const Order& order, std::span<const float> values, std::vector<float>& scratch);
 
 /// Mean and biased variance; fp32 and fp64 accumulators (ProgramError otherwise).
 Moments ordered_moments(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms);
