@@ -254,19 +254,22 @@ const sites = {chosen: -1, rows: []};
 /// One line a site: what is in use there, how far off it is, and what the best path of the same format would reach.
 function drawOverview() {
   const parts = data.audits.map(split);
-  const scale = laneScale(parts.flatMap(({used, alike}) => [used, alike[0]].filter(Boolean)));
+  // The run names the path to change to among those that are as good; the first of the ranking where it does not.
+  const bestOf = (audit, alike) => alike.find(row => row.path === audit.best) ?? alike[0];
+  const bests = parts.map(({alike}, i) => bestOf(data.audits[i], alike));
+  const scale = laneScale(parts.flatMap(({used}, i) => [used, bests[i]].filter(Boolean)));
   const right = (text, title) => h('th', {class: 'number', scope: 'col', title}, text);
   const number = text => h('td', {class: 'number'}, text);
   const hasGiven = parts.some(({used}) => used?.equal_share != null);
-  const equals = ([best, ...rest]) => rest.filter(row => row.rms_ulp === best.rms_ulp && row.max_ulp === best.max_ulp).length;
+  const equals = (best, alike) => alike.filter(row => row !== best && row.rms_ulp === best.rms_ulp && row.max_ulp === best.max_ulp).length;
   const tied = n => n ? h('span', {class: 'quiet', title: `${n} more with the same figures`}, ' +' + n) : '';
-  sites.rows = parts.map(({used, alike, alike: [best]}, i) => h('tr', {onclick: event => { event.preventDefault(); showSite(i); }},
+  sites.rows = parts.map(({used, alike}, i, _, best = bests[i]) => h('tr', {onclick: event => { event.preventDefault(); showSite(i); }},
       h('td', {}, h('a', {href: `#site-${i + 1}`}, data.audits[i].input)),
       h('td', {class: used ? null : 'quiet'}, used ? h('code', {}, used.path) : 'not told'),
       h('td', {class: 'lane'}, used ? lane(scale, used) : ''),
       ...used ? [number(maxText(used.max_ulp)), number(maxText(used.floor_ulp)), number(ulpText(used.rms_ulp))] : [number(''), number(''), number('')],
       hasGiven ? number(used?.equal_share == null ? '' : shareText(used.equal_share, 1)) : null,
-      h('td', {class: 'first'}, best ? best === used ? h('span', {class: 'quiet'}, 'the one in use') : [h('code', {}, best.path), tied(equals(alike))] : ''),
+      h('td', {class: 'first'}, best ? best === used ? h('span', {class: 'quiet'}, 'the one in use') : [h('code', {}, best.path), tied(equals(best, alike))] : ''),
       number(best ? maxText(best.max_ulp) : ''), number(best ? ulpText(best.rms_ulp) : '')));
   const body = h('tbody', {}, sites.rows);
   body.addEventListener('keydown', event => {
