@@ -219,7 +219,13 @@ std::vector<Site> sites_of(const std::string& file, const SiteOptions& options) 
     for (const NormAttribute& attribute : norm->attributes)
       if (const auto value = opened.metadata.find(attribute.name); value != opened.metadata.end())
         site.value.keys[std::string(attribute.name)] = value->second;
-    for (const auto& [key, value] : options.set) site.value.keys[key] = value;
+    for (const auto& [key, value] : options.set) {
+      const bool known = std::ranges::any_of(norm->attributes, [&](const NormAttribute& a) { return a.name == key; });
+      if (!known)
+        throw CaseError(fmt::format("--set {}={}: {} has no attribute '{}'; known: {}, profile", key, value, norm->name, key,
+                                    known_words(norm->attributes, [](const NormAttribute& a) { return a.name; })));
+      site.value.keys[key] = value;
+    }
     const auto meta = [&](const char* key) {
       const auto found = opened.metadata.find(key);
       return found == opened.metadata.end() ? std::string() : found->second;
@@ -228,10 +234,25 @@ std::vector<Site> sites_of(const std::string& file, const SiteOptions& options) 
     site.profile = !options.profile.empty() ? options.profile : options.path.empty() ? meta("profile") : "";
     if (const std::string y = tensor_named(prefix, "y"); !y.empty()) site.recorded = file_value(file, y);
     // Through the text form, so that an unknown key or a malformed value is refused in the same words everywhere.
+    Case asked = site.value;
+    if (!options.path.empty()) asked.keys["path"] = options.path;
+    if (!options.profile.empty()) asked.keys["profile"] = options.profile;
+    parse_case(print_case(asked));
     site.value = parse_case(print_case(site.value));
     sites.push_back(std::move(site));
   }
   return sites;
+}
+
+Case expand_site(const Case& value, const std::string& file) {
+  Case expanded = expand_defaults(value);
+  for (const auto& [key, input] : expanded.keys)
+    if (key.ends_with(".input") && !input.starts_with("file:")) {
+      const std::string tensor = key.substr(0, key.find('.'));
+      throw CaseError(fmt::format("path {} needs the tensor '{}', and '{}' has none beside x; name it by --map {}=TENSOR",
+                                  expanded.get("path"), tensor, file, tensor));
+    }
+  return expanded;
 }
 
 Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& paths_glob) {
@@ -243,6 +264,7 @@ Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& p
     throw CaseError(fmt::format("no path matches '{}'; 'norma list paths' prints the known ones", paths_glob));
   for (std::size_t s = 0; s < audit.sites.size(); ++s) {
     const Site& site = audit.sites[s];
+    expand_defaults(site.value);  // tensors that do not fit each other are refused, not left out under every path
     const auto add = [&](Case value, const std::string& impl) {
       audit.jobs.push_back({.value = std::move(value), .impl = impl});
       audit.site_of.push_back(s);
@@ -251,7 +273,7 @@ Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& p
       Case value = site.value;
       if (!site.declared.empty()) value.keys["path"] = site.declared;
       if (!site.profile.empty()) value.keys["profile"] = site.profile;
-      add(expand_defaults(value), site.recorded);
+      add(expand_site(value, site.label), site.recorded);
     }
     for (const CastPath* path : all_cast_paths()) {
       if (path->norm != site.value.norm || !glob_matches(paths_glob, path->name)) continue;
@@ -259,15 +281,7 @@ Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& p
       value.keys["path"] = std::string(path->name);
       if (path->name == site.declared && !site.profile.empty()) value.keys["profile"] = site.profile;
       try {
-        // A path that needs a tensor the file does not have would be given a synthetic one: not an audit of these.
-        const Case expanded = expand_defaults(value);
-        const bool invented = std::any_of(expanded.keys.begin(), expanded.keys.end(), [&](const auto& key) {
-          return key.first.ends_with(".input") && !key.second.starts_with("file:");
-        });
-        if (invented) {
-          ++audit.not_applicable;
-          continue;
-        }
+        const Case expanded = expand_site(value, site.label);
         contract_of(expanded, session.inputs(expanded)->tensors, nullptr);
         add(expanded, "path:" + std::string(path->name));
       } catch (const ProgramError&) {

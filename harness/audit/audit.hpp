@@ -30,6 +30,10 @@ struct SiteOptions {
 /// CaseError or SafetensorsError, one sentence, where there is none.
 std::vector<Site> sites_of(const std::string& file, const SiteOptions& options);
 
+/// The site's case with its defaults. CaseError where the path needs a tensor that the file does not have: what a case
+/// line would have generated is not what the file's maker computed with.
+Case expand_site(const Case& value, const std::string& file);
+
 /// The jobs of an audit: each site's recorded output against its declared path, then every path of the catalogue
 /// whose name matches and whose code takes such tensors, emulated.
 struct Audit {

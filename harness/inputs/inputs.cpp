@@ -47,15 +47,31 @@ bool names(std::string_view list, std::string_view word) {
   }
 }
 
+/// The inputs that a path file's text names: "in x:T weight:W eps".
+std::vector<std::string> inputs_of_path_file(const Case& c) {
+  std::vector<std::string> inputs;
+  if (!is_file(c.get("path"))) return inputs;
+  std::istringstream text(read_path_file(c.get("path")));
+  for (std::string line; std::getline(text, line);) {
+    std::istringstream words(line);
+    std::string word;
+    if (!(words >> word) || word != "in") continue;
+    while (words >> word) inputs.push_back(word.substr(0, word.find(':')));
+  }
+  return inputs;
+}
+
 std::vector<const NormInput*> inputs_of(const Case& c) {
   const CastPath* path = find_cast_path(c.get("path"));
+  const std::vector<std::string> in_file = inputs_of_path_file(c);
   std::vector<const NormInput*> inputs;
   for (const NormInput& input : norm_of(c).inputs) {
     const bool named = std::ranges::any_of(c.keys, [&](const auto& key) {
       return key.first.starts_with(fmt::format("{}.", input.name));
     });
     if (input.name == "x" || input.required || named ||
-        (path != nullptr && names(path->required, input.name)))
+        (path != nullptr && names(path->required, input.name)) ||
+        std::ranges::find(in_file, input.name) != in_file.end())
       inputs.push_back(&input);
   }
   return inputs;
@@ -201,6 +217,7 @@ void expand_input(Case& c, const NormInput& input) {
   if (!shape)
     throw CaseError(fmt::format("{}.shape is needed: x {} does not determine it", input.name,
                                 shape_text(*c.shape)));
+  if (is_x && shape->empty()) throw CaseError("x is a scalar; a norm needs at least one axis to go along");
   if (is_x) c.shape = shape;
 
   FormatId format = c.format;

@@ -24,12 +24,12 @@ Contract contract_from_catalog(const std::string& name, const Binding& binding) 
 
 Contract contract_from(const std::string& path, const Binding& binding) {
   if (!path.starts_with("file:")) return contract_from_catalog(path, binding);
-  const std::string file = path.substr(5);
+  const std::string file = parse_file_input(path, "path").path;
   try {
     return {.program = parse_program(read_path_file(path), binding), .path = path, .profile = "", .canonical = false,
             .named = true};
   } catch (const ProgramError& e) {
-    throw CaseError(fmt::format("{}: {}", file, e.what()));
+    throw CaseError(fmt::format("{}: {}", file, e.what()));  // "line 5: ..."
   }
 }
 

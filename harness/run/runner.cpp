@@ -14,8 +14,8 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <optional>
 
-#include "harness/judge/baseline.hpp"
 #include "harness/run/context.hpp"
 
 namespace norma {
@@ -24,15 +24,34 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// One line. File names need not be UTF-8, and JSON must: what is not is replaced.
+std::string text_of(const Json& line) { return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+std::string text_of(const std::vector<Json>& lines) {
+  std::string text;
+  for (const Json& line : lines) text += text_of(line);
+  return text;
+}
+
+void make_folder_of(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  std::error_code error;  // opening the file says what is wrong
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+}
+
+bool is_file(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_regular_file(path, error);
+}
+
 /// A file that is appended to line by line; what a line holds is on its way to disk before the next begins.
 class LineFile {
  public:
-  LineFile(const std::string& path, bool keep) : path_(path) {
-    const auto folder = std::filesystem::path(path).parent_path();
-    std::error_code error;
-    if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  /// `shown`: the name that errors give, where it is another.
+  LineFile(const std::string& path, bool keep, const std::string& shown = "") : path_(shown.empty() ? path : shown) {
+    make_folder_of(path);
     descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | (keep ? O_APPEND : O_TRUNC), 0644);
-    if (descriptor_ < 0) throw RunError(fmt::format("cannot write '{}': {}", path, std::strerror(errno)));
+    if (descriptor_ < 0) throw RunError(fmt::format("cannot write '{}': {}", path_, std::strerror(errno)));
   }
   ~LineFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -40,8 +59,8 @@ class LineFile {
   LineFile(const LineFile&) = delete;
   LineFile& operator=(const LineFile&) = delete;
 
-  void write(const Json& line) {
-    const std::string text = line.dump() + "\n";
+  void write(const Json& line) { write_bytes(text_of(line)); }
+  void write_bytes(std::string_view text) {
     std::size_t done = 0;
     while (done < text.size()) {
       const ssize_t n = ::write(descriptor_, text.data() + done, text.size() - done);
@@ -63,7 +82,7 @@ Json without_volatile(Json context) {
 
 /// The records of an interrupted run that the new one begins with.
 std::vector<Json> resumable(const RunOptions& options, const Json& context, const std::vector<CheckJob>& jobs) {
-  if (!options.resume || !std::filesystem::exists(options.out)) return {};
+  if (!options.resume || !is_file(options.out)) return {};
   std::vector<Json> lines = read_run(options.out);
   if (lines.empty()) return {};
   if (without_volatile(lines.front()) != without_volatile(context))
@@ -95,7 +114,7 @@ RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOpti
   RunResult result;
   std::vector<Json> kept;
   std::int64_t first = 0;
-  if (options.append && !options.out.empty() && std::filesystem::exists(options.out)) {
+  if (options.append && is_file(options.out)) {
     kept = read_run(options.out);
     for (const Json& line : kept) first = std::max(first, line.value("ordinal", std::int64_t{-1}) + 1);
   }
@@ -108,11 +127,15 @@ RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOpti
   result.records = resumable(options, result.context, jobs);
   std::optional<LineFile> file;
   if (!options.out.empty()) {
-    file.emplace(options.out, false);
+    // What is there already is replaced in one step, so that a full disk loses none of it.
+    if (!kept.empty()) kept.front()["total"] = total;
+    if (!result.records.empty()) {
+      kept.push_back(result.context);
+      kept.insert(kept.end(), result.records.begin(), result.records.end());
+    }
+    if (!kept.empty()) write_text(options.out, text_of(kept));
+    file.emplace(options.out, !kept.empty());
     if (kept.empty()) file->write(result.context);
-    else kept.front()["total"] = total;
-    for (const Json& line : kept) file->write(line);
-    for (const Json& line : result.records) file->write(line);
   }
   const std::size_t done_before = result.records.size();
 
@@ -168,6 +191,11 @@ RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOpti
 }
 
 std::vector<Json> read_run(const std::string& path) {
+  std::error_code ignored;
+  const auto kind = std::filesystem::status(path, ignored).type();
+  using enum std::filesystem::file_type;
+  if (kind == directory) throw RunError(fmt::format("'{}' is a folder, not a run file", path));
+  if (kind == character || kind == block) throw RunError(fmt::format("'{}' is a device, not a run file", path));
   std::ifstream file(path);
   if (!file) throw RunError(fmt::format("cannot read the run file '{}'", path));
   std::vector<Json> lines;
@@ -220,14 +248,27 @@ std::vector<Json> merge_runs(const std::vector<std::string>& paths) {
   return lines;
 }
 
-void write_lines(const std::string& path, const std::vector<Json>& lines) {
-  std::string text;
-  for (const Json& line : lines) text += line.dump() + "\n";
-  try {
-    write_atomically(path, text);
-  } catch (const GateError& e) {
-    throw RunError(e.what());
+void write_text(const std::string& path, std::string_view text) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (std::filesystem::is_directory(status)) throw RunError(fmt::format("cannot write '{}': it is a folder", path));
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    LineFile(path, true).write_bytes(text);
+    return;
   }
+  // A link keeps pointing where it points: the file behind it is replaced.
+  const std::string target = std::filesystem::exists(status) ? std::filesystem::canonical(path).string() : path;
+  const std::string beside = fmt::format("{}.tmp-{}", target, ::getpid());
+  try {
+    LineFile(beside, false, path).write_bytes(text);
+  } catch (const RunError&) {
+    std::filesystem::remove(beside, error);
+    throw;
+  }
+  std::filesystem::rename(beside, target, error);
+  if (error) throw RunError(fmt::format("cannot write '{}': {}", path, error.message()));
 }
+
+void write_lines(const std::string& path, const std::vector<Json>& lines) { write_text(path, text_of(lines)); }
 
 }  // namespace norma

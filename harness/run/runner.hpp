@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/run/check.hpp"
@@ -58,7 +59,9 @@ std::vector<nlohmann::ordered_json> read_run(const std::string& path);
 /// Shards of one run as one: contexts agree, every ordinal is there once.
 std::vector<nlohmann::ordered_json> merge_runs(const std::vector<std::string>& paths);
 
-/// Lines of JSON, written whole or not at all. RunError: not writable, disk full.
+/// Text to a file, whole or not at all; to a device or pipe as it is. Folders are made. RunError: not writable, disk full.
+void write_text(const std::string& path, std::string_view text);
+/// Lines of JSON, as write_text writes.
 void write_lines(const std::string& path, const std::vector<nlohmann::ordered_json>& lines);
 
 /// The most severe of the records' verdicts as an exit code.

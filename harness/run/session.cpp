@@ -56,10 +56,11 @@ std::unique_ptr<Implementation> make_recorded(const std::string& impl) {
   return std::make_unique<RecordedOutput>(impl, "", std::move(outputs));
 }
 
-std::unique_ptr<Implementation> make_command(const std::string& command) {
+std::unique_ptr<Implementation> make_command(const std::string& command, double timeout_s) {
   return std::make_unique<CommandImplementation>(
       command, CommandFiles{.write = [](const std::string& path, const Tensors& t) { write_safetensors(path, t); },
-                            .read = [](const std::string& path) { return read_safetensors(path).tensors; }});
+                            .read = [](const std::string& path) { return read_safetensors(path).tensors; }},
+      timeout_s);
 }
 
 }  // namespace
@@ -158,7 +159,7 @@ std::shared_ptr<Implementation> Session::implementation(const std::string& impl)
   auto& known = implementations_[impl];
   if (known) return known;
   if (impl.starts_with("file:")) return known = make_recorded(impl);
-  if (impl.starts_with("cmd:")) return known = make_command(impl.substr(4));
+  if (impl.starts_with("cmd:")) return known = make_command(impl.substr(4), timeout_s_);
   for (Implementation* builtin : builtin_implementations())
     if (builtin->name() == impl) return known = std::shared_ptr<Implementation>(builtin, [](Implementation*) {});
   implementations_.erase(impl);

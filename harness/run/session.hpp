@@ -80,6 +80,8 @@ class HeldTruth final : public TruthSource {
 
 class Session {
  public:
+  /// Seconds that a cmd: implementation has for one answer.
+  explicit Session(double timeout_s = 60) : timeout_s_(timeout_s) {}
   /// The expanded case's tensors.
   std::shared_ptr<const CaseInputs> inputs(const Case& expanded);
   /// The canonical norm's output.
@@ -93,6 +95,7 @@ class Session {
  private:
   SharedCache<CaseInputs> inputs_{6};
   SharedCache<TruthSource> truths_{48};
+  double timeout_s_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Implementation>> implementations_;
 };
