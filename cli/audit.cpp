@@ -1,6 +1,8 @@
 // norma audit: rank the cast paths on real tensors, with the floor and what to change.
 #include <fmt/core.h>
 
+#include <cmath>
+
 #include "cli/commands.hpp"
 
 namespace norma::cli {
@@ -18,6 +20,11 @@ std::string ulp_text(const nlohmann::ordered_json& value) {
   return value.is_number() ? fmt::format("{:.4f}", value.get<double>()) : value.get<std::string>();
 }
 
+/// A maximum is rounded up, as on the page, so that 0.5000 means at most that.
+std::string max_text(const nlohmann::ordered_json& value) {
+  return value.is_number() ? fmt::format("{:.4f}", std::ceil(value.get<double>() * 1e4) / 1e4) : value.get<std::string>();
+}
+
 void print_site(const nlohmann::ordered_json& line, int top) {
   fmt::print("\n{}\n  {:<46} {:<5} {:>9} {:>9} {:>9} {:>9}  {}\n", line["input"].get<std::string>(), "path", "out", "rms ulp",
              "max ulp", "floor", "correct", "gap");
@@ -27,7 +34,7 @@ void print_site(const nlohmann::ordered_json& line, int top) {
     if (shown >= top && !declared) continue;
     ++shown;
     fmt::print("{} {:<46} {:<5} {:>9} {:>9} {:>9} {:>8.2f}%  {}{}\n", declared ? "*" : " ", row["path"].get<std::string>(),
-               row["format"].get<std::string>(), ulp_text(row["rms_ulp"]), ulp_text(row["max_ulp"]), ulp_text(row["floor_ulp"]),
+               row["format"].get<std::string>(), ulp_text(row["rms_ulp"]), max_text(row["max_ulp"]), max_text(row["floor_ulp"]),
                100 * row["correct_share"].get<double>(), row["gap"].get<std::string>(),
                row["equal_share"].is_null() ? "" : fmt::format("  {:.4f} % of the recorded bits", 100 * row["equal_share"].get<double>()));
   }
@@ -52,11 +59,11 @@ void print_overview(const std::vector<nlohmann::ordered_json>& lines) {
     const nlohmann::ordered_json* declared = nullptr;
     for (const auto& row : ranking)
       if (row["declared"].get<bool>()) declared = &row;
-    const auto cell = [&](const char* key) { return declared == nullptr ? std::string("-") : ulp_text((*declared)[key]); };
+    const auto cell = [&](const char* key) { return declared == nullptr ? std::string("-") : (key == std::string_view("rms_ulp") ? ulp_text : max_text)((*declared)[key]); };
     const nlohmann::ordered_json* best = nullptr;
     for (const auto& row : ranking)
       if (row["path"] == line["best"]) best = &row;
-    const auto best_cell = [&](const char* key) { return best == nullptr ? std::string("-") : ulp_text((*best)[key]); };
+    const auto best_cell = [&](const char* key) { return best == nullptr ? std::string("-") : (key == std::string_view("rms_ulp") ? ulp_text : max_text)((*best)[key]); };
     fmt::print("{:<{}}  {:<{}} {:>8} {:>8} {:>8}   {:<32} {:>8} {:>8}  {:>13}\n", line["input"].get<std::string>(), site,
                declared == nullptr ? "-" : (*declared)["path"].get<std::string>(), used, cell("rms_ulp"), cell("max_ulp"),
                cell("floor_ulp"), best == nullptr ? "-" : (*best)["path"].get<std::string>(), best_cell("rms_ulp"), best_cell("max_ulp"),
@@ -121,16 +128,21 @@ int run_audit(const Options& options, const std::vector<std::string>& command_li
 void add_audit(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("audit", "rank cast paths on these tensors: error, floor, and what to change");
-  command->add_option("NORM", options->norm, "the norm the tensors belong to")->required();
-  command->add_option("--in", options->in, "safetensors files with x, weight, ... or PREFIX.x, PREFIX.weight, ...")->required();
-  command->add_option("--paths", options->paths, "glob over the catalogue's paths");
-  command->add_option("--path", options->path, "the path in use, beside which the others are ranked (default: the file's own)");
-  command->add_option("--map", options->map, "NAME=TENSOR: the file's name of a tensor");
-  command->add_option("--set", options->set, "NAME=VALUE: an attribute of the norm (eps=1e-6)");
-  command->add_option("--top", options->top, "rows printed a site (default: 8, and for more than 3 sites one line each)");
-  command->add_option("--jobs", options->jobs, "threads (default: all cores)");
-  command->add_option("--out", options->out, "write the run.jsonl");
-  command->add_option("--html", options->html, "write the page");
+  command->add_option("NORM", options->norm, "the norm the tensors belong to ('norma list norms')")->required()->type_name("");
+  command->add_option("--in", options->in, "safetensors files with x, weight, ... or PREFIX.x, PREFIX.weight, ...")
+      ->required()
+      ->type_name("FILE");
+  command->add_option("--paths", options->paths, "the catalogue's paths to rank (default: *)")->type_name("GLOB");
+  command->add_option("--path", options->path, "the path in use, beside which the others are ranked (default: the file's own)")
+      ->type_name("PATH");
+  add_repeated(*command, "--map", options->map, "NAME=TENSOR", "the file's name of a tensor");
+  add_repeated(*command, "--set", options->set, "NAME=VALUE", "an attribute of the norm (eps=1e-6), or profile=NAME");
+  command->add_option("--top", options->top, "rows printed a site (default: 8, and for more than 3 sites one line each)")
+      ->check(number_in(1, 1000))
+      ->type_name("N");
+  add_jobs(*command, options->jobs);
+  command->add_option("--out", options->out, "write the run.jsonl")->type_name("FILE");
+  command->add_option("--html", options->html, "write the page")->type_name("FILE");
   command->add_flag("--json", options->json, "print the rankings as JSON lines");
   command->callback([options, &outcome] { outcome.exit_code = run_audit(*options, outcome.command_line); });
 }

@@ -36,7 +36,7 @@ CheckJob job_of(const Options& options, const Site& site) {
   Case value = site.value;
   if (!site.declared.empty()) value.keys["path"] = site.declared;
   if (!site.profile.empty()) value.keys["profile"] = site.profile;
-  CheckJob job{.value = expand_defaults(value),
+  CheckJob job{.value = expand_site(value, options.tensors.in),
                .impl = recorded_of(options, site),
                .limits = criteria(options.limits),
                .no_worse_than = options.no_worse_than};
@@ -121,14 +121,16 @@ void add_check(CLI::App& app, Outcome& outcome) {
   CLI::App* command = app.add_subcommand(
       "check", "judge an output that a kernel wrote: against the mathematics, and against a cast path's bits");
   options->tensors.add_to(*command);
-  command->add_option("--got", options->got, "file with the output y (default: the input file)");
+  command->add_option("--got", options->got, "file with the output y (default: the input file)")->type_name("FILE");
   command->add_option("--path", options->tensors.path,
-                      "cast path, FILE.path, or 'auto' to list paths by equal bits; without --limit the bits must be its");
-  command->add_option("--limit", options->limits, "criterion such as 'max_ulp<=1.5'; all must hold ('norma list metrics')");
-  command->add_option("--no-worse-than", options->no_worse_than, "PATH: max and rms error at most this path's on these tensors");
-  command->add_option("--append", options->append, "add the record to this run.jsonl");
-  command->add_option("--html", options->html, "write the page");
-  command->add_option("--jobs", options->jobs, "threads (default: all cores)");
+                      "cast path, FILE.path, or 'auto' to list paths by equal bits; without --limit the bits must be its")
+      ->type_name("PATH");
+  add_repeated(*command, "--limit", options->limits, "LIMIT", "criterion such as 'max_ulp<=1.5'; all must hold ('norma list metrics')");
+  command->add_option("--no-worse-than", options->no_worse_than, "max and rms error at most this path's on these tensors")
+      ->type_name("PATH");
+  command->add_option("--append", options->append, "add the record to this run.jsonl")->type_name("FILE");
+  command->add_option("--html", options->html, "write the page")->type_name("FILE");
+  add_jobs(*command, options->jobs);
   command->add_flag("--json", options->json, "print the record as JSON");
   command->callback([options, &outcome] { outcome.exit_code = run_check(*options, outcome.command_line); });
 }

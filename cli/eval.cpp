@@ -61,7 +61,7 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
     value.keys["path"] = options.what.substr(5);
     if (!site.profile.empty()) value.keys["profile"] = site.profile;
   }
-  const Case expanded = expand_defaults(value);
+  const Case expanded = expand_site(value, options.tensors.in);
   const auto inputs = session.inputs(expanded);
   const CaseAttributes attributes = attributes_of(expanded);
   const Shape shape = inputs->tensors.at("x").shape;
@@ -111,11 +111,11 @@ int evaluate(const Options& options) {
 void add_eval(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "write the truth (lo, hi, rounded) or an implementation's outputs as safetensors");
-  command->add_option("WHAT", options->what, "truth, or IMPL: NAME, path:NAME, cmd:\"COMMAND\"")->required();
+  command->add_option("WHAT", options->what, "truth, or IMPL: NAME, path:NAME, cmd:\"COMMAND\"")->required()->type_name("");
   options->tensors.add_to(*command);
-  command->add_option("--out", options->out, "safetensors file to write")->required();
-  command->add_option("--round-to", options->round_to, "also y rounded once to this format");
-  command->add_option("--overflow", options->overflow, "overflow rule of --round-to: ieee, saturate_finite, saturate, nan");
+  command->add_option("--out", options->out, "safetensors file to write")->required()->type_name("FILE");
+  command->add_option("--round-to", options->round_to, "with truth: also y rounded once to this format")->type_name("FORMAT");
+  command->add_option("--overflow", options->overflow, "overflow rule of --round-to: ieee, saturate_finite, saturate, nan")->type_name("RULE");
   command->callback([options, &outcome] { outcome.exit_code = evaluate(*options); });
 }
 

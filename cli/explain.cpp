@@ -31,7 +31,7 @@ Place parse_place(const std::string& text, const Tensor& x) {
     if (error != std::errc() || numbers[count] < 0) break;
     ++count;
     at = next;
-    if (at == end || *at != ',') break;
+    if (count == 2 || at == end || *at != ',' || at + 1 == end) break;
     ++at;
   }
   Place place;
@@ -65,7 +65,7 @@ int explain_element(const Options& options) {
   if (impl.empty() && !value.get("path").empty()) impl = "path:" + std::string(value.get("path"));
   if (impl.empty()) throw UsageError("explain needs --impl IMPL, or a case with path=NAME");
   if (impl.starts_with("path:") && value.get("path").empty()) value.keys["path"] = impl.substr(5);
-  const CheckJob job{.value = expand_defaults(value), .impl = impl};
+  const CheckJob job{.value = options.in.empty() ? expand_defaults(value) : expand_site(value, options.in), .impl = impl};
   const auto inputs = session.inputs(job.value);
   const auto implementation = session.implementation(impl);
   const auto contract = contract_of(job.value, inputs->tensors, implementation.get());
@@ -106,13 +106,13 @@ int explain_element(const Options& options) {
 void add_explain(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("explain", "one element, step by step: exact, rounded, and each rounding's share of the error");
-  command->add_option("CASE", options->words, "case words, or the norm's name with --in")->required();
-  command->add_option("--in", options->in, "safetensors file with the tensors");
-  command->add_option("--map", options->map, "NAME=TENSOR: the file's name of a tensor");
-  command->add_option("--set", options->set, "NAME=VALUE: an attribute of the norm");
-  command->add_option("--path", options->path, "cast path to explain by");
-  command->add_option("--impl", options->impl, "implementation (default: the case's path, or the recorded y)");
-  command->add_option("--at", options->at, "ROW,COL or flat index (default: the worst element)");
+  command->add_option("CASE", options->words, "case words, or the norm's name with --in")->required()->type_name("");
+  command->add_option("--in", options->in, "safetensors file with the tensors")->type_name("FILE");
+  add_repeated(*command, "--map", options->map, "NAME=TENSOR", "the file's name of a tensor");
+  add_repeated(*command, "--set", options->set, "NAME=VALUE", "an attribute of the norm");
+  command->add_option("--path", options->path, "cast path to explain by")->type_name("PATH");
+  command->add_option("--impl", options->impl, "implementation (default: the case's path, or the recorded y)")->type_name("IMPL");
+  command->add_option("--at", options->at, "ROW,COL or flat index (default: the worst element)")->type_name("INDEX");
   command->add_flag("--json", options->json, "print JSON");
   command->callback([options, &outcome] { outcome.exit_code = explain_element(*options); });
 }

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -27,16 +28,34 @@ struct AcceptCall {
 
 std::string read_text(const std::string& path, const char* what) {
   std::ifstream file(path);
-  if (!file) throw GateError(fmt::format("cannot read the {} '{}'", what, path));
+  if (!file || std::filesystem::is_directory(path)) throw GateError(fmt::format("cannot read the {} '{}'", what, path));
   std::stringstream text;
   text << file.rdbuf();
   return text.str();
 }
 
+Baseline read_baseline(const std::string& path) {
+  const std::string text = read_text(path, "baseline");
+  try {
+    return parse_baseline(text);
+  } catch (const GateError& e) {
+    throw GateError(fmt::format("{}: {}", path, e.what()));
+  }
+}
+
+/// The records of a whole run, or of one whole shard: a part that happens to pass says nothing of the rest.
 std::vector<nlohmann::json> records_of(const std::string& path) {
+  const auto lines = read_run(path);
+  if (lines.empty()) throw RunError(fmt::format("the run file '{}' has no whole line", path));
   std::vector<nlohmann::json> records;
-  for (const auto& line : read_run(path))
+  for (const auto& line : lines)
     if (line.value("kind", "") == "record") records.emplace_back(line);
+  const auto total = lines.front().value("total", std::int64_t{0});
+  const std::string shard = lines.front().value(nlohmann::ordered_json::json_pointer("/volatile/shard"), std::string("1/1"));
+  const std::int64_t count = std::max(1, std::atoi(shard.substr(shard.find('/') + 1).c_str()));
+  const std::int64_t wanted = (total - std::min(total, std::int64_t{std::atoi(shard.c_str())} - 1) + count - 1) / count;
+  if (std::ssize(records) < wanted)
+    throw RunError(fmt::format("'{}' holds {} of {} records; finish it by norma run ... --resume", path, records.size(), wanted));
   return records;
 }
 
@@ -52,7 +71,7 @@ int run_gate(const GateCall& call) {
   GateOptions options{.limits = criteria(call.limits), .baseline = nullptr, .waivers = {}, .today = call.today.empty() ? utc_today() : call.today};
   Baseline baseline;
   if (!call.baseline.empty()) {
-    baseline = parse_baseline(read_text(call.baseline, "baseline"));
+    baseline = read_baseline(call.baseline);
     options.baseline = &baseline;
   }
   if (!call.waivers.empty()) {
@@ -62,8 +81,8 @@ int run_gate(const GateCall& call) {
   }
   const std::vector<nlohmann::json> records = records_of(call.run);
   const GateResult result = gate(records, options);
-  if (!call.junit.empty()) write_atomically(call.junit, junit_xml(result));
-  if (!call.markdown_file.empty()) write_atomically(call.markdown_file, markdown(result));
+  if (!call.junit.empty()) write_text(call.junit, junit_xml(result));
+  if (!call.markdown_file.empty()) write_text(call.markdown_file, markdown(result));
   if (call.annotate) fmt::print("{}", annotations(result));
   std::map<GateStatus, std::size_t> counts;
   for (const GateCase& c : result.cases) ++counts[c.status];
@@ -94,7 +113,7 @@ int run_gate(const GateCall& call) {
 
 int run_accept(const AcceptCall& call) {
   Baseline before;
-  if (std::filesystem::exists(call.baseline)) before = parse_baseline(read_text(call.baseline, "baseline"));
+  if (std::filesystem::exists(call.baseline)) before = read_baseline(call.baseline);
   const BaselineChange change = accept(before, records_of(call.run));
   for (const std::string& line : change.lines) fmt::print("{}\n", line);
   for (const std::string& line : change.refused) fmt::print("not accepted: {}\n", line);
@@ -112,7 +131,7 @@ int run_accept(const AcceptCall& call) {
       return 1;
     }
   }
-  write_atomically(call.baseline, print_baseline(change.after));
+  write_text(call.baseline, print_baseline(change.after));
   fmt::print("{}: {} lines\n", call.baseline, change.after.size());
   return 0;
 }
@@ -122,13 +141,13 @@ int run_accept(const AcceptCall& call) {
 void add_gate(CLI::App& app, Outcome& outcome) {
   auto call = std::make_shared<GateCall>();
   CLI::App* command = app.add_subcommand("gate", "hold a run against limits, a baseline and waivers");
-  command->add_option("RUN", call->run, "run.jsonl")->required();
-  command->add_option("--baseline", call->baseline, "committed figures that must not grow");
-  command->add_option("--limit", call->limits, "criterion that every case must hold");
-  command->add_option("--waivers", call->waivers, "JSON list of dated, reasoned exceptions");
-  command->add_option("--today", call->today, "YYYY-MM-DD for the waivers' last days (default: today, UTC)");
-  command->add_option("--junit", call->junit, "write JUnit XML");
-  command->add_option("--markdown", call->markdown_file, "write a Markdown table");
+  command->add_option("RUN", call->run, "run.jsonl")->required()->type_name("");
+  command->add_option("--baseline", call->baseline, "committed figures that must not grow")->type_name("FILE");
+  add_repeated(*command, "--limit", call->limits, "LIMIT", "criterion that every case must hold");
+  command->add_option("--waivers", call->waivers, "JSON list of dated, reasoned exceptions")->type_name("FILE");
+  command->add_option("--today", call->today, "YYYY-MM-DD, held against the waivers' last days (default: today, UTC)")->type_name("DATE");
+  command->add_option("--junit", call->junit, "write JUnit XML")->type_name("FILE");
+  command->add_option("--markdown", call->markdown_file, "write a Markdown table")->type_name("FILE");
   command->add_flag("--annotations", call->annotate, "print GitHub workflow commands");
   command->add_flag("--json", call->json, "print JSON");
   command->callback([call, &outcome] { outcome.exit_code = run_gate(*call); });
@@ -137,8 +156,8 @@ void add_gate(CLI::App& app, Outcome& outcome) {
 void add_accept(CLI::App& app, Outcome& outcome) {
   auto call = std::make_shared<AcceptCall>();
   CLI::App* command = app.add_subcommand("accept", "show what a run changes in a baseline, then write it");
-  command->add_option("RUN", call->run, "run.jsonl")->required();
-  command->add_option("--baseline", call->baseline, "baseline to write; made if it is not there")->required();
+  command->add_option("RUN", call->run, "run.jsonl")->required()->type_name("");
+  command->add_option("--baseline", call->baseline, "baseline to write; made if it is not there")->required()->type_name("FILE");
   command->add_flag("--yes", call->yes, "write without asking");
   command->callback([call, &outcome] { outcome.exit_code = run_accept(*call); });
 }

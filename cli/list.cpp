@@ -168,9 +168,9 @@ int list(const Options& options) {
 void add_list(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("list", "the catalogues: formats norms blocks paths profiles orders ops impls inputs metrics views suites");
-  command->add_option("WHAT", options->what, "which catalogue")->required();
-  command->add_option("--show", options->show, "one entry whole; a path as the text that path=file: reads");
-  command->add_option("--format", options->format, "with paths --show: x's format");
+  command->add_option("WHAT", options->what, "which catalogue")->required()->type_name("");
+  command->add_option("--show", options->show, "one entry whole; a path as the text that path=file: reads")->type_name("NAME");
+  command->add_option("--format", options->format, "with paths --show: x's format")->type_name("FORMAT");
   command->add_flag("--json", options->json, "print a JSON array");
   command->callback([options, &outcome] { outcome.exit_code = list(*options); });
 }

@@ -2,6 +2,10 @@
 #include <CLI/CLI.hpp>
 #include <fmt/core.h>
 
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
 #include "cli/commands.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "harness/judge/baseline.hpp"
@@ -15,6 +19,23 @@ constexpr int kBadUsage = 2;
 int refuse(const std::string& sentence) {
   fmt::print(stderr, "norma: {}\n", sentence);
   return kBadUsage;
+}
+
+/// The first word where a command should stand, if it is none; empty: it is one, or an option.
+std::string unknown_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() == argv[1]) return "";
+    known += " " + command->get_name();
+  }
+  return fmt::format("unknown command '{}'; known:{}", argv[1], known);
+}
+
+/// What was printed has left, or the exit code says that it did not.
+int flushed(int exit_code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return exit_code;
+  return refuse(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
 }
 
 }  // namespace
@@ -43,10 +64,11 @@ int main(int argc, char** argv) {
   cli::add_report(app, outcome);
   cli::add_merge(app, outcome);
   cli::add_list(app, outcome);
+  if (const std::string word = unknown_command(app, argc, argv); !word.empty()) return refuse(word);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);
+    if (e.get_exit_code() == 0) return flushed(app.exit(e));
     return refuse(fmt::format("{} ('norma --help', 'norma COMMAND --help')", e.what()));
   } catch (const cli::UsageError& e) {
     return refuse(e.what());
@@ -73,6 +95,10 @@ int main(int argc, char** argv) {
     return refuse(e.what());
   } catch (const std::bad_alloc&) {
     return refuse("out of memory; use fewer rows or smaller --jobs");
+  } catch (const std::system_error& e) {
+    return refuse(e.what());  // standard output that cannot be written, among others
+  } catch (const nlohmann::json::exception& e) {
+    return refuse(fmt::format("a file or argument holds what JSON cannot: {}", e.what()));
   }
-  return outcome.exit_code;
+  return flushed(outcome.exit_code);
 }

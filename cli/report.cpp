@@ -36,8 +36,8 @@ int run_report(const ReportCall& call) {
 void add_report(CLI::App& app, Outcome& outcome) {
   auto call = std::make_shared<ReportCall>();
   CLI::App* command = app.add_subcommand("report", "a run file as a table or a page");
-  command->add_option("RUN", call->run, "run.jsonl")->required();
-  command->add_option("--html", call->html, "write the page");
+  command->add_option("RUN", call->run, "run.jsonl")->required()->type_name("");
+  command->add_option("--html", call->html, "write the page")->type_name("FILE");
   command->add_flag("--json", call->json, "print the records as a JSON array");
   command->callback([call, &outcome] { outcome.exit_code = run_report(*call); });
 }
@@ -45,8 +45,8 @@ void add_report(CLI::App& app, Outcome& outcome) {
 void add_merge(CLI::App& app, Outcome& outcome) {
   auto call = std::make_shared<MergeCall>();
   CLI::App* command = app.add_subcommand("merge", "shards of one run as one run file");
-  command->add_option("RUNS", call->runs, "the shards' run files")->required();
-  command->add_option("--out", call->out, "run.jsonl to write")->required();
+  command->add_option("RUNS", call->runs, "the shards' run files")->required()->type_name("");
+  command->add_option("--out", call->out, "run.jsonl to write")->required()->type_name("FILE");
   command->callback([call, &outcome] {
     const auto lines = merge_runs(call->runs);
     write_lines(call->out, lines);

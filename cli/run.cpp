@@ -18,6 +18,7 @@ struct Options {
   std::string out, html, shard;
   bool resume = false, json = false;
   int jobs = 0;
+  double timeout_s = 60;
 };
 
 Shard parse_shard(const std::string& text) {
@@ -47,6 +48,16 @@ std::vector<std::string> impls_named(const std::string& word, const Case& c) {
   return found;
 }
 
+/// A path file that cannot be read for this case is refused before any work. CaseError.
+void check_path_file(const Case& expanded) {
+  if (!expanded.get("path").starts_with("file:")) return;
+  Tensors tensors;  // their formats and shapes are all that a program is built from
+  tensors["x"] = {.format = expanded.format, .shape = *expanded.shape, .bytes = {}};
+  for (const auto& [key, value] : expanded.keys)
+    if (key.ends_with(".format")) tensors[key.substr(0, key.size() - 7)] = {.format = *find_format(value), .shape = {}, .bytes = {}};
+  contract_of(expanded, tensors, nullptr);
+}
+
 std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
   std::vector<CheckJob> jobs;
   for (const LocatedCase& located : gather_cases(options.words)) {
@@ -69,6 +80,7 @@ std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
         session.implementation(impl);
         try {
           jobs.push_back({.value = expand_defaults(value), .impl = impl, .limits = criteria(options.limits)});
+          check_path_file(jobs.back().value);
         } catch (const CaseError& e) {
           throw refuse(e.what());
         }
@@ -79,7 +91,7 @@ std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
 
 int run_cases(const Options& options, const std::vector<std::string>& command_line) {
   if (options.resume && options.out.empty()) throw UsageError("--resume needs --out, the file to go on with");
-  Session session;
+  Session session(options.timeout_s);
   std::vector<CheckJob> jobs = jobs_of(session, options);
   RunOptions run{.jobs = threads_or_all(options.jobs), .shard = parse_shard(options.shard), .out = options.out,
                  .resume = options.resume, .append = false, .command = command_line, .stop = &interrupt_flag(),
@@ -103,15 +115,18 @@ int run_cases(const Options& options, const std::vector<std::string>& command_li
 void add_run(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("run", "run cases: 'rmsnorm bf16 4x3072 path=bfl.flux.rmsnorm', FILE.cases, @SUITE");
-  command->add_option("CASE", options->words, "case words, FILE.cases or @SUITE; {a,b} and 1..8 expand")->required();
-  command->add_option("--impl", options->impls, "NAME, a glob, path:NAME, file:OUT.safetensors#y or cmd:\"COMMAND\" (default: the case's path, emulated)");
-  command->add_option("--limit", options->limits, "criterion such as 'max_ulp<=1.5'; all must hold");
-  command->add_option("--jobs", options->jobs, "threads (default: all cores)");
-  command->add_option("--shard", options->shard, "I/N: only every N-th case, from the I-th");
-  command->add_option("--out", options->out, "write the run.jsonl");
+  command->add_option("CASE", options->words, "case words, FILE.cases or @SUITE; {a,b} and 1..8 expand")->required()->type_name("");
+  add_repeated(*command, "--impl", options->impls, "IMPL", "NAME, a glob, path:NAME, file:OUT.safetensors#y or cmd:\"COMMAND\" (default: the case's path, emulated)");
+  add_repeated(*command, "--limit", options->limits, "LIMIT", "criterion such as 'max_ulp<=1.5'; all must hold");
+  add_jobs(*command, options->jobs);
+  command->add_option("--timeout", options->timeout_s, "seconds that a cmd: implementation has for one answer (default: 60)")
+      ->check(number_in(0.001, 1e6))
+      ->type_name("S");
+  command->add_option("--shard", options->shard, "only every N-th case, from the I-th")->type_name("I/N");
+  command->add_option("--out", options->out, "write the run.jsonl")->type_name("FILE");
   command->add_flag("--resume", options->resume, "go on with --out where it was cut off");
-  command->add_option("--html", options->html, "write the page");
-  command->add_flag("--json", options->json, "print the run's lines");
+  command->add_option("--html", options->html, "write the page")->type_name("FILE");
+  command->add_flag("--json", options->json, "print the run as JSON lines: the context, then the records");
   command->callback([options, &outcome] { outcome.exit_code = run_cases(*options, outcome.command_line); });
 }
 

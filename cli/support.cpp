@@ -4,13 +4,11 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <fmt/core.h>
 #include <sys/ioctl.h>
 #include <thread>
 #include <unistd.h>
 
-#include "harness/judge/baseline.hpp"
 #include "reports/views/page.hpp"
 #include "reports/views/terminal.hpp"
 
@@ -44,11 +42,12 @@ std::vector<Criterion> criteria(const std::vector<std::string>& words) {
 }
 
 void TensorOptions::add_to(CLI::App& command) {
-  command.add_option("NORM", norm, "the norm the tensors belong to ('norma list norms')")->required();
+  command.add_option("NORM", norm, "the norm the tensors belong to ('norma list norms')")->required()->type_name("");
   command.add_option("--in", in, "safetensors file with x, weight, ...; or PREFIX.x, PREFIX.weight, ... for many sites")
-      ->required();
-  command.add_option("--map", map, "NAME=TENSOR: the file's name of a tensor, e.g. x=hidden_states");
-  command.add_option("--set", set, "NAME=VALUE: an attribute of the norm (eps=1e-6), or profile=NAME");
+      ->required()
+      ->type_name("FILE");
+  add_repeated(command, "--map", map, "NAME=TENSOR", "the file's name of a tensor, e.g. x=hidden_states");
+  add_repeated(command, "--set", set, "NAME=VALUE", "an attribute of the norm (eps=1e-6), or profile=NAME");
 }
 
 SiteOptions TensorOptions::site_options() const {
@@ -95,15 +94,7 @@ std::function<void(const nlohmann::ordered_json&, std::size_t, std::size_t)> pro
 
 void write_page(const std::string& path, const std::vector<nlohmann::ordered_json>& lines) {
   const std::vector<nlohmann::json> plain(lines.begin(), lines.end());
-  try {
-    if (const auto folder = std::filesystem::path(path).parent_path(); !folder.empty()) {
-      std::error_code error;
-      std::filesystem::create_directories(folder, error);
-    }
-    write_atomically(path, render_page(plain));
-  } catch (const GateError& e) {
-    throw RunError(e.what());
-  }
+  write_text(path, render_page(plain));
 }
 
 void print_records(const std::vector<nlohmann::ordered_json>& records, std::size_t limit) {
@@ -120,6 +111,25 @@ void print_records(const std::vector<nlohmann::ordered_json>& records, std::size
     ++shown;
   }
   if (failures > shown) fmt::print("\n{} more not shown; --json or --html has them all\n", failures - shown);
+}
+
+CLI::Validator number_in(double low, double high) {
+  const auto check = [low, high](const std::string& text) {
+    double value = 0;
+    // As a negation, so that NaN is refused too.
+    const bool good = CLI::detail::lexical_cast(text, value) && value >= low && value <= high;
+    return good ? std::string() : fmt::format("takes a number from {} to {}, not '{}'", low, high, text);
+  };
+  return CLI::Validator(check, "");
+}
+
+void add_jobs(CLI::App& command, int& jobs) {
+  command.add_option("--jobs", jobs, "threads (default: all cores)")->check(number_in(1, 4096))->type_name("N");
+}
+
+CLI::Option* add_repeated(CLI::App& command, const std::string& name, std::vector<std::string>& words, const std::string& word,
+                          const std::string& help) {
+  return command.add_option(name, words, help)->allow_extra_args(false)->type_name(word);
 }
 
 int threads_or_all(int jobs) {

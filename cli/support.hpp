@@ -54,8 +54,15 @@ void write_page(const std::string& path, const std::vector<nlohmann::ordered_jso
 /// Prints the table of records, and in full those that failed (three at most).
 void print_records(const std::vector<nlohmann::ordered_json>& records, std::size_t limit);
 
+/// --jobs: at least 1; left out: all cores.
+void add_jobs(CLI::App& command, int& jobs);
 /// Threads to use: the option, or all cores.
 int threads_or_all(int jobs);
+/// A finite number in a range; the help stays without it.
+CLI::Validator number_in(double low, double high);
+/// An option that may be given again and again, one word each time, so that it never swallows a positional word.
+CLI::Option* add_repeated(CLI::App& command, const std::string& name, std::vector<std::string>& words, const std::string& word,
+                          const std::string& help);
 
 /// A path as --path and case keys take it: the catalogue's name, or file:NAME for a file.
 std::string path_word(const std::string& word);
