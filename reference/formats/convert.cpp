@@ -62,11 +62,11 @@ inline float round_magnitude(float magnitude) {
   } else {
     constexpr float kCut = std::bit_cast<float>(static_cast<std::uint32_t>(f.emax + 2 + 127) << 23);
     constexpr std::uint32_t kLeast = static_cast<std::uint32_t>(f.emin + 127) << 23;
-    constexpr std::uint32_t kUp = static_cast<std::uint32_t>(24 - f.precision) << 23;
+    constexpr std::uint32_t kUp = (static_cast<std::uint32_t>(24 - f.precision) << 23) | 0x0040'0000;  // 1.5 * 2^(24-p)
     const float h = magnitude > kCut ? kCut : magnitude;
     const std::uint32_t exponent_bits = std::bit_cast<std::uint32_t>(h) & kInfinityBits;
     const std::uint32_t t_bits = exponent_bits < kLeast ? kLeast : exponent_bits;
-    const float c = 1.5f * std::bit_cast<float>(t_bits + kUp);
+    const float c = std::bit_cast<float>(t_bits + kUp);
     return (h + c) - c;
   }
 }
@@ -175,9 +175,38 @@ NORMA_CLONES void round_bf16_ieee(const float* values, float* rounded, std::size
     rounded[i] = std::bit_cast<float>(round_bits_same_range<16>(std::bit_cast<std::uint32_t>(values[i])));
 }
 
+/// round_one where all that overflows becomes Inf: nothing has to be cut, as one comparison replaces what is large.
+NORMA_CLONES void round_fp16_ieee(const float* values, float* rounded, std::size_t count) {
+  constexpr float kOverflow = 65520;
+  constexpr std::uint32_t kLeast = 113u << 23, kUp = (13u << 23) | 0x0040'0000;
+#pragma GCC ivdep  // apart or the same
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(values[i]);
+    const float h = std::bit_cast<float>(bits & ~kSignBit);
+    const std::uint32_t exponent_bits = bits & kInfinityBits;
+    const float c = std::bit_cast<float>((exponent_bits < kLeast ? kLeast : exponent_bits) + kUp);
+    const float sum = (h + c) - c;
+    const float magnitude = h >= kOverflow ? std::numeric_limits<float>::infinity() : sum;
+    rounded[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | (bits & kSignBit));
+  }
+}
+
 NORMA_CLONES void encode_bf16_ieee(const float* values, std::uint16_t* __restrict stored, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i)
     stored[i] = static_cast<std::uint16_t>(round_bits_same_range<16>(std::bit_cast<std::uint32_t>(values[i])) >> 16);
+}
+
+NORMA_CLONES void store_fp16(const float* values, std::uint16_t* __restrict stored, std::size_t count) {
+  constexpr std::uint32_t kRebias = 112 << 10, kLeast = 113 << 23;
+  constexpr float kQuantum = 0.5f;  // its ulp is the least subnormal, 2^-24
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(values[i]);
+    const std::uint32_t magnitude = bits & ~kSignBit;
+    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + kQuantum);
+    const std::uint32_t finite = select(magnitude < kLeast, subnormal, (magnitude >> 13) - kRebias);
+    const std::uint32_t code = select(magnitude == kInfinityBits, 0x7c00, finite) | (bits >> 16 & 0x8000);
+    stored[i] = static_cast<std::uint16_t>(select(magnitude > kInfinityBits, 0x7e00, code));
+  }
 }
 
 NORMA_CLONES void store_bf16(const float* values, std::uint16_t* __restrict stored, std::size_t count) {
@@ -291,6 +320,7 @@ void encode_row(FormatId format, const double* values, std::byte* stored, std::s
 
 void store_row(FormatId format, const float* values, std::byte* stored, std::size_t count) {
   if (format == FormatId::bf16) store_bf16(values, as_words<std::uint16_t>(stored), count);
+  else if (format == FormatId::fp16) store_fp16(values, as_words<std::uint16_t>(stored), count);
   else encode_row(format, values, stored, count, Overflow::ieee);
 }
 
@@ -313,7 +343,10 @@ void round_row(FormatId format, const float* values, float* rounded, std::size_t
       else round_bf16(values, rounded, count, beyond_of(format, overflow));
       return;
     case FormatId::tf32: round_tf32(values, rounded, count, beyond_of(format, overflow)); return;
-    case FormatId::fp16: round_fp16(values, rounded, count, beyond_of(format, overflow)); return;
+    case FormatId::fp16:
+      if (overflow == Overflow::ieee) round_fp16_ieee(values, rounded, count);
+      else round_fp16(values, rounded, count, beyond_of(format, overflow));
+      return;
     case FormatId::e4m3fn: round_e4m3fn(values, rounded, count, beyond_of(format, overflow)); return;
     case FormatId::e5m2: round_e5m2(values, rounded, count, beyond_of(format, overflow)); return;
     case FormatId::e4m3fnuz: round_e4m3fnuz(values, rounded, count, beyond_of(format, overflow)); return;
