@@ -398,7 +398,8 @@ Tensors emulate(const Program& program, const Tensors& inputs, const Attributes&
     return outputs;
   }
   oneapi::tbb::task_arena arena(options.threads);
-  const std::int64_t grain = std::max<std::int64_t>(1, plan.rows / (4 * options.threads));
+  // Fine enough that a thread which lost its core for a while leaves the others work to take.
+  const std::int64_t grain = std::max<std::int64_t>(1, plan.rows / (16 * options.threads));
   arena.execute([&] {
     oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<std::int64_t>(0, plan.rows, static_cast<std::size_t>(grain)),
                               [&](const auto& range) { rows(range.begin(), range.end()); });
