@@ -94,7 +94,11 @@ int run_check(const Options& options, const std::vector<std::string>& command_li
   std::vector<CheckJob> jobs;
   for (const Site& site : sites) {
     jobs.push_back(job_of(options, site));
-    session.implementation(jobs.back().impl);  // a file that cannot be read is refused before any work
+    // A file that cannot be read, or a path whose code does not take these tensors, is refused before any work: a check
+    // that was asked for must not end as a skip.
+    const auto implementation = session.implementation(jobs.back().impl);
+    const Case& value = jobs.back().value;
+    contract_of(value, session.inputs(value)->tensors, implementation.get());
   }
   RunOptions run{.jobs = threads_or_all(options.jobs), .shard = {}, .out = options.append, .resume = false, .append = true,
                  .command = command_line, .stop = &interrupt_flag(), .progress = progress_line()};

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <charconv>
+#include <set>
 
 #include "cli/commands.hpp"
 #include "harness/cases/files.hpp"
@@ -60,6 +61,7 @@ void check_path_file(const Case& expanded) {
 
 std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
   std::vector<CheckJob> jobs;
+  std::set<std::pair<std::string, std::string>> seen;  // a case named twice, or by two globs, is one record
   for (const LocatedCase& located : gather_cases(options.words)) {
     const auto refuse = [&](const std::string& why) {
       return CaseError(located.origin.empty() ? why : located.origin + ": " + why);
@@ -79,8 +81,10 @@ std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
         if (impl.starts_with("path:") && path.empty()) value.keys["path"] = impl.substr(5);
         session.implementation(impl);
         try {
-          jobs.push_back({.value = expand_defaults(value), .impl = impl, .limits = criteria(options.limits)});
-          check_path_file(jobs.back().value);
+          const Case expanded = expand_defaults(value);
+          check_path_file(expanded);
+          if (!seen.emplace(print_case(expanded), impl).second) continue;
+          jobs.push_back({.value = expanded, .impl = impl, .limits = criteria(options.limits)});
         } catch (const CaseError& e) {
           throw refuse(e.what());
         }
