@@ -199,7 +199,15 @@ class BadWords(CliTest):
         self.refused(["run", *CASE, "--frob"], "--frob")
 
     def test_repeated_options_take_one_word(self):
-        self.ends(0, "run", "--impl", "path:" + PATH, *CASE, "--limit", "max_ulp<=9", "--limit", "rms_ulp<=9")
+        result = self.ends(0, "run", "--impl", "path:" + PATH, *CASE, "--limit", "max_ulp<=9", "--limit", "rms_ulp<=1")
+        self.assertIn("1 pass", result.stdout)
+
+    def test_a_pair_named_twice_is_one_record(self):
+        self.ends(0, "run", *CASE, "seed={1,2,1}", *CASE, "seed=2", "--impl", "path:" + PATH, "--impl", "path:bfl.flux.rms*m", "--out", "run.jsonl")
+        self.assertEqual(len(records("run.jsonl")), 2)
+        self.ends(0, "gate", "run.jsonl")
+
+    def test_an_option_leaves_the_next_word(self):
         write("in.safetensors", pack(tensors()))
         self.ends(0, "eval", "--set", "eps=1e-6", "truth", "rmsnorm", "--in", "in.safetensors", "--out", "o")
 
@@ -325,6 +333,13 @@ class BadTensors(CliTest):
         self.refused(["audit", "rmsnorm", "--in", "in.st", "--top", "-1"], "--top", "-1")
         for at in ["4,0", "0,64", "256", "-1", "x", "0,", "0,0,0"]:
             self.refused(["explain", *CASE, "--at=" + at], f"'{at}'")
+        # A check that was asked for must not end as a skip.
+        write("wide.st", pack({n: ("F64", shape, bytes(4 * len(data))) for n, (_, shape, data) in dict(tensors(), y=tensors()["x"]).items()}))
+        self.refused(["check", "rmsnorm", "--in", "wide.st", "--path", PATH], "fp64", "bf16")
+        self.refused(["check", "rmsnorm", "--in", "wide.st", "--no-worse-than", PATH], "fp64", "bf16")
+        self.refused(["eval", "path:" + PATH, "rmsnorm", "--in", "wide.st", "--out", "o"], "fp64", "bf16")
+        crashed = self.ends(3, "eval", "cmd:exit 4", "rmsnorm", "--in", "in.st", "--out", "o")
+        self.assertRegex(crashed.stderr, r"\Anorma: [^\n]*status 4[^\n]*\n\Z")
         wrong = self.ends(3, "check", "rmsnorm", "--in", "in.st", "--got", "short.st", "--path", PATH)
         self.assertIn("4x63", wrong.stdout)
 
