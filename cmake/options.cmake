@@ -28,6 +28,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   # GCC bug 105329: -Wrestrict warns of std::string's own operator+.
   target_compile_options(norma_flags INTERFACE $<BUILD_INTERFACE:-Wno-restrict>)
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL Clang)
+  # libstdc++ 12's stable_sort uses std::get_temporary_buffer, which C++17 deprecates; clang warns at every use.
+  target_compile_options(norma_flags INTERFACE $<BUILD_INTERFACE:-Wno-deprecated-declarations>)
+endif()
 if(NORMA_SANITIZE)
   target_compile_options(norma_flags INTERFACE
     $<BUILD_INTERFACE:-fsanitize=${NORMA_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)

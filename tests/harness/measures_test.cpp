@@ -73,7 +73,7 @@ TEST_CASE("the grid sums and ranks integers exactly") {
   CHECK(counts.quantile(999, 1000) == 599400);
   CHECK(counts.quantile(1, 100000) == 10);
   GridCounts few;
-  for (const std::uint64_t value : {5, 1, 3}) few.add(value);
+  for (const std::uint64_t value : {5u, 1u, 3u}) few.add(value);
   CHECK(few.quantile(1, 2) == 3);
   CHECK(few.sorted().size() == 3);
   few.merge(counts);

@@ -70,7 +70,7 @@ TEST_CASE("the page has a row for every record and output, and the case line com
       std::string text;
       for (const json& id : rows["case"][row])
         text += (text.empty() ? "" : " ") + rows["words"][id.get<std::size_t>()].get<std::string>();
-      CHECK(text == line["case"]);
+      CHECK(text == line["case"].get<std::string>());
     }
   }
   CHECK(rows["ordinal"].size() == row);
@@ -93,7 +93,7 @@ TEST_CASE("the detail of a row is the record's own output") {
                                   ? detail["repro"][0].get<std::string>() + (*line)["case"].get<std::string>() +
                                         detail["repro"][1].get<std::string>()
                                   : detail["repro"].get<std::string>();
-    CHECK(repro == (*line)["repro"]);
+    CHECK(repro == ((*line)["repro"]).get<std::string>());
     const std::string name = rows["words"][rows["output"][row].get<std::size_t>()];
     if (name.empty()) continue;
     const json& output = (*line)["outputs"][name];
