@@ -25,7 +25,7 @@ Peer::Peer() {
   std::string reasons;
   for (const std::string& python : pythons) {
     if (start(python)) return;
-    reasons += (reasons.empty() ? "" : "; ") + python + ": " + name_;
+    reasons += (reasons.empty() ? "" : "; ") + python + ": " + (name_.starts_with("none ") ? name_.substr(5) : name_);
   }
   throw PeerError("there is no torch to compare with (" + reasons + "); NORMA_BENCH_PYTHON names a Python that has it");
 }
