@@ -79,6 +79,7 @@ struct Candidate {
   double hi = 0, lo = 0;
   std::optional<std::uint64_t> ideal{};
   std::optional<Split> split{};
+  bool differs = false;  // from the ideal, in its bits
 };
 constexpr std::int64_t kInfiniteKey = std::numeric_limits<std::int64_t>::max();
 
@@ -96,8 +97,19 @@ struct Tally {
   std::array<double, kMaxTolerances> admits{};
   std::array<bool, kMaxTolerances> refused{};
   std::vector<Candidate> worst;
+  std::optional<Candidate> furthest;  // from its ideal, of those whose bits differ; the first of those as far
+
+  void keep_furthest(const Candidate& candidate) {
+    const auto distance = [](const Candidate& c) {
+      return c.split ? std::abs(c.split->implementation) : kInfiniteKey;
+    };
+    if (!furthest || distance(candidate) > distance(*furthest) ||
+        (distance(candidate) == distance(*furthest) && candidate.index < furthest->index))
+      furthest = candidate;
+  }
 
   void keep(const Candidate& candidate) {
+    if (candidate.differs) keep_furthest(candidate);
     if (worst.size() == kWorst && !worse(candidate, worst.back())) return;
     worst.insert(std::upper_bound(worst.begin(), worst.end(), candidate, worse), candidate);
     if (worst.size() > kWorst) worst.pop_back();
@@ -151,6 +163,7 @@ void merge(Tally& a, Tally& b) {
     a.refused[i] = a.refused[i] || b.refused[i];
   }
   for (const Candidate& candidate : b.worst) a.keep(candidate);
+  if (b.furthest) a.keep_furthest(*b.furthest);
 }
 
 bool same_bits(const Format& format, std::uint64_t a, std::uint64_t b) {
@@ -201,7 +214,12 @@ void count_unexpected(Tally& tally, const Job& job, std::int64_t index, const En
   }
   if (ideal && same_bits(job.format, *ideal, job.got.code(index))) ++tally.unexpected_in_ideal;
   for (bool& refused : tally.refused) refused = true;
-  tally.keep({.key = kInfiniteKey, .index = index, .hi = truth.hi, .lo = truth.lo, .ideal = ideal});
+  tally.keep({.key = kInfiniteKey,
+              .index = index,
+              .hi = truth.hi,
+              .lo = truth.lo,
+              .ideal = ideal,
+              .differs = ideal && !same_bits(job.format, *ideal, job.got.code(index))});
 }
 
 /// scaled_difference in binary64 where it is clear, i.e. away from the half-way points; always the
@@ -365,7 +383,8 @@ void score(Tally& tally, TaskSums& sums, const Job& job, const Element& y, const
               .hi = truth.hi,
               .lo = truth.lo,
               .ideal = ideal,
-              .split = split});
+              .split = split,
+              .differs = ideal && !same_bits(job.format, *ideal, job.got.code(index))});
 }
 
 /// The ideal that a row is held against: the first that it equals bit for bit, else the plain one.
@@ -584,6 +603,7 @@ Measures figures_of(Tally& tally, const TaskSums& sums, const Job& job) {
                                 .of = m.elements,
                                 .first_difference = place_of(tally.first_difference, cols),
                                 .choice_ulp = job.options.choice_ulp};
+    if (tally.furthest) m.conformance->furthest = worst_of(*tally.furthest, job);
   }
   m.ideal_nonfinite = tally.ideal_nonfinite;
   m.unexpected_in_ideal = tally.unexpected_in_ideal;

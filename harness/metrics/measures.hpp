@@ -65,6 +65,16 @@ struct SplitPart {
   double rms = 0;
 };
 
+/// One of the elements that are worst off.
+struct WorstElement {
+  Place at;
+  std::uint64_t code = 0;
+  double hi = 0, lo = 0;  ///< midpoint of the truth
+  std::optional<std::uint64_t> ideal{};
+  double ulp = 0;  ///< infinite: unexpected NaN or Inf
+  std::optional<double> definition{}, path{}, implementation{};
+};
+
 /// Bits equal to the ideal's: NaN equals NaN, -0 differs from +0. With several ideals a row whose
 /// bits all equal one of them is equal; any other row is held against the first.
 struct Conformance {
@@ -72,6 +82,7 @@ struct Conformance {
   std::int64_t of = 0;
   Place first_difference;
   int choice_ulp = 0;
+  std::optional<WorstElement> furthest{};  ///< of the scored elements that differ, the one furthest from the ideal
 };
 
 /// What a tolerance says of this output (against the truth), and how much it lets pass here.
@@ -81,16 +92,6 @@ struct Allclose {
   bool passes = false;
   double admits_ulp_max = 0;     ///< largest (atol + rtol |y|) / ulp_F(y) over the scored elements
   double admits_ulp_median = 0;  ///< with y cut to eight significant bits: up to 1 % low
-};
-
-/// One of the elements that are worst off.
-struct WorstElement {
-  Place at;
-  std::uint64_t code = 0;
-  double hi = 0, lo = 0;  ///< midpoint of the truth
-  std::optional<std::uint64_t> ideal{};
-  double ulp = 0;  ///< infinite: unexpected NaN or Inf
-  std::optional<double> definition{}, path{}, implementation{};
 };
 
 struct Measures {

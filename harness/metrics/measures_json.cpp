@@ -99,7 +99,8 @@ Json to_json(const Measures& m) {
     conformance = {{"equal", m.conformance->equal},
                    {"of", m.conformance->of},
                    {"first_difference", place_json(m.conformance->first_difference)},
-                   {"choice_ulp", m.conformance->choice_ulp}};
+                   {"choice_ulp", m.conformance->choice_ulp},
+                   {"furthest", m.conformance->furthest ? worst_json(*m.conformance->furthest, m.format, false) : Json()}};
   }
   Json allclose = Json::array();
   for (const Allclose& a : m.allclose) {

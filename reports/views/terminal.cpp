@@ -245,6 +245,18 @@ std::string render_table(std::span<const json> records, const TerminalOptions& o
   return text;
 }
 
+namespace {
+
+/// A criterion on the bits does not hold.
+bool bits_are_wrong(const json& record) {
+  const json& criteria = at(record, {"criteria"});
+  return criteria.is_array() && std::any_of(criteria.begin(), criteria.end(), [](const json& criterion) {
+           return at(criterion, {"held"}) != true && text_of(criterion, "text").find("differing") != std::string::npos;
+         });
+}
+
+}  // namespace
+
 std::string render_failure(const json& record, const TerminalOptions& options) {
   const std::string verdict = shown_verdict(record);
   std::string text = fmt::format("{}  {}\n", painted(verdict, verdict, options), text_of(record, "impl"));
@@ -257,7 +269,9 @@ std::string render_failure(const json& record, const TerminalOptions& options) {
   const auto [name, output] =
       verdict == "vacuous" ? std::pair<std::string, const json*>{"", nullptr} : worst_output(record);
   if (output != nullptr) {
-    const json& element = output->at("worst")[0];
+    // Where the bits were asked for and are not there, a differing element says more than the least exact one.
+    const json& furthest = at(*output, {"conformance", "furthest"});
+    const json& element = furthest.is_object() && bits_are_wrong(record) ? furthest : output->at("worst")[0];
     const std::string got = text_of(element, "got");
     const std::string want = text_of(element, "ideal");
     const std::size_t bits = std::max(got.size(), want.size());
