@@ -120,10 +120,11 @@ const Ranked* best_of(const std::vector<Ranked>& ranking, const Site& site, cons
   double least = 0;
   for (const Ranked& r : ranking) {
     if (!computes(r, site) || r.format != format || !std::isfinite(r.max_ulp)) continue;
+    if (r.path->source.evidence == "inferred") continue;  // nobody should change to what nobody read
     if (best == nullptr) least = r.rms_ulp;
     if (r.rms_ulp > 1.01 * least) continue;
     const auto project = [](const CastPath* p) { return p->name.substr(0, p->name.find('.')); };
-    int likeness = r.path->source.evidence == "inferred" ? 0 : 1;
+    int likeness = 0;
     if (used != nullptr)
       likeness += (project(r.path) == project(used) ? 4 : 0) + (r.path->root == used->root ? 2 : 0) +
                   (r.path->eps_class == used->eps_class ? 1 : 0);
