@@ -16,6 +16,7 @@
 #include "harness/inputs/safetensors.hpp"
 #include "harness/judge/criteria.hpp"
 #include "harness/metrics/measures.hpp"
+#include "harness/run/contract.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
 #include "reference/exact/decide.hpp"
@@ -81,7 +82,7 @@ NormCall norm_call(const NormDef& norm, const CastPath* path, const VerifyCall& 
   return result;
 }
 
-Program program_of(const CastPath& path, const NormCall& norm, const VerifyCall& call) {
+Contract contract_of(const CastPath& path, const NormCall& norm, const VerifyCall& call) {
   Binding binding{.x = call.inputs.at("x").format,
                   .formats = {},
                   .attributes = norm.numbers,
@@ -89,40 +90,27 @@ Program program_of(const CastPath& path, const NormCall& norm, const VerifyCall&
                   .profile = call.profile};
   for (const auto& [name, tensor] : call.inputs)
     if (name != "x") binding.formats.emplace(name, tensor.format);
-  return build_path(path, std::move(binding));
+  return contract_from_catalogue(path.name, binding);
 }
 
-/// The plain ideal first, then those of every choice the path leaves open.
-std::vector<Tensors> ideals_of(const Program& program, const NormCall& norm, int threads) {
-  std::vector<Tensors> ideals{emulate(program, *norm.inputs, norm.numbers, {.nudge_ulp = 0, .threads = threads})};
-  for (int k = 1; k <= choice_ulp(program); ++k)
-    for (const int nudge : {k, -k})
-      ideals.push_back(emulate(program, *norm.inputs, norm.numbers, {.nudge_ulp = nudge, .threads = threads}));
-  return ideals;
-}
-
-/// All that is known of one output.
+/// What a failure text quotes of one output.
 struct Judged {
   std::string name;
   const Tensor* got = nullptr;
-  std::unique_ptr<TruthSource> truth, erasure;
-  std::vector<Tensor> ideals;
+  std::shared_ptr<const TruthSource> truth;
+  const Tensor* ideal = nullptr;
 };
 
-Judged gather(const NormDef& norm, const NormCall& norm_call, const CastPath* path, const Program* program,
-              const std::vector<Tensors>& ideals, const std::string& name, const Tensor& got) {
-  if (std::ranges::find(norm.outputs, name) == norm.outputs.end()) {
+std::shared_ptr<const TruthSource> truth_of(const NormDef& norm, const NormCall& call, const std::string& output) {
+  const bool known = output == "dequantized" || std::ranges::find(norm.outputs, output) != norm.outputs.end();
+  if (!known) {
     std::string names;
-    for (const std::string_view output : norm.outputs) names += (names.empty() ? "" : " ") + std::string(output);
-    throw std::invalid_argument(fmt::format("{} has no output '{}'; known: {}", norm.name, name, names));
+    for (const std::string_view name : norm.outputs) names += (names.empty() ? "" : " ") + std::string(name);
+    throw std::invalid_argument(fmt::format("{} has no output '{}'; known: {}", norm.name, output, names));
   }
-  Judged judged{.name = name, .got = &got, .truth = norm.truth(norm_call, name), .erasure = nullptr, .ideals = {}};
-  if (judged.truth == nullptr)
-    throw std::invalid_argument(fmt::format("this call of {} has no output '{}'", norm.name, name));
-  if (program == nullptr || program->find_output(name) == nullptr) return judged;
-  if (!path->gaps.empty()) judged.erasure = program_truth(*program, *norm_call.inputs, norm_call.numbers, name);
-  for (const Tensors& ideal : ideals) judged.ideals.push_back(ideal.at(name));
-  return judged;
+  std::shared_ptr<const TruthSource> truth = norm.truth(call, output);
+  if (truth == nullptr) throw std::invalid_argument(fmt::format("this call of {} has no output '{}'", norm.name, output));
+  return truth;
 }
 
 std::string place_text(const Judged& judged, const Place& at) {
@@ -152,7 +140,7 @@ Place place_of(const Measures& m, bool conformance_failed) {
 
 /// got, want, exact, error: one fact a line.
 std::string element_text(const Judged& judged, Overflow overflow, const Place& at) {
-  if (at.row < 0) return {};
+  if (at.row < 0 || judged.name == "dequantized") return {};  // of codes times a scale only the bounds are told
   const FormatId format = judged.got->format;
   const std::int64_t i = at.row * judged.truth->cols() + at.col;
   std::vector<Enclosure> row(static_cast<std::size_t>(judged.truth->cols()));
@@ -161,10 +149,10 @@ std::string element_text(const Judged& judged, Overflow overflow, const Place& a
   const Element y{*judged.truth, at.row, at.col, enclosure};
   const std::uint64_t got = judged.got->code(i);
   std::string text = fmt::format("  at      {}\n  got     {}\n", place_text(judged, at), value_text(format, got));
-  if (!judged.ideals.empty())
-    text += fmt::format("  want    {}  (the path's ideal)\n", value_text(format, judged.ideals.front().code(i)));
+  if (judged.ideal != nullptr)
+    text += fmt::format("  want    {}  (the path's ideal)\n", value_text(format, judged.ideal->code(i)));
   if (const auto rounded = round_to(y, format, overflow))
-    text += fmt::format("  {}    {}  (correctly rounded)\n", judged.ideals.empty() ? "want" : "best",
+    text += fmt::format("  {}    {}  (correctly rounded)\n", judged.ideal == nullptr ? "want" : "best",
                         value_text(format, *rounded));
   text += fmt::format("  exact   {}\n", exact_text(enclosure.hi, enclosure.lo));
   const double value = decode(format, got);
@@ -173,7 +161,7 @@ std::string element_text(const Judged& judged, Overflow overflow, const Place& a
     text += fmt::format("  error   {:.3g} ulp of {}{}", ulps(error.value), name_of(format),
                         error.decided ? "" : " (undecided)");
     const auto exponent = binade(y, format);
-    const double ideal = judged.ideals.empty() ? std::nan("") : decode(format, judged.ideals.front().code(i));
+    const double ideal = judged.ideal == nullptr ? std::nan("") : decode(format, judged.ideal->code(i));
     if (exponent && std::isfinite(ideal)) {
       const std::int64_t own = scaled_difference(value, Enclosure{.hi = ideal}, ulp_of(format, *exponent));
       text += fmt::format(": {:.3g} by the path, {:.3g} by the implementation", ulps(error.value - own), ulps(own));
@@ -227,25 +215,33 @@ Verification judge_call(const NormDef& norm, const VerifyCall& call) {
 
   const CastPath* path = path_named(call.path, norm);
   const NormCall attributes = norm_call(norm, path, call);
-  std::optional<Program> program;
+  std::optional<Contract> contract;
   std::vector<Tensors> ideals;
   if (path != nullptr) {
-    program = program_of(*path, attributes, call);
-    ideals = ideals_of(*program, attributes, call.threads);
+    contract = contract_of(*path, attributes, call);
+    ideals = ideals_of(*contract, call.inputs, attributes.numbers, call.threads);
   }
-
+  std::map<std::string, std::shared_ptr<const TruthSource>> truths;
+  const auto truth = [&](const std::string& output) {
+    auto& held = truths[output];
+    if (held == nullptr) held = truth_of(norm, attributes, output);
+    return held;
+  };
+  const auto erasure = [&](const std::string& output) -> std::shared_ptr<const TruthSource> {
+    return program_truth(contract->program, call.inputs, attributes.numbers, output);
+  };
+  const std::vector<NamedMeasures> measures =
+      measure_outputs({.canonical = truth, .erasure = erasure}, attributes, contract, ideals, call.outputs,
+                      {.overflow = call.overflow, .got_is_ideal = false, .threads = call.threads});
   std::vector<Judged> judged;
-  judged.push_back(gather(norm, attributes, path, program ? &*program : nullptr, ideals, "y", call.outputs.at("y")));
-  for (const auto& [name, tensor] : call.outputs)
-    if (name != "y")
-      judged.push_back(gather(norm, attributes, path, program ? &*program : nullptr, ideals, name, tensor));
-
-  std::vector<NamedMeasures> measures;
-  for (const Judged& output : judged)
-    measures.push_back({output.name, measure(*output.truth, output.erasure.get(), output.ideals, *output.got, call.overflow,
-                                             {.threads = call.threads,
-                                              .choice_ulp = program ? choice_ulp(*program) : 0,
-                                              .got_is_ideal = false})});
+  for (const NamedMeasures& output : measures) {
+    const std::string tensor = output.name == "dequantized" ? "y" : output.name;
+    const bool has_ideal = !ideals.empty() && ideals.front().contains(tensor);
+    judged.push_back({.name = output.name,
+                      .got = &call.outputs.at(tensor),
+                      .truth = truth(output.name),
+                      .ideal = has_ideal ? &ideals.front().at(tensor) : nullptr});
+  }
   const Verdict verdict = judge(measures, criteria);
 
   Verification result{.passed = verdict.kind == VerdictKind::pass,

@@ -12,18 +12,8 @@ namespace norma {
 
 namespace {
 
-Contract contract_from_catalog(const std::string& name, const Binding& binding) {
-  const CastPath* path = find_cast_path(name);
-  if (path == nullptr) throw CaseError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", name));
-  return {.program = build_path(*path, binding),
-          .path = name,
-          .profile = std::string(profile_of(*path, binding).name),
-          .canonical = path->gaps.empty(),
-          .named = true};
-}
-
 Contract contract_from(const std::string& path, const Binding& binding) {
-  if (!path.starts_with("file:")) return contract_from_catalog(path, binding);
+  if (!path.starts_with("file:")) return contract_from_catalogue(path, binding);
   const std::string file = parse_file_input(path, "path").path;
   try {
     return {.program = parse_program(read_path_file(path), binding), .path = path, .profile = "", .canonical = false,
@@ -31,31 +21,6 @@ Contract contract_from(const std::string& path, const Binding& binding) {
   } catch (const ProgramError& e) {
     throw CaseError(fmt::format("{}: {}", file, e.what()));  // "line 5: ..."
   }
-}
-
-Overflow overflow_of(const std::optional<Contract>& contract, const std::string& output) {
-  if (!contract) return Overflow::ieee;
-  const ProgramOutput* found = contract->program.find_output(output);
-  return found == nullptr ? Overflow::ieee
-                          : contract->program.nodes[static_cast<std::size_t>(found->value.node)].rounding.overflow;
-}
-
-std::vector<Tensor> ideals_named(const std::vector<Tensors>& ideals, const std::string& output) {
-  std::vector<Tensor> named;
-  for (const Tensors& ideal : ideals)
-    if (const auto found = ideal.find(output); found != ideal.end()) named.push_back(found->second);
-  return named;
-}
-
-std::vector<double> scales_of(const Tensors& got, const Tensors& inputs) {
-  auto found = got.find("scale");
-  if (found == got.end()) {
-    found = inputs.find("scale");
-    if (found == inputs.end()) return {};
-  }
-  std::vector<double> scales;
-  for (std::int64_t i = 0; i < found->second.size(); ++i) scales.push_back(found->second.value(i));
-  return scales;
 }
 
 /// The limits, the bits of a contract asked for by name, and the implementation's own claim.
@@ -100,43 +65,13 @@ std::optional<Contract> contract_of(const Case& expanded, const Tensors& tensors
   return contract_from(declared.path, declared_binding);
 }
 
-std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes) {
-  std::vector<Tensors> ideals{emulate(contract.program, tensors, attributes)};
-  const int choice = choice_ulp(contract.program);
-  for (int k = 1; k <= choice; ++k)
-    for (const int nudge : {k, -k}) ideals.push_back(emulate(contract.program, tensors, attributes, {.nudge_ulp = nudge}));
-  return ideals;
-}
-
 std::vector<NamedMeasures> measure_outputs(Session& session, const Case& expanded, const std::optional<Contract>& contract,
                                            const std::vector<Tensors>& ideals, const Tensors& got, bool got_is_ideal) {
-  const auto inputs = session.inputs(expanded);
-  const MeasureOptions options{.threads = 1, .choice_ulp = contract ? choice_ulp(contract->program) : 0,
-                               .got_is_ideal = got_is_ideal};
-  const std::string quant(attributes_of(expanded).words.contains("quant") ? attributes_of(expanded).words.at("quant") : "none");
-  // An erasure that is not canonical is measured beside the truth; a quantized output is scaled, so its erasure is
-  // held against the same scale rule.
-  const auto erasure_of = [&](const std::string& output) -> std::shared_ptr<const TruthSource> {
-    if (!contract || contract->canonical || contract->program.find_output(output) == nullptr) return nullptr;
-    return session.erasure(expanded, contract->program, output);
-  };
-  std::vector<NamedMeasures> outputs;
-  std::vector<std::string> order;
-  for (const auto& [name, tensor] : got)
-    if (name == "y") order.insert(order.begin(), name);
-    else order.push_back(name);
-  for (const std::string& name : order) {
-    const auto truth = session.truth(expanded, name);
-    const auto erasure = erasure_of(name);
-    const std::vector<Tensor> ideal = ideals_named(ideals, name);
-    outputs.push_back({name, measure(*truth, erasure.get(), ideal, got.at(name), overflow_of(contract, name), options)});
-    if (name == "y" && quant != "none") {
-      const auto norm = session.truth(expanded, "dequantized");
-      outputs.push_back({"dequantized", measure_dequantized(*norm, nullptr, ideal, got.at(name),
-                                                            scales_of(got, inputs->tensors), overflow_of(contract, name), options)});
-    }
-  }
-  return outputs;
+  const Truths truths{
+      .canonical = [&](const std::string& output) { return session.truth(expanded, output); },
+      .erasure = [&](const std::string& output) { return session.erasure(expanded, contract->program, output); }};
+  return measure_outputs(truths, norm_call(expanded, session.inputs(expanded)->tensors), contract, ideals, got,
+                         {.overflow = Overflow::ieee, .got_is_ideal = got_is_ideal, .threads = 1});
 }
 
 std::string repro_line(const CheckJob& job) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "harness/judge/record.hpp"
+#include "harness/run/contract.hpp"
 #include "harness/run/session.hpp"
 #include "reference/program/program.hpp"
 
@@ -21,30 +22,18 @@ struct CheckJob {
   std::string repro{};              ///< how to repeat it; empty: norma run CASE --impl IMPL
 };
 
-/// The program that an output is held to, and where it comes from.
-struct Contract {
-  Program program;
-  std::string path;       ///< a catalogue name, file:my.path, or the implementation's own
-  std::string profile;
-  bool canonical = true;  ///< its erasure is declared to be the canonical norm
-  bool named = false;     ///< the case or the implementation asks for its bits
-};
-
 /// What formats, tensors and attributes a case binds a program to.
 Binding binding_of(const Case& expanded, const Tensors& tensors);
 /// The contract of a case: its path, else what the implementation declares, else none. CaseError or ProgramError
 /// with one sentence if there is no such path or the code does not take these tensors.
 std::optional<Contract> contract_of(const Case& expanded, const Tensors& tensors, Implementation* implementation);
-/// All outputs that the contract allows: the plain one first, then one for every value of an open choice.
-std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes);
-
 /// Makes the check. A crash, a skip, an output of the wrong shape are records, not exceptions.
 Record check(Session& session, const CheckJob& job);
 
 /// "rmsnorm bf16 ... --impl path:X" as one would paste it.
 std::string repro_line(const CheckJob& job);
 
-/// The canonical outputs that an output name is measured against, and how.
+/// measure_outputs with the session's truths.
 std::vector<NamedMeasures> measure_outputs(Session& session, const Case& expanded, const std::optional<Contract>& contract,
                                            const std::vector<Tensors>& ideals, const Tensors& got, bool got_is_ideal);
 

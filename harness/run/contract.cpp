@@ -1,0 +1,87 @@
+// What an output is held to, and the measuring.
+#include "harness/run/contract.hpp"
+
+#include <fmt/core.h>
+
+#include "impls/cast_paths/cast_path.hpp"
+#include "impls/emulate/emulate.hpp"
+
+namespace norma {
+
+namespace {
+
+Overflow overflow_of(const std::optional<Contract>& contract, const std::string& output, Overflow otherwise) {
+  if (!contract) return otherwise;
+  const ProgramOutput* found = contract->program.find_output(output);
+  return found == nullptr ? otherwise
+                          : contract->program.nodes[static_cast<std::size_t>(found->value.node)].rounding.overflow;
+}
+
+std::vector<Tensor> ideals_named(const std::vector<Tensors>& ideals, const std::string& output) {
+  std::vector<Tensor> named;
+  for (const Tensors& ideal : ideals)
+    if (const auto found = ideal.find(output); found != ideal.end()) named.push_back(found->second);
+  return named;
+}
+
+std::vector<double> scales_of(const Tensors& got, const Tensors& inputs) {
+  auto found = got.find("scale");
+  if (found == got.end()) {
+    found = inputs.find("scale");
+    if (found == inputs.end()) return {};
+  }
+  std::vector<double> scales;
+  for (std::int64_t i = 0; i < found->second.size(); ++i) scales.push_back(found->second.value(i));
+  return scales;
+}
+
+}  // namespace
+
+Contract contract_from_catalogue(std::string_view name, const Binding& binding) {
+  const CastPath* path = find_cast_path(name);
+  if (path == nullptr) throw ProgramError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", name));
+  return {.program = build_path(*path, binding),
+          .path = std::string(name),
+          .profile = std::string(profile_of(*path, binding).name),
+          .canonical = path->gaps.empty(),
+          .named = true};
+}
+
+std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes,
+                               int threads) {
+  std::vector<Tensors> ideals{emulate(contract.program, tensors, attributes, {.nudge_ulp = 0, .threads = threads})};
+  const int choice = choice_ulp(contract.program);
+  for (int k = 1; k <= choice; ++k)
+    for (const int nudge : {k, -k})
+      ideals.push_back(emulate(contract.program, tensors, attributes, {.nudge_ulp = nudge, .threads = threads}));
+  return ideals;
+}
+
+std::vector<NamedMeasures> measure_outputs(const Truths& truths, const NormCall& call,
+                                           const std::optional<Contract>& contract,
+                                           const std::vector<Tensors>& ideals, const Tensors& got,
+                                           const OutputOptions& options) {
+  const MeasureOptions measuring{.threads = options.threads,
+                                 .choice_ulp = contract ? choice_ulp(contract->program) : 0,
+                                 .got_is_ideal = options.got_is_ideal};
+  const auto quant = call.words.find("quant");
+  const bool quantized = quant != call.words.end() && quant->second != "none";
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : got) names.insert(name == "y" ? names.begin() : names.end(), name);
+  std::vector<NamedMeasures> outputs;
+  for (const std::string& name : names) {
+    const auto truth = truths.canonical(name);
+    // An erasure declared canonical is the truth itself.
+    const bool own_meaning = contract && !contract->canonical && contract->program.find_output(name) != nullptr;
+    const auto erasure = own_meaning ? truths.erasure(name) : nullptr;
+    const std::vector<Tensor> ideal = ideals_named(ideals, name);
+    const Overflow overflow = overflow_of(contract, name, options.overflow);
+    outputs.push_back({name, measure(*truth, erasure.get(), ideal, got.at(name), overflow, measuring)});
+    if (name == "y" && quantized)
+      outputs.push_back({"dequantized", measure_dequantized(*truths.canonical("dequantized"), nullptr, ideal, got.at(name),
+                                                            scales_of(got, *call.inputs), overflow, measuring)});
+  }
+  return outputs;
+}
+
+}  // namespace norma
