@@ -3,6 +3,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "harness/cases/number.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "impls/cast_paths/cast_path.hpp"
@@ -23,12 +25,36 @@ Contract contract_from(const std::string& path, const Binding& binding) {
   }
 }
 
+/// A path emulated for a case whose contract may be another path: under the case's profile if it has that one, and
+/// only if it computes the case's norm. ProgramError otherwise.
+Contract emulated_path(const std::string& name, const Case& expanded, const Tensors& tensors) {
+  Binding binding = binding_of(expanded, tensors);
+  if (const CastPath* path = find_cast_path(name); path != nullptr) {
+    if (std::find(path->profiles.begin(), path->profiles.end(), binding.profile) == path->profiles.end())
+      binding.profile.clear();
+    for (const CaseDefault& own : path->norm_attributes)
+      if (expanded.get(own.key) != own.value)
+        throw ProgramError(fmt::format("{} computes another norm than the case: its {} is {}", name, own.key, own.value));
+  }
+  return contract_from(name, binding);
+}
+
+/// The first output whose format is not the contract's, as a sentence; empty: none.
+std::string format_difference(const Tensors& got, const std::vector<Tensors>& ideals, const std::string& path) {
+  if (ideals.empty()) return {};
+  for (const auto& [name, tensor] : got) {
+    const auto ideal = ideals.front().find(name);
+    if (ideal != ideals.front().end() && ideal->second.format != tensor.format)
+      return fmt::format("{} is {}, but {} gives {} here", name, name_of(tensor.format), path, name_of(ideal->second.format));
+  }
+  return {};
+}
+
 /// The limits, the bits of a contract asked for by name, and the implementation's own claim.
 std::vector<Criterion> criteria_of(const CheckJob& job, const std::optional<Contract>& contract,
-                                   const std::optional<double>& claim_ulp) {
+                                   const std::optional<double>& claim_ulp, bool got_is_ideal) {
   std::vector<Criterion> criteria = job.limits;
-  const bool is_path = job.impl.starts_with("path:");
-  if (criteria.empty() && contract && contract->named && !is_path && job.no_worse_than.empty())
+  if (criteria.empty() && contract && contract->named && !got_is_ideal && job.no_worse_than.empty())
     criteria.push_back(parse_criterion("differing<=0"));
   if (claim_ulp) criteria.push_back(parse_criterion("max_ulp<=" + print_number(*claim_ulp)));
   return criteria;
@@ -122,7 +148,7 @@ Record check(Session& session, const CheckJob& job) {
     const std::string name = job.impl.substr(5);
     try {
       if (name == record.path) got = ideals.front();
-      else got = emulate(contract_from(name, binding_of(job.value, inputs->tensors)).program, inputs->tensors, attributes.numbers);
+      else got = emulate(emulated_path(name, job.value, inputs->tensors).program, inputs->tensors, attributes.numbers);
     } catch (const ProgramError& e) {
       return end(VerdictKind::skip, e.what());
     }
@@ -139,10 +165,17 @@ Record check(Session& session, const CheckJob& job) {
   record.outputs_hash = hash_of(got);
   const bool got_is_ideal = implementation == nullptr && job.impl.substr(5) == record.path;
   try {
+    if (const std::string difference = format_difference(got, ideals, record.path); !difference.empty()) {
+      // Codes of another format have another scale; anything else can still be measured against the norm.
+      const auto quant = attributes.words.find("quant");
+      if (quant == attributes.words.end() || quant->second == "none")
+        record.outputs = measure_outputs(session, job.value, std::nullopt, {}, got, false);
+      return end(VerdictKind::fail, difference);
+    }
     record.outputs = measure_outputs(session, job.value, contract, ideals, got, got_is_ideal);
-    std::vector<Criterion> criteria = criteria_of(job, contract, claim);
+    std::vector<Criterion> criteria = criteria_of(job, contract, claim, got_is_ideal);
     if (!job.no_worse_than.empty()) {
-      const Contract other = contract_from(job.no_worse_than, binding_of(job.value, inputs->tensors));
+      const Contract other = emulated_path(job.no_worse_than, job.value, inputs->tensors);
       const Tensors best = emulate(other.program, inputs->tensors, attributes.numbers);
       const auto reference = measure_outputs(session, job.value, other, {}, best, true);
       for (const char* name : {"max_ulp", "rms_ulp"}) {
