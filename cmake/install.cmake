@@ -30,7 +30,8 @@ if(NORMA_DEVELOPER AND NOT NORMA_SANITIZE)
   # Installs into the build folder, then builds and runs a project that knows nothing but the installed files.
   add_test(NAME consumer
     COMMAND "${CMAKE_COMMAND}" "-Dbuild=${PROJECT_BINARY_DIR}" "-Dsource=${PROJECT_SOURCE_DIR}/tests/consumer"
-      "-Dcompiler=${CMAKE_CXX_COMPILER}" "-Dprefix_path=${CMAKE_PREFIX_PATH}"
+      "-Dcompiler=${CMAKE_CXX_COMPILER}" "-Dgenerator=${CMAKE_GENERATOR}" "-Dmake_program=${CMAKE_MAKE_PROGRAM}"
+      "-Dprefix_path=${CMAKE_PREFIX_PATH}"
       -P "${PROJECT_SOURCE_DIR}/tests/consumer/install_and_test.cmake")
   set_tests_properties(consumer PROPERTIES LABELS cases TIMEOUT 600)
 endif()

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "harness/audit/explain.hpp"
+#include "harness/cases/number.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "harness/judge/gate.hpp"
@@ -94,7 +95,7 @@ struct Ranked {
 /// The path's meaning is the site's norm: no definition gap, and no other attribute of the norm.
 bool computes(const Ranked& r, const Site& site) {
   return r.path->gaps.empty() && std::all_of(r.path->norm_attributes.begin(), r.path->norm_attributes.end(),
-                                             [&](const CaseDefault& own) { return site.value.get(own.key) == own.value; });
+                                             [&](const CaseDefault& own) { return same_value(site.value.get(own.key), own.value); });
 }
 
 /// What a tail letter of the survey (§f) means to somebody who changes code.
@@ -350,7 +351,7 @@ std::vector<Json> rank_paths(Session& session, const Audit& audit, const std::ve
       const double compared = m["counts"]["compared"].get<double>();
       std::string note = joined(r.path->gaps);
       for (const CaseDefault& own : r.path->norm_attributes)
-        if (site.value.get(own.key) != own.value)
+        if (!same_value(site.value.get(own.key), own.value))
           note += fmt::format("{}another norm: {}={}", note.empty() ? "" : ", ", own.key, own.value);
       rows.push_back({{"path", r.path->name},
                       {"title", r.path->title},

@@ -98,4 +98,10 @@ std::string print_number(double value) {
   return text;
 }
 
+bool same_value(std::string_view a, std::string_view b) {
+  if (a == b) return true;
+  const auto number = parse_number(a);
+  return number.has_value() && number == parse_number(b);
+}
+
 }  // namespace norma

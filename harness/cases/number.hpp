@@ -15,4 +15,7 @@ std::optional<double> parse_number(std::string_view text);
 /// The shortest decimal text that reads back as `value`: "1e-6", "0.1", "inf", "nan".
 std::string print_number(double value);
 
+/// The same word, or two ways to write one number: 1e-6 and 0x1.0c6f7a0b5ed8dp-20.
+bool same_value(std::string_view a, std::string_view b);
+
 }  // namespace norma

@@ -33,7 +33,7 @@ Contract emulated_path(const std::string& name, const Case& expanded, const Tens
     if (std::find(path->profiles.begin(), path->profiles.end(), binding.profile) == path->profiles.end())
       binding.profile.clear();
     for (const CaseDefault& own : path->norm_attributes)
-      if (expanded.get(own.key) != own.value)
+      if (!same_value(expanded.get(own.key), own.value))
         throw ProgramError(fmt::format("{} computes another norm than the case: its {} is {}", name, own.key, own.value));
   }
   return contract_from(name, binding);
