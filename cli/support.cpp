@@ -101,6 +101,11 @@ void print_records(const std::vector<nlohmann::ordered_json>& records, std::size
   const std::vector<nlohmann::json> plain(records.begin(), records.end());
   const TerminalOptions options{.colour = colour_on(STDOUT_FILENO), .width = terminal_width(), .limit = limit};
   fmt::print("{}", render_table(plain, options));
+  // What was not checked is said aloud, with its reason.
+  std::map<std::string, std::size_t> skipped;
+  for (const auto& record : plain)
+    if (record.value("verdict", "") == "skip" && record.value("reason", "") != "no criterion") ++skipped[record.value("reason", "")];
+  for (const auto& [reason, count] : skipped) fmt::print("skipped {}: {}\n", count, reason);
   std::size_t shown = 0;
   std::size_t failures = 0;
   for (const auto& record : plain) {
