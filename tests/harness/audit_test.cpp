@@ -61,6 +61,35 @@ TEST_CASE("a step that another function has, not a rounding, is told as definiti
   CHECK(e.total_ulp == e.definition_ulp + e.path_ulp);
 }
 
+TEST_CASE("a record splits an error of definition from an error of the casts") {
+  Session session;
+  const auto measured = [&](const char* line) {
+    const Case value = expand_defaults(parse_case(line));
+    return check(session, {.value = value, .impl = "path:" + std::string(value.get("path"))}).outputs.front().measures;
+  };
+  const Measures outside = measured("rmsnorm bf16 2x64 path=grid.eps_outside.weight_after_cast eps=0.25 input=normal seed=3");
+  const Measures inside = measured("rmsnorm bf16 2x64 path=grid.eps_inside.weight_after_cast eps=0.25 input=normal seed=3");
+  REQUIRE(outside.definition);
+  CHECK(outside.definition->rms > 4);
+  CHECK(outside.path->max < 2);  // two roundings of the tail, and nothing of the definition
+  CHECK(inside.definition->max == 0);
+  CHECK(outside.definition->bias + outside.path->bias + outside.implementation->bias == outside.total.bias);
+}
+
+TEST_CASE("in fp32 the floor is one rounding, whatever the steps cost") {
+  const std::string file = NORMA_SOURCE_DIR "/tests/golden/captures/smollm2_135m.fp32.safetensors";
+  Session session;
+  const Audit audit = plan_audit(session,
+                                 sites_of(file, {.norm = "rmsnorm", .map = {{"x", "norm.x"}, {"weight", "norm.weight"}, {"y", "norm.y"}},
+                                                 .set = {}, .path = "", .profile = ""}),
+                                 "transformers.llama.rmsnorm");
+  const RunResult run = run_checks(session, audit.jobs, {});
+  const auto lines = rank_paths(session, audit, run.records, 1);
+  const auto& llama = row_of(lines[0], "transformers.llama.rmsnorm");
+  CHECK(llama["max_ulp"].get<double>() > 3);
+  CHECK(llama["floor_ulp"].get<double>() <= 0.5);
+}
+
 TEST_CASE("an audit ranks the paths, keeps the casts in their floors and names a path to change to") {
   const std::string file = NORMA_SOURCE_DIR "/tests/golden/captures/smollm2_135m.bf16.safetensors";
   SiteOptions options{.norm = "rmsnorm", .map = {}, .set = {}, .path = "", .profile = ""};

@@ -203,6 +203,67 @@ TEST_CASE("torch's own sums and means of fp32 rows are reproduced in every bit")
   CHECK(other > 0);
 }
 
+namespace {
+
+/// torch's row sum written down lane by lane from the measured description (1.13 and 2.6): no code shared.
+float torch_cascade(const std::vector<float>& items) {
+  const std::size_t q = items.size();
+  const std::size_t c = q <= 2 ? 1 : static_cast<std::size_t>(std::ceil(std::log2(static_cast<double>(q))));
+  const std::size_t p = std::max<std::size_t>(4, c / 4);
+  float a[4] = {0, 0, 0, 0};
+  std::size_t done = 0;
+  for (; done + (std::size_t{1} << p) <= q;) {
+    for (std::size_t k = 0; k < (std::size_t{1} << p); ++k) a[0] += items[done++];
+    for (std::size_t j = 1; j < 4; ++j) {
+      a[j] += a[j - 1];
+      a[j - 1] = 0;
+      if (done % (std::size_t{1} << ((j + 1) * p)) != 0) break;
+    }
+  }
+  for (; done < q; ++done) a[0] += items[done];
+  return ((a[0] + a[1]) + a[2]) + a[3];
+}
+
+float torch_sum(const std::vector<float>& x, std::size_t lanes, std::size_t halves) {
+  const std::size_t width = x.size() < lanes * halves ? 1 : lanes * halves;
+  if (width == 1) lanes = halves = 1;
+  const std::size_t n = x.size() / width;
+  std::vector<float> lane_sums;
+  for (std::size_t l = 0; l < lanes; ++l) {
+    const auto item = [&](std::size_t v) { return halves == 1 ? x[v * width + l] : x[v * width + l] + x[v * width + lanes + l]; };
+    float stream[4];
+    for (std::size_t k = 0; k < 4; ++k) {
+      std::vector<float> items;
+      for (std::size_t i = 0; i < n / 4; ++i) items.push_back(item(4 * i + k));
+      stream[k] = torch_cascade(items);
+    }
+    for (std::size_t v = n / 4 * 4; v < n; ++v) stream[0] += item(v);
+    lane_sums.push_back(((stream[0] + stream[1]) + stream[2]) + stream[3]);
+  }
+  float t = 0;
+  for (std::size_t i = n * width; i < x.size(); ++i) t += x[i];
+  for (const float lane : lane_sums) t += lane;
+  return t;
+}
+
+}  // namespace
+
+TEST_CASE("torch's cascade is the described one, at every lane count, on rows long enough for all its levels") {
+  std::mt19937_64 rng(9);
+  for (const std::size_t d : {3u, 17u, 300u, 1025u, 4099u, 20011u, 131096u}) {
+    std::vector<float> x(d);
+    for (float& v : x) v = static_cast<float>(std::ldexp(static_cast<double>(rng() % 2048) - 1000, static_cast<int>(rng() % 12)));
+    for (const int lanes : {4, 8, 16}) {
+      CAPTURE(d, lanes);
+      const std::span<const float> terms(x);
+      const Order whole{.kind = OrderKind::torch_cpu, .count = lanes, .vec = 0};
+      const Order half{.kind = OrderKind::torch_cpu_half, .count = lanes, .vec = 0};
+      CHECK(static_cast<float>(ordered_sum(whole, FormatId::fp32, false, terms)) == torch_sum(x, static_cast<std::size_t>(lanes), 1));
+      CHECK(static_cast<float>(ordered_sum(half, FormatId::fp32, false, terms)) == torch_sum(x, static_cast<std::size_t>(lanes), 2));
+    }
+  }
+}
+
 TEST_CASE("torch's own sums and means of 16-bit rows are reproduced in every bit") {
   for (const std::string format : {"bf16", "fp16"})
     for (const int d : kLengths) {
