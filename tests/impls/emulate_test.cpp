@@ -121,6 +121,28 @@ TEST_CASE("every operation is rounded once, whatever the formats") {
   CHECK(compared > 200'000);
 }
 
+TEST_CASE("binary64 operands are rounded once to a narrow format, also where binary64 lands on its midpoint") {
+  std::mt19937_64 rng(8);
+  std::int64_t on_midpoint = 0;
+  for (int n = 0; n < 3000; ++n) {
+    // A midpoint m of bf16 (9 bits), and operands whose exact result is next to it.
+    const double m = static_cast<double>(257 + 2 * (rng() % 127)) * 0x1p-8;
+    const double a = 1 + static_cast<double>(rng() >> 12) * 0x1p-52;
+    const double b = m / a;
+    const double c = m - a;
+    const double d = a * m;
+    const FormatId target = n % 2 == 0 ? FormatId::bf16 : FormatId::fp16;
+    CAPTURE(m, a, name_of(target));
+    REQUIRE(rounded_op(Op::mul, a, b, 0, target, Overflow::ieee) == nearest_in(target, exact(a) * exact(b)));
+    REQUIRE(rounded_op(Op::div, d, a, 0, target, Overflow::ieee) == nearest_in(target, exact(d) / exact(a)));
+    REQUIRE(rounded_op(Op::add, a, c, 0, target, Overflow::ieee) == nearest_in(target, exact(a) + exact(c)));
+    REQUIRE(rounded_op(Op::add, m, a * 0x1p-60, 0, target, Overflow::ieee) == nearest_in(target, exact(m) + exact(a) / exact(0x1p60)));
+    REQUIRE(rounded_op(Op::fma, a, b, 0x1p-70, target, Overflow::ieee) == nearest_in(target, exact(a) * exact(b) + exact(0x1p-70)));
+    on_midpoint += a * b == m && exact(a) * exact(b) != exact(m) ? 1 : 0;
+  }
+  CHECK(on_midpoint > 500);  // the case that a second rounding would get wrong does occur
+}
+
 TEST_CASE("roots are rounded once: the result's midpoints lie on the right sides of the exact root") {
   std::mt19937_64 rng(2);
   for (int n = 0; n < 20000; ++n) {

@@ -160,6 +160,9 @@ TEST_CASE("erasure removes every rounding, order and contraction, and nothing el
       if (p.nodes[i].kind == NodeKind::input) CHECK(erased.nodes[i] == p.nodes[i]);
       else CHECK_FALSE(erased.nodes[i].rounding.format.has_value());
       CHECK_FALSE(rounds(erased, static_cast<int>(i)));
+      CHECK_FALSE(erased.nodes[i].reduction.contract);
+      CHECK_FALSE(erased.nodes[i].reduction.term_format.has_value());
+      if (p.nodes[i].kind == NodeKind::reduce) CHECK(erased.nodes[i].reduction.order.kind == OrderKind::exact);
     }
     CHECK(erase_roundings(erased) == erased);
   }
