@@ -1,6 +1,7 @@
 // The catalogue of norms: functions over the reals, straight from their formulas.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "reference/certified/row_norm.hpp"
 #include "reference/exact/enclosure.hpp"
 #include "reference/formats/tensor.hpp"
 
@@ -55,7 +57,17 @@ struct NormDef {
   void (*check)(const NormCall&);
   /// Truth of one output. The call's tensors must outlive it.
   std::unique_ptr<TruthSource> (*truth)(const NormCall&, std::string_view output);
+  /// The output as a problem of reference/certified; empty where only `truth` can tell (quantized outputs, fp64).
+  /// Null: for no output. Call after `check`.
+  std::optional<RowNorm> (*row_norm)(const NormCall&, std::string_view output) = nullptr;
 };
+
+/// Which truth: all tiers, or MPFR alone.
+enum class TruthKind { fast, mpfr };
+inline constexpr std::array<std::string_view, 2> kTruthKinds{"fast", "mpfr"};
+
+/// Truth of one output, of the kind asked for; `fast` is `truth` itself where there is no other.
+std::unique_ptr<TruthSource> truth_of(const NormDef& norm, const NormCall& call, std::string_view output, TruthKind kind);
 
 std::span<const NormDef* const> all_norms();
 const NormDef* find_norm(std::string_view name);

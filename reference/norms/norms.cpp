@@ -18,4 +18,13 @@ const NormDef* find_norm(std::string_view name) {
   return nullptr;
 }
 
+std::unique_ptr<TruthSource> truth_of(const NormDef& norm, const NormCall& call, std::string_view output,
+                                      TruthKind kind) {
+  std::unique_ptr<TruthSource> exact = norm.truth(call, output);
+  if (kind == TruthKind::mpfr || norm.row_norm == nullptr) return exact;
+  const std::optional<RowNorm> problem = norm.row_norm(call, output);
+  if (!problem || !has_fast_tiers(*problem)) return exact;
+  return certified_truth(*problem, std::move(exact));
+}
+
 }  // namespace norma

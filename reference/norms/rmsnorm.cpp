@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "reference/exact/real.hpp"
+#include "reference/exact/root.hpp"
 
 namespace norma {
 
@@ -32,11 +33,9 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // ---- what a call asks for ----
 
-enum class EpsPlace { inside, sum, outside, max, l2max, none };
 enum class Quant { none, fixed, per_token };
 enum class Output { y, dequantized, residual, scale };
 
-constexpr std::array<std::string_view, 6> kEpsPlaces{"inside", "sum", "outside", "max", "l2max", "none"};
 constexpr std::array<std::string_view, 3> kQuants{"none", "static", "per_token"};
 constexpr std::array<std::string_view, 4> kOutputs{"y", "dequantized", "residual", "scale"};
 
@@ -196,7 +195,7 @@ enum class ScaleKind { one, fixed, largest, cap, floor, infinite, nan };
 
 struct Row {
   RowKind kind = RowKind::real;
-  Dyadic square_sum;  // sum of h^2
+  Root root;  // total: the sum of h^2
   Interval r;
   ScaleKind scale_kind = ScaleKind::one;
   std::int64_t largest = 0;  // column of the largest |n|
@@ -261,57 +260,11 @@ Dyadic sum_of_squares(const Call& c, std::int64_t row) {
   return Dyadic(std::move(total));
 }
 
-Interval reciprocal_root(const Call& c, const Dyadic& square_sum, mpfr_prec_t bits) {
-  const Interval total(square_sum, bits);
-  const Interval count(static_cast<double>(c.x->cols()), bits);
-  const Interval eps(c.eps, bits);
-  const Interval one(1.0, bits);
-  const Interval mean = div(total, count);
-  switch (c.eps_place) {
-    case EpsPlace::inside: return rsqrt(add(mean, eps));
-    case EpsPlace::sum: return rsqrt(add(total, eps));
-    case EpsPlace::outside: return div(one, add(sqrt(mean), eps));
-    case EpsPlace::max: return div(one, max(sqrt(mean), eps));
-    case EpsPlace::l2max: return div(sqrt(count), max(sqrt(total), eps));
-    case EpsPlace::none: return rsqrt(mean);
-  }
-  std::abort();
-}
-
 int sign_of(int value) { return (value > 0) - (value < 0); }
 
-// |A| r against |c|, both nonzero.
-int compare_magnitudes(const Call& call, const Dyadic& s, const Dyadic& a, const Dyadic& c) {
-  const Dyadic d(static_cast<double>(call.x->cols()));
-  const Dyadic eps(call.eps);
-  const Dyadic a2 = square(a), c2 = square(c);
-  switch (call.eps_place) {
-    case EpsPlace::inside: return order(d * a2, c2 * (s + d * eps));
-    case EpsPlace::sum: return order(a2, c2 * (s + eps));
-    case EpsPlace::none: return order(d * a2, c2 * s);
-    case EpsPlace::outside: {
-      // |A| > |c| (sqrt(S/D) + eps): the root alone on one side
-      const Dyadic q = abs(a) - abs(c) * eps;
-      if (q.sign() < 0) return -1;
-      return order(d * square(q), c2 * s);
-    }
-    case EpsPlace::max:
-      if (order(s, d * square(eps)) >= 0) return order(d * a2, c2 * s);
-      return order(abs(a), abs(c) * eps);
-    case EpsPlace::l2max:
-      if (order(s, square(eps)) >= 0) return order(d * a2, c2 * s);
-      return order(d * a2, c2 * square(eps));
-  }
-  std::abort();
-}
-
 // The sign of A r - c.
-int compare_linear(const Call& call, const Row& row, const Dyadic& a, const Dyadic& c) {
-  const int a_sign = row.kind == RowKind::infinite ? 0 : a.sign();
-  const int c_sign = c.sign();
-  if (a_sign != c_sign) return sign_of(a_sign - c_sign);
-  if (a_sign == 0) return 0;
-  return a_sign * compare_magnitudes(call, row.square_sum, a, c);
+int compare_linear(const Row& row, const Dyadic& a, const Dyadic& c) {
+  return compare(row.root, row.kind == RowKind::infinite ? Dyadic(0.0) : a, c);
 }
 
 Column column(const Call& c, const Row& row, std::int64_t r, std::int64_t j) {
@@ -408,8 +361,8 @@ void add_bias(const Column& k, Interval& q) {
 }
 
 // The sign of n, exactly.
-int sign_of_value(const Call& c, const Row& row, const Column& k) {
-  return compare_linear(c, row, slope(row, k), -shift(k));
+int sign_of_value(const Row& row, const Column& k) {
+  return compare_linear(row, slope(row, k), -shift(k));
 }
 
 // Finds the column of the largest |n| and which of the three rules sets the scale; all exactly.
@@ -432,11 +385,11 @@ void find_scale(const Call& c, std::int64_t r, mpfr_prec_t bits, Row& row) {
     add_bias(k, n);
     const Interval magnitude = abs(n);
     if (largest >= 0 && mpfr_less_p(magnitude.hi.get(), best.lo.get()) != 0) continue;
-    const int sign = sign_of_value(c, row, k) < 0 ? -1 : 1;
+    const int sign = sign_of_value(row, k) < 0 ? -1 : 1;
     const Dyadic a = sign < 0 ? -slope(row, k) : slope(row, k);
     const Dyadic b = sign < 0 ? -shift(k) : shift(k);
     const bool clear = largest < 0 || mpfr_greater_p(magnitude.lo.get(), best.hi.get()) != 0;
-    if (!clear && compare_linear(c, row, a - a_best, b_best - b) <= 0) continue;
+    if (!clear && compare_linear(row, a - a_best, b_best - b) <= 0) continue;
     largest = j;
     row.largest_sign = sign;
     a_best = a;
@@ -449,10 +402,10 @@ void find_scale(const Call& c, std::int64_t r, mpfr_prec_t bits, Row& row) {
   if (infinite && !capped) {
     row.scale_kind = ScaleKind::infinite;
     row.scale = Interval(kInfinity, bits);
-  } else if (infinite || (capped && compare_linear(c, row, a_best, Dyadic(c.scale_cap) - b_best) > 0)) {
+  } else if (infinite || (capped && compare_linear(row, a_best, Dyadic(c.scale_cap) - b_best) > 0)) {
     row.scale_kind = order(Dyadic(c.scale_cap), least) >= 0 ? ScaleKind::cap : ScaleKind::floor;
   } else {
-    row.scale_kind = compare_linear(c, row, a_best, least - b_best) >= 0 ? ScaleKind::largest : ScaleKind::floor;
+    row.scale_kind = compare_linear(row, a_best, least - b_best) >= 0 ? ScaleKind::largest : ScaleKind::floor;
   }
   row.largest = largest;
   if (row.scale_kind == ScaleKind::largest) row.scale = div(best, q);
@@ -475,12 +428,15 @@ Row read_row(const Call& c, std::int64_t r, mpfr_prec_t bits) {
       row.kind = RowKind::infinite;
   }
   if (row.kind == RowKind::real) {
-    row.square_sum = sum_of_squares(c, r);
+    row.root = {.place = c.eps_place,
+                .eps = c.eps,
+                .count = static_cast<double>(c.x->cols()),
+                .total = sum_of_squares(c, r)};
     const bool no_eps = c.eps == 0 || c.eps_place == EpsPlace::none;
-    if (row.square_sum.sign() == 0 && no_eps)
+    if (row.root.total.sign() == 0 && no_eps)
       row.kind = RowKind::nan;  // 0/0
     else
-      row.r = reciprocal_root(c, row.square_sum, bits);
+      row.r = enclose(row.root, bits);
   }
   switch (c.quant) {
     case Quant::none: break;
@@ -572,7 +528,7 @@ class RmsnormTruth final : public TruthSource {
       mpfr_add_d(terms.hi.get(), terms.hi.get(), std::fabs(*k.bias), MPFR_RNDU);
       add_bias(k, n);
       const bool straddles = mpfr_sgn(n.lo.get()) <= 0 && mpfr_sgn(n.hi.get()) >= 0 && !n.is_point();
-      if (straddles && sign_of_value(call_, row, k) == 0) n = Interval(0.0, bits);
+      if (straddles && sign_of_value(row, k) == 0) n = Interval(0.0, bits);
     }
     if (divides()) {
       // The largest is n / (|n| / Q), exactly +-Q.
@@ -594,16 +550,16 @@ class RmsnormTruth final : public TruthSource {
     const ScaleKind kind = divides() ? row.scale_kind : ScaleKind::one;
     const Dyadic q(call_.quant_max);
     switch (kind) {
-      case ScaleKind::one: return comparison(compare_linear(call_, row, a, m - b));
-      case ScaleKind::fixed: return comparison(compare_linear(call_, row, a, m * Dyadic(call_.scale) - b));
+      case ScaleKind::one: return comparison(compare_linear(row, a, m - b));
+      case ScaleKind::fixed: return comparison(compare_linear(row, a, m * Dyadic(call_.scale) - b));
       case ScaleKind::floor:
         if (call_.scale_floor == 0) return Comparison::undecided;  // 0/0
-        return comparison(compare_linear(call_, row, a, m * Dyadic(call_.scale_floor) - b));
-      case ScaleKind::cap: return comparison(compare_linear(call_, row, a * q, m * Dyadic(call_.scale_cap) - b * q));
+        return comparison(compare_linear(row, a, m * Dyadic(call_.scale_floor) - b));
+      case ScaleKind::cap: return comparison(compare_linear(row, a * q, m * Dyadic(call_.scale_cap) - b * q));
       case ScaleKind::largest: {
         const auto [a_top, b_top] = largest(row, r);
-        if (compare_linear(call_, row, a_top, -b_top) == 0) return Comparison::undecided;  // 0/0
-        return comparison(compare_linear(call_, row, a * q - m * a_top, m * b_top - b * q));
+        if (compare_linear(row, a_top, -b_top) == 0) return Comparison::undecided;  // 0/0
+        return comparison(compare_linear(row, a * q - m * a_top, m * b_top - b * q));
       }
       case ScaleKind::infinite: return comparison(-m.sign());
       case ScaleKind::nan: return Comparison::undecided;
@@ -619,7 +575,7 @@ class RmsnormTruth final : public TruthSource {
       case ScaleKind::cap: return comparison(order(Dyadic(call_.scale_cap), m * q));
       case ScaleKind::largest: {
         const auto [a_top, b_top] = largest(row, r);
-        return comparison(compare_linear(call_, row, a_top, m * q - b_top));
+        return comparison(compare_linear(row, a_top, m * q - b_top));
       }
       case ScaleKind::one:
       case ScaleKind::infinite:
