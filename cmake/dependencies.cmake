@@ -82,8 +82,16 @@ find_package(Threads QUIET)
 norma_needs("POSIX threads (pthread.h)" libc6-dev
   TARGET Threads::Threads)
 
-# An installed norma carries its own copy of Chart.js and has no tests, so only a build asks for these two.
+# An installed norma loads OpenBLAS when it needs it (reference/certified/blas.cpp), carries its own copy of Chart.js and
+# has no tests, so only a build asks for these three.
 if(NOT CMAKE_FIND_PACKAGE_NAME)
+  # Unpacked without root the library has only its folder, not the link that the package's installation makes.
+  find_library(NORMA_OPENBLAS_LIBRARY NAMES openblas libopenblas.so.0 PATH_SUFFIXES openblas-pthread
+    DOC "OpenBLAS, tried where libopenblas.so.0 is not on the loader's path")
+  mark_as_advanced(NORMA_OPENBLAS_LIBRARY)
+  norma_needs("OpenBLAS (libopenblas.so.0)" libopenblas0-pthread
+    NORMA_OPENBLAS_LIBRARY)
+
   set(norma_chart_folders "")
   file(TO_CMAKE_PATH "$ENV{CMAKE_PREFIX_PATH}" norma_prefixes)
   foreach(norma_prefix IN LISTS CMAKE_PREFIX_PATH norma_prefixes CMAKE_SYSTEM_PREFIX_PATH)

@@ -1,0 +1,195 @@
+// The certified matrix product: a truth, and every element rounded.
+#include "reference/certified/matmul.hpp"
+
+#include <tbb/enumerable_thread_specific.h>
+#include <tbb/parallel_for.h>
+#include <tbb/partitioner.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+#include "reference/certified/matmul_parts.hpp"
+
+namespace norma {
+
+namespace {
+
+using matmul::Block;
+using matmul::Panel;
+using matmul::Product;
+using matmul::Range;
+
+// Blocks of a product. Wide enough that the BLAS runs at its speed, and independent of the number of threads.
+constexpr std::int64_t kBlockRows = 512, kBlockCols = 1024;
+// Of a truth, which is asked row by row.
+constexpr std::int64_t kTruthRows = 128;
+constexpr std::size_t kTruthBlocks = 8;  // kept
+
+struct Extent {
+  std::int64_t m = 0, n = 0, k = 0;
+};
+
+Extent extent_of(const Matmul& problem) {
+  const Shape& b = problem.b->shape;
+  const bool rows = problem.weights == Matmul::Weights::rows;
+  const std::int64_t k = problem.a->cols();
+  return {.m = k == 0 ? element_count(Shape(problem.a->shape.begin(), problem.a->shape.end() - 1)) : problem.a->rows(),
+          .n = rows ? b[0] : b[1],
+          .k = k};
+}
+
+void require(const Matmul& problem) {
+  if (std::string fault = matmul_fault(problem); !fault.empty()) throw std::invalid_argument(fault);
+}
+
+/// Both operands in binary64.
+struct Operands {
+  Panel a, b;
+  std::vector<double> bias;
+
+  Operands(const Matmul& problem, const Extent& extent, int threads)
+      : a(matmul::panel_of_rows(*problem.a, extent.m, extent.k, threads)),
+        b(problem.weights == Matmul::Weights::rows
+              ? matmul::panel_of_rows(*problem.b, extent.n, extent.k, threads)
+              : matmul::panel_of_columns(*problem.b, extent.n, extent.k, threads)) {
+    if (problem.bias == nullptr) return;
+    for (std::int64_t j = 0; j < extent.n; ++j) bias.push_back(problem.bias->value(j));
+  }
+  Product product() const { return {.a = &a, .b = &b, .bias_of_b = bias}; }
+};
+
+class MatmulTruth final : public TruthSource {
+ public:
+  MatmulTruth(const Matmul& problem, QuickProduct quick)
+      : extent_(extent_of(problem)), operands_(problem, extent_, 1), product_(operands_.product()), quick_(quick) {}
+
+  std::int64_t rows() const override { return extent_.m; }
+  std::int64_t cols() const override { return extent_.n; }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override { return matmul::enclose(product_, row, col); }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    for (std::size_t j = 0; j < out.size(); ++j) out[j] = enclose(row, static_cast<std::int64_t>(j));
+  }
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return matmul::compare(product_, row, col, m_hi, m_lo);
+  }
+
+  Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
+    const std::shared_ptr<Rows> rows = rows_of(row / kTruthRows);
+    const auto copy = [&](const std::vector<double>& from, std::span<double> to) {
+      std::copy_n(from.begin() + row % kTruthRows * extent_.n, extent_.n, to.begin());
+    };
+    copy(rows->block.mid, out.mid);
+    copy(rows->block.radius, out.radius);
+    copy(rows->magnitude, out.magnitude);
+    return Tier::binary64;
+  }
+
+ private:
+  /// kTruthRows rows, computed by who asks first.
+  struct Rows {
+    std::int64_t index = 0;
+    std::once_flag once;
+    Block block;
+    std::vector<double> magnitude;
+  };
+
+  std::shared_ptr<Rows> rows_of(std::int64_t index) const {
+    std::shared_ptr<Rows> found;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto at = std::find_if(kept_.begin(), kept_.end(), [&](const auto& r) { return r->index == index; });
+      if (at != kept_.end()) {
+        found = *at;
+      } else {
+        if (kept_.size() == kTruthBlocks) kept_.erase(kept_.begin());
+        found = std::make_shared<Rows>();
+        found->index = index;
+        kept_.push_back(found);
+      }
+    }
+    std::call_once(found->once, [&] {
+      const std::int64_t first = index * kTruthRows;
+      const Range range{first, std::min(first + kTruthRows, extent_.m), 0, extent_.n};
+      matmul::enclose_block(product_, range, quick_, found->block);
+      Block scratch;
+      matmul::magnitudes_of_block(product_, range, scratch, found->magnitude);
+    });
+    return found;
+  }
+
+  Extent extent_;
+  Operands operands_;
+  Product product_;
+  QuickProduct quick_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::shared_ptr<Rows>> kept_;  // the oldest first
+};
+
+}  // namespace
+
+std::string matmul_fault(const Matmul& problem) {
+  if (problem.a == nullptr || problem.b == nullptr) return "matmul needs two tensors, a and b.";
+  for (const auto& [name, tensor] : {std::pair("a", problem.a), {"b", problem.b}, {"bias", problem.bias}})
+    if (tensor != nullptr && tensor->format == FormatId::fp64)
+      return std::string("matmul takes formats up to fp32, but ") + name + " is fp64.";
+  if (problem.a->shape.empty()) return "matmul needs an a of shape [..., K], but it is a scalar.";
+  if (problem.b->shape.size() != 2)
+    return "matmul needs a b with two axes, but it is " + shape_text(problem.b->shape) + ".";
+  const bool rows = problem.weights == Matmul::Weights::rows;
+  const std::int64_t k = problem.a->shape.back();
+  const std::int64_t depth = problem.b->shape[rows ? 1 : 0], n = problem.b->shape[rows ? 0 : 1];
+  if (depth != k)
+    return "matmul: a is " + shape_text(problem.a->shape) + ", so b needs a " + (rows ? "last" : "first") +
+           " axis of " + std::to_string(k) + ", but it is " + shape_text(problem.b->shape) + ".";
+  if (problem.bias != nullptr && problem.bias->size() != n)
+    return "matmul: b is " + shape_text(problem.b->shape) + ", so bias needs " + std::to_string(n) +
+           " elements, but it is " + shape_text(problem.bias->shape) + ".";
+  return {};
+}
+
+std::unique_ptr<TruthSource> matmul_truth(const Matmul& problem, QuickProduct quick) {
+  require(problem);
+  return std::make_unique<MatmulTruth>(problem, quick);
+}
+
+RoundedRows round_matmul(const Matmul& problem, FormatId format, Overflow overflow, int threads) {
+  require(problem);
+  const Extent extent = extent_of(problem);
+  const Operands operands(problem, extent, threads);
+  const Product product = operands.product();
+  RoundedRows result{.y = Tensor::zeros(format, {extent.m, extent.n}), .tiers = {}};
+  const auto bytes = static_cast<std::size_t>(format_of(format).storage_bytes());
+  const std::size_t row_bytes = static_cast<std::size_t>(extent.n) * bytes;
+  const std::int64_t across = (extent.n + kBlockCols - 1) / kBlockCols;
+  const std::int64_t blocks = across * ((extent.m + kBlockRows - 1) / kBlockRows);
+  const auto round_one = [&](std::int64_t index, Block& block, TierCounts& tiers) {
+    const std::int64_t i = index / across * kBlockRows, j = index % across * kBlockCols;
+    const Range range{i, std::min(i + kBlockRows, extent.m), j, std::min(j + kBlockCols, extent.n)};
+    std::byte* first =
+        result.y.bytes.data() + static_cast<std::size_t>(i) * row_bytes + static_cast<std::size_t>(j) * bytes;
+    matmul::round_block(product, range, format, overflow, first, row_bytes, block, tiers);
+  };
+  if (threads <= 1) {
+    Block block;
+    for (std::int64_t index = 0; index < blocks; ++index) round_one(index, block, result.tiers);
+    return result;
+  }
+  tbb::enumerable_thread_specific<std::pair<Block, TierCounts>> own;
+  tbb::task_arena arena(threads);
+  arena.execute([&] {
+    tbb::parallel_for(
+        std::int64_t{0}, blocks,
+        [&](std::int64_t index) {
+          auto& [block, tiers] = own.local();
+          round_one(index, block, tiers);
+        },
+        tbb::simple_partitioner());
+  });
+  for (const auto& [block, tiers] : own) result.tiers += tiers;
+  return result;
+}
+
+}  // namespace norma

@@ -1,0 +1,277 @@
+// Blocks of a product in binary64, and their rounding.
+//
+// u = 2^-53; a a row of A, b a row of B, entries of at most 24 bits, so that their products are exact.
+//
+//   exact     Entries of a are multiples of g_a, of b of g_b. Every partial sum of products, in any order, is a
+//   multiple
+//             of g_a g_b and at most sum |a b| <= ||a|| ||b|| in magnitude. If that is at most 2^53 g_a g_b, it is a
+//             binary64 number: no addition rounds, fused or not. (No underflow: g_a g_b >= 2^-298.)
+//   bounded   Else K - 1 additions in any order: |C - c| <= (K - 1) u sum |a b| <= K u ||a|| ||b|| (Jeannerod and Rump,
+//             "Improved error bounds for inner products in floating-point arithmetic", 2013: no second-order term).
+//             Both hold for classical products only, not for Strassen's.
+//   split     a = a1 + a2, a1 the multiple of G_a nearest to a, G_a the power of two with ||a|| <= 2^26 G_a < 2 ||a||.
+//             a2 is exact, |a2| <= G_a / 2, and 0 if G_a divides g_a. The same for b.
+//               c = a1.b1 + (a1.b2 + a2.b)
+//             The first is exact: ||a1|| ||b1|| <= (2^26 + sqrt(K) / 2)^2 G_a G_b <= 2^53 G_a G_b for K <= 2^50. The
+//             rest is one sum of 2K exact products: off by at most 2K u (||a1|| ||b2|| + ||a2|| ||b||).
+//             Where ||a|| ||b|| <= 2^51 g_a g_b the rest is exact too: |a1| <= 2 |a|, |a2| <= |a| and |b2| <= |b|, so
+//             its partial sums are multiples of g_a g_b below 3 * 2^51 of them.
+//
+// `norm` is rounded up; what the bounds' own arithmetic rounds is in the factor 1 + 2^-40.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "reference/certified/blas.hpp"
+#include "reference/certified/matmul_parts.hpp"
+#include "reference/certified/rounding.hpp"
+
+namespace norma::matmul {
+
+namespace {
+
+constexpr double kUp = 1 + 0x1p-40;
+constexpr std::int64_t kSplitDepth = 1024;  // of the pieces in which a split product is taken
+
+void grow(std::vector<double>& buffer, std::int64_t size) {
+  if (buffer.size() < static_cast<std::size_t>(size)) buffer.resize(static_cast<std::size_t>(size));
+}
+
+/// The biases of a block's row: those of b's rows, or the one of a's row repeated, or zeros.
+const double* bias_row(const Product& product, const Range& range, std::int64_t i, std::vector<double>& buffer) {
+  if (!product.bias_of_b.empty()) return product.bias_of_b.data() + range.b0;
+  const double value = product.bias_of_a.empty() ? 0.0 : product.bias_of_a[static_cast<std::size_t>(i)];
+  buffer.assign(static_cast<std::size_t>(range.width()), value);
+  return buffer.data();
+}
+
+void multiply(const Product& product, const Range& range, double* c) {
+  const std::int64_t depth = product.a->depth;
+  dgemm({.m = range.height(),
+         .n = range.width(),
+         .k = depth,
+         .a = product.a->values.data() + range.a0 * depth,
+         .lda = depth,
+         .b = product.b->values.data() + range.b0 * depth,
+         .ldb = depth,
+         .c = c,
+         .ldc = range.width()});
+}
+
+/// True if NaN or Inf may occur in the row of the block.
+struct SpecialColumns {
+  std::vector<std::int64_t> columns;
+};
+SpecialColumns special_columns(const Product& product, const Range& range) {
+  SpecialColumns found;
+  for (std::int64_t j = range.b0; j < range.b1; ++j) {
+    const auto at = static_cast<std::size_t>(j);
+    if (!product.b->specials[at].empty() || (!product.bias_of_b.empty() && !std::isfinite(product.bias_of_b[at])))
+      found.columns.push_back(j);
+  }
+  return found;
+}
+
+/// Elements that are not finite: mid is NaN or Inf, radius 0.
+void set_specials(const Product& product, const Range& range, const SpecialColumns& special, std::int64_t i,
+                  double* mid, double* radius) {
+  const auto set = [&](std::int64_t j) {
+    if (const double value = special_value(product, i, j); value != 0) {
+      mid[j - range.b0] = value;
+      radius[j - range.b0] = 0;
+    }
+  };
+  const bool whole_row = !product.a->specials[static_cast<std::size_t>(i)].empty() ||
+                         (!product.bias_of_a.empty() && !std::isfinite(product.bias_of_a[static_cast<std::size_t>(i)]));
+  if (whole_row)
+    for (std::int64_t j = range.b0; j < range.b1; ++j) set(j);
+  else
+    for (const std::int64_t j : special.columns) set(j);
+}
+
+/// The power of two G with norm <= 2^26 G < 2 norm; 1 for a row of zeros.
+double split_grid(double norm) {
+  if (norm == 0) return 1;
+  int exponent = 0;
+  std::frexp(norm, &exponent);  // norm < 2^exponent
+  return std::ldexp(1.0, exponent - 26);
+}
+
+/// At least ||x2|| of the split row x.
+double low_norm(const Panel& panel, std::int64_t i) {
+  const double grid = split_grid(panel.norm[static_cast<std::size_t>(i)]);
+  if (panel.grid[static_cast<std::size_t>(i)] >= grid) return 0;
+  return std::sqrt(static_cast<double>(panel.depth)) * (grid / 2) * (1 + 0x1p-50);
+}
+
+void split_rows(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t k0, std::int64_t depth,
+                std::vector<double>& high, std::vector<double>& low) {
+  grow(high, (last - first) * depth);
+  grow(low, (last - first) * depth);
+  for (std::int64_t i = first; i < last; ++i)
+    split_row(panel.values.data() + i * panel.depth + k0, static_cast<std::size_t>(depth),
+              split_grid(panel.norm[static_cast<std::size_t>(i)]), high.data() + (i - first) * depth,
+              low.data() + (i - first) * depth);
+}
+
+bool any_low(const Panel& panel, std::int64_t first, std::int64_t last) {
+  for (std::int64_t i = first; i < last; ++i)
+    if (low_norm(panel, i) != 0) return true;
+  return false;
+}
+
+/// mid = a1.b1, rest = a1.b2 + a2.b; products that are 0 throughout are left out.
+void multiply_split(const Product& product, const Range& range, Block& block) {
+  const Panel& a = *product.a;
+  const Panel& b = *product.b;
+  const bool low_in_a = any_low(a, range.a0, range.a1), low_in_b = any_low(b, range.b0, range.b1);
+  std::fill_n(block.mid.begin(), range.height() * range.width(), 0.0);
+  std::fill_n(block.rest.begin(), range.height() * range.width(), 0.0);
+  for (std::int64_t k0 = 0; k0 < a.depth; k0 += kSplitDepth) {
+    const std::int64_t depth = std::min(kSplitDepth, a.depth - k0);
+    split_rows(a, range.a0, range.a1, k0, depth, block.high_a, block.low_a);
+    split_rows(b, range.b0, range.b1, k0, depth, block.high_b, block.low_b);
+    const auto add = [&](const double* x, const double* y, std::int64_t ldy, std::vector<double>& sum) {
+      dgemm({.m = range.height(),
+             .n = range.width(),
+             .k = depth,
+             .a = x,
+             .lda = depth,
+             .b = y,
+             .ldb = ldy,
+             .c = sum.data(),
+             .ldc = range.width(),
+             .accumulate = true});
+    };
+    add(block.high_a.data(), block.high_b.data(), depth, block.mid);
+    if (low_in_b) add(block.high_a.data(), block.low_b.data(), depth, block.rest);
+    if (low_in_a) add(block.low_a.data(), b.values.data() + range.b0 * b.depth + k0, b.depth, block.rest);
+  }
+}
+
+}  // namespace
+
+void enclose_block(const Product& product, const Range& range, QuickProduct quick, Block& block) {
+  const Panel& a = *product.a;
+  const Panel& b = *product.b;
+  const std::int64_t width = range.width();
+  const auto depth = static_cast<double>(a.depth);
+  grow(block.mid, range.height() * width);
+  grow(block.radius, range.height() * width);
+  std::vector<double> low_norms;
+  if (quick == QuickProduct::split) {
+    grow(block.rest, range.height() * width);
+    multiply_split(product, range, block);
+    for (std::int64_t j = range.b0; j < range.b1; ++j) low_norms.push_back(low_norm(b, j));
+  } else {
+    multiply(product, range, block.mid.data());
+  }
+  const SpecialColumns special = special_columns(product, range);
+  for (std::int64_t i = range.a0; i < range.a1; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    double* mid = block.mid.data() + (i - range.a0) * width;
+    double* radius = block.radius.data() + (i - range.a0) * width;
+    BoundRow row{.span = a.span[at],
+                 .factor = depth * kUnitRoundoff * kUp * a.norm[at],
+                 .spans = b.span.data() + range.b0,
+                 .norms = b.norm.data() + range.b0,
+                 .bias = bias_row(product, range, i, block.bias),
+                 .count = static_cast<std::size_t>(width)};
+    if (quick == QuickProduct::split) {
+      const double low = low_norm(a, i);
+      const double twice = 2 * depth * kUnitRoundoff * kUp;
+      row.factor = twice * (a.norm[at] + low) * kUp;  // ||a1|| <= ||a|| + ||a2||
+      bound_split_row({.row = row,
+                       .factor_low = twice * low,
+                       .low_norms = low_norms.data(),
+                       .rest = block.rest.data() + (i - range.a0) * width},
+                      mid, radius);
+    } else {
+      bound_row(row, mid, radius);
+    }
+    set_specials(product, range, special, i, mid, radius);
+  }
+}
+
+void magnitudes_of_block(const Product& product, const Range& range, Block& block, std::vector<double>& magnitude) {
+  const Panel& a = *product.a;
+  const Panel& b = *product.b;
+  const std::int64_t width = range.width();
+  grow(magnitude, range.height() * width);
+  std::fill_n(magnitude.begin(), range.height() * width, 0.0);
+  for (std::int64_t k0 = 0; k0 < a.depth; k0 += kSplitDepth) {
+    const std::int64_t depth = std::min(kSplitDepth, a.depth - k0);
+    const auto take = [&](const Panel& panel, std::int64_t first, std::int64_t last, std::vector<double>& into) {
+      grow(into, (last - first) * depth);
+      for (std::int64_t i = first; i < last; ++i)
+        absolute_row(panel.values.data() + i * panel.depth + k0, static_cast<std::size_t>(depth),
+                     into.data() + (i - first) * depth);
+    };
+    take(a, range.a0, range.a1, block.high_a);
+    take(b, range.b0, range.b1, block.high_b);
+    dgemm({.m = range.height(),
+           .n = width,
+           .k = depth,
+           .a = block.high_a.data(),
+           .lda = depth,
+           .b = block.high_b.data(),
+           .ldb = depth,
+           .c = magnitude.data(),
+           .ldc = width,
+           .accumulate = true});
+  }
+  const SpecialColumns special = special_columns(product, range);
+  std::vector<double> unused(static_cast<std::size_t>(width));
+  for (std::int64_t i = range.a0; i < range.a1; ++i) {
+    double* row = magnitude.data() + (i - range.a0) * width;
+    for (std::int64_t j = range.b0; j < range.b1; ++j) row[j - range.b0] += std::fabs(product.bias(i, j));
+    set_specials(product, range, special, i, row, unused.data());
+    for (std::int64_t j = 0; j < width; ++j) row[j] = std::fabs(row[j]);
+  }
+}
+
+namespace {
+
+/// One product as a truth: what round_open asks.
+class ProductTruth final : public TruthSource {
+ public:
+  explicit ProductTruth(const Product& product) : product_(product) {}
+  std::int64_t rows() const override { return product_.a->rows; }
+  std::int64_t cols() const override { return product_.b->rows; }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override { return matmul::enclose(product_, row, col); }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    for (std::size_t j = 0; j < out.size(); ++j) out[j] = enclose(row, static_cast<std::int64_t>(j));
+  }
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return matmul::compare(product_, row, col, m_hi, m_lo);
+  }
+
+ private:
+  const Product& product_;
+};
+
+}  // namespace
+
+void round_block(const Product& product, const Range& range, FormatId format, Overflow overflow, std::byte* first,
+                 std::size_t row_bytes, Block& block, TierCounts& tiers) {
+  enclose_block(product, range, QuickProduct::product, block);
+  const ProductTruth truth(product);
+  const auto width = static_cast<std::size_t>(range.width());
+  const Format& f = format_of(format);
+  std::vector<std::uint32_t> open;
+  for (std::int64_t i = range.a0; i < range.a1; ++i) {
+    const std::size_t at = static_cast<std::size_t>(i - range.a0) * width;
+    std::byte* stored = first + static_cast<std::size_t>(i - range.a0) * row_bytes;
+    open.clear();
+    round_enclosed(format, overflow, std::span(block.mid).subspan(at, width),
+                   std::span(block.radius).subspan(at, width), stored, open);
+    tiers.binary64 += static_cast<std::int64_t>(width - open.size());
+    for (const std::uint32_t j : open) {
+      const std::uint64_t code = round_open(truth, i, range.b0 + j, format, overflow, tiers) << f.storage_shift();
+      const auto bytes = static_cast<std::size_t>(f.storage_bytes());
+      std::memcpy(stored + j * bytes, &code, bytes);
+    }
+  }
+}
+
+}  // namespace norma::matmul

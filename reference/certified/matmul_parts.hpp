@@ -1,0 +1,137 @@
+// What the certified matrix product and the convolution share: rows in binary64 with what bounds their products, a
+// block of products with its bounds, single products in two words.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "reference/certified/double_double.hpp"
+#include "reference/certified/matmul.hpp"
+#include "reference/exact/enclosure.hpp"
+#include "reference/formats/format.hpp"
+
+namespace norma::matmul {
+
+inline constexpr std::uint32_t kInfinityBits = 0x7f80'0000;  ///< of binary32
+
+/// An Inf or NaN of a row.
+struct Special {
+  std::int64_t at;
+  double value;
+};
+
+/// Rows of values of a format up to fp32.
+struct Panel {
+  std::int64_t rows = 0, depth = 0;
+  std::vector<double> values;                  ///< rows x depth; what is not finite is 0 here
+  std::vector<double> norm;                    ///< at least the row's Euclidean norm
+  std::vector<double> grid;                    ///< a power of two; all entries of the row are multiples of it
+  std::vector<double> span;                    ///< norm / grid
+  std::vector<std::vector<Special>> specials;  ///< by row, ascending
+
+  Panel(std::int64_t rows_, std::int64_t depth_);
+  std::span<const double> row(std::int64_t i) const {
+    return {values.data() + i * depth, static_cast<std::size_t>(depth)};
+  }
+  double* row_data(std::int64_t i) { return values.data() + i * depth; }
+  /// Takes depth values over; rows may be set by several threads at once.
+  void set_row(std::int64_t i, const float* x);
+};
+
+/// Rows of a tensor seen as [rows, depth]; the columns of one seen as [depth, rows].
+Panel panel_of_rows(const Tensor& tensor, std::int64_t rows, std::int64_t depth, int threads);
+Panel panel_of_columns(const Tensor& tensor, std::int64_t rows, std::int64_t depth, int threads);
+
+/// Rows of two panels and a bias: c[i][j] = a[i] . b[j] + bias. The bias belongs to b's rows, or to a's, or is 0.
+struct Product {
+  const Panel* a = nullptr;
+  const Panel* b = nullptr;
+  std::span<const double> bias_of_a{}, bias_of_b{};
+
+  double bias(std::int64_t i, std::int64_t j) const {
+    if (!bias_of_a.empty()) return bias_of_a[static_cast<std::size_t>(i)];
+    return bias_of_b.empty() ? 0.0 : bias_of_b[static_cast<std::size_t>(j)];
+  }
+};
+
+// ---- one element ----
+
+/// NaN or +-Inf if c is that: an entry of its row or column, or its bias, is not finite. Else 0.
+double special_value(const Product& product, std::int64_t i, std::int64_t j);
+
+/// What TruthSource promises. Double-double where it suffices, else an exact sum.
+Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j);
+/// Always decided for finite c.
+Comparison compare(const Product& product, std::int64_t i, std::int64_t j, double m_hi, double m_lo);
+
+// ---- blocks ----
+
+/// Rows [a0, a1) of a with rows [b0, b1) of b. What is computed of one is the same whoever asks, as the bits of an
+/// inexact product may depend on its extent: cut a product into blocks that do not depend on threads.
+struct Range {
+  std::int64_t a0, a1, b0, b1;
+  std::int64_t height() const { return a1 - a0; }
+  std::int64_t width() const { return b1 - b0; }
+};
+
+/// mid and radius of a block, width() numbers a row.
+struct Block {
+  std::vector<double> mid, radius;
+  std::vector<double> rest, high_a, low_a, high_b, low_b, bias;  ///< scratch
+};
+void enclose_block(const Product& product, const Range& range, QuickProduct quick, Block& block);
+
+/// sum |a b| + |bias|, each within the radius that enclose_block (product) gives; NaN or Inf where c is.
+void magnitudes_of_block(const Product& product, const Range& range, Block& block, std::vector<double>& magnitude);
+
+/// Rounds a block; the codes of row a0 + r are stored at `first` + r row_bytes.
+void round_block(const Product& product, const Range& range, FormatId format, Overflow overflow, std::byte* first,
+                 std::size_t row_bytes, Block& block, TierCounts& tiers);
+
+// ---- loops ----
+
+/// What one pass over a row tells; `values` receives it in binary64.
+struct RowFacts {
+  std::uint32_t largest;  ///< binary32 bits of max |x|: at least kInfinityBits if one is not finite
+  std::uint32_t
+      smallest_bit;  ///< binary32 bits of the least 2^k that is the lowest set bit of an entry; 0: all are zero
+  double squares;    ///< sum of x^2 in 16 lanes
+};
+RowFacts take_row(const float* x, std::size_t count, double* values);
+
+/// sum a b = value + error term, in 16 lanes of two words: |sum - value| <= error; sum |a b| <= magnitude (1 + 2^-20).
+struct Dot {
+  DoubleDouble value;
+  double magnitude;
+  double error;
+};
+Dot dot(std::span<const double> a, std::span<const double> b);
+
+/// From the product c of a row and the columns: mid = c + bias, in place, and its radius.
+struct BoundRow {
+  double span;    ///< of a's row
+  double factor;  ///< radius of an inexact product: factor norms[j]
+  const double* spans;
+  const double* norms;
+  const double* bias;
+  std::size_t count;
+};
+void bound_row(const BoundRow& row, double* mid, double* radius);
+
+/// The same for c + rest, the second word of a split product: radius factor low_norms[j] + factor_low norms[j].
+struct BoundSplitRow {
+  BoundRow row;
+  double factor_low;
+  const double* low_norms;
+  const double* rest;
+};
+void bound_split_row(const BoundSplitRow& row, double* mid, double* radius);
+
+/// x = high + low, high the nearest multiple of `grid`.
+void split_row(const double* x, std::size_t count, double grid, double* high, double* low);
+
+void absolute_row(const double* x, std::size_t count, double* magnitude);
+
+}  // namespace norma::matmul
