@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "impls/emulate/functions.hpp"
 #include "reference/formats/clones.hpp"
 
 namespace norma {
@@ -93,6 +94,9 @@ double native_fp64(Op op, double a, double b, double c) {
     case Op::fmax: return a != a ? b : b != b ? a : (a < b ? b : a);
     case Op::fmin: return a != a ? b : b != b ? a : (b < a ? b : a);
     case Op::fma: return std::fma(a, b, c);
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return rounded_function(op, a, FormatId::fp64, Overflow::ieee);
   }
   std::abort();
 }
@@ -114,12 +118,19 @@ double odd_op(Op op, double a, double b, double c) {
     case Op::max:
     case Op::min:
     case Op::fmax:
-    case Op::fmin: return native_fp64(op, a, b, c);
+    case Op::fmin:
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return native_fp64(op, a, b, c);
   }
   std::abort();
 }
 
-// One loop an operation; each vectorizes at the widths of NORMA_CLONES.
+float fp32_function(Op op, float a) {
+  return static_cast<float>(rounded_function(op, static_cast<double>(a), FormatId::fp32, Overflow::ieee));
+}
+
+// One loop an operation; all but the last three vectorize at the widths of NORMA_CLONES.
 #define NORMA_LOOP(name, expression)                                                                       \
   NORMA_CLONES void loop_##name([[maybe_unused]] const float* a, [[maybe_unused]] const float* b,          \
                                 [[maybe_unused]] const float* c, float* __restrict out, std::size_t count) { \
@@ -143,12 +154,16 @@ NORMA_LOOP(min, (a[i] != a[i] || b[i] != b[i]) ? a[i] + b[i] : (b[i] < a[i] ? b[
 NORMA_LOOP(fmax, a[i] != a[i] ? b[i] : (b[i] != b[i] ? a[i] : (a[i] < b[i] ? b[i] : a[i])))
 NORMA_LOOP(fmin, a[i] != a[i] ? b[i] : (b[i] != b[i] ? a[i] : (b[i] < a[i] ? b[i] : a[i])))
 NORMA_LOOP(fma, std::fma(a[i], b[i], c[i]))
+NORMA_LOOP(exp, fp32_function(Op::exp, a[i]))
+NORMA_LOOP(tanh, fp32_function(Op::tanh, a[i]))
+NORMA_LOOP(erf, fp32_function(Op::erf, a[i]))
 #undef NORMA_LOOP
 
 }  // namespace
 
 double rounded_op(Op op, double a, double b, double c, FormatId target, Overflow overflow) {
   if (target == FormatId::fp64) return native_fp64(op, a, b, c);
+  if (is_function(op)) return rounded_function(op, a, target, overflow);
   return decode(target, encode(target, odd_op(op, a, b, c), overflow));
 }
 
@@ -178,7 +193,10 @@ bool exact_in_fp32(Op op) {
     case Op::sqrt:
     case Op::rsqrt:
     case Op::reciprocal:
-    case Op::fma: return false;
+    case Op::fma:
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return false;
   }
   std::abort();
 }

@@ -20,6 +20,19 @@ using Values = std::vector<Interval>;
 // A node that varies along the columns has one interval for each, others one for all.
 const Interval& at(const Values& values, std::size_t j) { return values.size() == 1 ? values[0] : values[j]; }
 
+// e^x, tanh and erf increase, so each end goes to its own. A positive result beyond MPFR's range (x above some 2^61)
+// has no finite upper end.
+Interval increasing(int (*f)(mpfr_ptr, mpfr_srcptr, mpfr_rnd_t), const Interval& a) {
+  if (a.is_nan() || a.is_unknown()) return a;
+  Interval result(a.bits());
+  if (f(result.lo.get(), a.lo.get(), MPFR_RNDD) == 0 && a.is_point())
+    mpfr_set(result.hi.get(), result.lo.get(), MPFR_RNDN);
+  else
+    f(result.hi.get(), a.hi.get(), MPFR_RNDU);
+  const bool overflow = !a.is_infinite() && mpfr_inf_p(result.hi.get()) != 0;
+  return overflow ? Interval::unknown(a.bits()) : result;
+}
+
 Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
   switch (op) {
     case Op::cast: return *x[0];
@@ -38,6 +51,9 @@ Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
     case Op::fmax: return fmax(*x[0], *x[1]);
     case Op::fmin: return fmin(*x[0], *x[1]);
     case Op::fma: return add(mul(*x[0], *x[1]), *x[2]);
+    case Op::exp: return increasing(mpfr_exp, *x[0]);
+    case Op::tanh: return increasing(mpfr_tanh, *x[0]);
+    case Op::erf: return increasing(mpfr_erf, *x[0]);
   }
   std::abort();
 }
@@ -240,6 +256,9 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     case Op::fmax:
     case Op::fmin: return either(x[0], x[1]);
     case Op::fma: return sum_or_difference(product(x[0], x[1]), x[2]);
+    case Op::exp:  // not algebraic, but where the argument is 0, and there the interval is a point
+    case Op::tanh:
+    case Op::erf: return std::nullopt;
   }
   std::abort();
 }

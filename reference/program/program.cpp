@@ -152,7 +152,10 @@ bool rounds(const Program& program, int index) {
     case Op::sqrt:
     case Op::rsqrt:
     case Op::reciprocal:
-    case Op::fma: return true;
+    case Op::fma:
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return true;
   }
   return true;
 }

@@ -2,6 +2,8 @@
 // torch itself returned.
 #include "impls/emulate/emulate.hpp"
 
+#include <mpfr.h>
+
 #include <boost/multiprecision/cpp_int.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -10,6 +12,7 @@
 
 #include "harness/inputs/safetensors.hpp"
 #include "impls/emulate/arithmetic.hpp"
+#include "impls/emulate/functions.hpp"
 #include "impls/emulate/orders.hpp"
 #include "reference/formats/convert.hpp"
 
@@ -184,6 +187,131 @@ TEST_CASE("rsqrt is correctly rounded for all positive binary32 numbers", "[exha
     }
   }
   CHECK(wrong == 0);
+}
+
+namespace {
+
+/// f(a) by MPFR at 600 bits, as a rational; its own error does not matter beside a midpoint of 54 bits.
+Rational function_by_mpfr(Op op, double a) {
+  mpfr_t y;
+  mpfr_init2(y, 600);
+  mpfr_set_d(y, a, MPFR_RNDN);
+  (op == Op::exp ? mpfr_exp : op == Op::tanh ? mpfr_tanh : mpfr_erf)(y, y, MPFR_RNDN);
+  mpz_t digits;
+  mpz_init(digits);
+  const auto exponent = static_cast<long>(mpfr_get_z_2exp(digits, y));
+  char* text = mpz_get_str(nullptr, 16, digits);
+  const bool negative = text[0] == '-';
+  boost::multiprecision::cpp_int whole(std::string("0x") + (negative ? text + 1 : text));
+  std::free(text);
+  mpz_clear(digits);
+  mpfr_clear(y);
+  if (negative) whole = -whole;
+  const boost::multiprecision::cpp_int power = boost::multiprecision::cpp_int(1) << std::labs(exponent);
+  return exponent < 0 ? Rational(whole, power) : Rational(whole * power);
+}
+
+constexpr Op kFunctions[] = {Op::exp, Op::tanh, Op::erf};
+
+}  // namespace
+
+TEST_CASE("exp, tanh and erf are rounded once, in every format") {
+  std::mt19937_64 rng(11);
+  const FormatId targets[] = {FormatId::fp64, FormatId::fp32, FormatId::tf32,   FormatId::bf16,
+                              FormatId::fp16, FormatId::e4m3fn, FormatId::e5m2fnuz};
+  const auto check = [&](Op op, double a, FormatId target) {
+    CAPTURE(row_of(op).name, name_of(target), a);
+    REQUIRE(same(rounded_op(op, a, 0, 0, target, Overflow::ieee), nearest_in(target, function_by_mpfr(op, a))));
+  };
+  for (int n = 0; n < 800; ++n) {
+    const double spread = std::ldexp(1.0, static_cast<int>(rng() % (n % 2 == 0 ? 16 : 160)) - (n % 2 == 0 ? 6 : 150));
+    double a = (static_cast<double>(rng() >> 11) * 0x1p-53 * 2 - 1) * spread;
+    if (n % 3 == 0) a = static_cast<double>(static_cast<float>(a));
+    if (n % 5 == 0) a = decode(FormatId::bf16, encode(FormatId::bf16, a, Overflow::ieee));
+    for (const Op op : kFunctions) check(op, a, targets[static_cast<std::size_t>(n) % std::size(targets)]);
+  }
+  // Results next to a midpoint m: the argument is m's pre-image to 53 bits, and its neighbours.
+  for (int n = 0; n < 60; ++n) {
+    const double m = static_cast<double>(257 + 2 * (rng() % 127)) * 0x1p-9;  // between 1/2 and 1, 9 bits
+    for (const Op op : kFunctions) {
+      double low = -1, high = 6;
+      for (int k = 0; k < 80; ++k) {
+        const double middle = (low + high) / 2;
+        const double y = op == Op::exp ? std::exp(middle) : op == Op::tanh ? std::tanh(middle) : std::erf(middle);
+        (y < m ? low : high) = middle;
+      }
+      check(op, low, FormatId::bf16);
+      check(op, high, FormatId::bf16);
+    }
+    // tanh(x) below x by x^3/3, where x is a midpoint
+    for (const int e : {-10, -29, -31, -100, -140}) check(Op::tanh, std::ldexp(m, e), FormatId::bf16);
+  }
+  // Near a midpoint of binary64 to some 2^-112 of itself (Lefevre and Muller's search); ends of binary64's range.
+  for (const double a : {0x1.9e9cbbfd6080bp-31, -0x1.e8bdbfcd9144ep+3, 0x1.62e42fefa39efp+9, -0x1.74385446d71c3p+9,
+                         -0x1.74910d52d3052p+9, 709.7, -708.4, -745.2})
+    for (const FormatId target : targets) check(Op::exp, a, target);
+}
+
+TEST_CASE("the steps behind exp, tanh and erf err by less than is assumed of them") {
+  std::mt19937_64 rng(12);
+  double worst[3] = {0, 0, 0};
+  for (int n = 0; n < 1500; ++n) {
+    const double a = (static_cast<double>(rng() >> 11) * 0x1p-53 * 2 - 1) * std::ldexp(7.5, -static_cast<int>(rng() % 30));
+    for (const Op op : kFunctions) {
+      mpfr_t y, error;
+      mpfr_inits2(600, y, error, static_cast<mpfr_ptr>(nullptr));
+      mpfr_set_d(y, a, MPFR_RNDN);
+      (op == Op::exp ? mpfr_exp : op == Op::tanh ? mpfr_tanh : mpfr_erf)(y, y, MPFR_RNDN);
+      const int bits[] = {53, 113, 400};
+      for (std::size_t k = 0; k < 3; ++k) {
+        mpfr_set(error, y, MPFR_RNDN);
+        for (const double term : unrounded_function(op, a, bits[k])) mpfr_sub_d(error, error, term, MPFR_RNDN);
+        mpfr_div(error, error, y, MPFR_RNDN);
+        worst[k] = std::max(worst[k], std::fabs(mpfr_get_d(error, MPFR_RNDA)));
+      }
+      mpfr_clears(y, error, static_cast<mpfr_ptr>(nullptr));
+    }
+  }
+  CAPTURE(std::log2(worst[0]), std::log2(worst[1]), std::log2(worst[2]));
+  CHECK(worst[0] < 0x1p-40 * 0x1p-5);
+  CHECK(worst[1] < 0x1p-100 * 0x1p-5);
+  CHECK(worst[2] < 0x1p-380 * 0x1p-5);
+}
+
+TEST_CASE("exp, tanh and erf have IEEE's limits and signs") {
+  const double inf = HUGE_VAL;
+  for (const FormatId target : {FormatId::fp64, FormatId::fp32, FormatId::bf16}) {
+    const auto f = [&](Op op, double a) { return rounded_op(op, a, 0, 0, target, Overflow::ieee); };
+    CHECK(f(Op::exp, inf) == inf);
+    CHECK(f(Op::exp, 1000) == inf);
+    CHECK(f(Op::exp, -inf) == 0);
+    CHECK_FALSE(std::signbit(f(Op::exp, -1e30)));
+    CHECK(f(Op::exp, -0.0) == 1);
+    for (const Op op : {Op::tanh, Op::erf}) {
+      CHECK(f(op, inf) == 1);
+      CHECK(f(op, -1e30) == -1);
+      CHECK(std::signbit(f(op, -0.0)));
+      CHECK_FALSE(std::signbit(f(op, 0.0)));
+    }
+    for (const Op op : kFunctions) CHECK(std::isnan(f(op, std::nan(""))));
+  }
+  CHECK(rounded_op(Op::exp, 1000, 0, 0, FormatId::fp16, Overflow::saturate_finite) == 65504);
+  CHECK(rounded_op(Op::exp, inf, 0, 0, FormatId::fp16, Overflow::saturate_finite) == inf);
+}
+
+TEST_CASE("a function that is only accurate within some ulp is nudged like a root") {
+  Binding b;
+  b.x = FormatId::bf16;
+  const Program p = parse_program("norm rmsnorm\nin x:T\ne = exp fp32 x within=2\nout y = cast fp32 e\n", b);
+  Tensors in;
+  in["x"] = tensor_of(FormatId::bf16, {-1, 0, 0.5, 3});
+  CHECK(choice_ulp(p) == 2);
+  const Tensor plain = emulate(p, in, {}).at("y");
+  const Tensor up = emulate(p, in, {}, {.nudge_ulp = 5, .threads = 1}).at("y");
+  for (std::int64_t i = 0; i < 4; ++i) {
+    CHECK(plain.value(i) == rounded_op(Op::exp, in.at("x").value(i), 0, 0, FormatId::fp32, Overflow::ieee));
+    CHECK(up.code(i) == plain.code(i) + 2);
+  }
 }
 
 TEST_CASE("rows of fp32 operations are the single operations") {

@@ -120,6 +120,29 @@ TEST_CASE("parse and print are inverse on random programs") {
   }
 }
 
+TEST_CASE("exp, tanh and erf are operations like the others") {
+  const Program p = parse_program("norm gelu\nin x:T\nt = tanh fp32 0.5 * x\nout y = mul T x, exp(-erf(t))\n", half_binding());
+  CHECK(print_program(p) ==
+        "norm gelu\n"
+        "in   x:T\n"
+        "t.c1  = const 0.5\n"
+        "t.2   = mul fp32 t.c1, x\n"
+        "t     = tanh fp32 t.2\n"
+        "y.1   = erf T t\n"
+        "y.2   = neg T y.1\n"
+        "y.3   = exp T y.2\n"
+        "out y = mul T x, y.3\n");
+  CHECK(parse_program(print_program(p), half_binding()) == p);
+  for (const Op op : {Op::exp, Op::tanh, Op::erf}) {
+    CHECK(row_of(op).arity == 1);
+    CHECK_FALSE(row_of(op).onnx.empty());
+    CHECK(find_op(row_of(op).name) == op);
+  }
+  CHECK(rounds(p, p.find_value("t")->node));
+  CHECK_FALSE(rounds(erase_roundings(p), p.find_value("t")->node));
+  CHECK_THAT(after_head("out y = exp T x, x\n"), ContainsSubstring("exp takes 1 operand(s), 2 given"));
+}
+
 TEST_CASE("every order prints as it is read") {
   for (const OrderRow& row : all_orders()) {
     Order order{.kind = row.kind, .count = row.count.empty() ? 0 : 8, .vec = row.vec ? 4 : 0};
