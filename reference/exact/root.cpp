@@ -12,7 +12,7 @@ int sign_of(int value) { return (value > 0) - (value < 0); }
 // |a| r against |c|, both nonzero.
 int compare_magnitudes(const Root& root, const Dyadic& a, const Dyadic& c) {
   const Dyadic& s = root.total;
-  const Dyadic n(root.count);
+  const Dyadic& n = root.count;
   const Dyadic eps(root.eps);
   const Dyadic a2 = square(a), c2 = square(c);
   switch (root.place) {

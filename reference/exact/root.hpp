@@ -15,11 +15,11 @@ namespace norma {
 enum class EpsPlace { inside, sum, outside, max, l2max, none };
 inline constexpr std::array<std::string_view, 6> kEpsPlaces{"inside", "sum", "outside", "max", "l2max", "none"};
 
-/// S, n and eps are exact: S >= 0 dyadic, n > 0, eps >= 0; 0/0 (S = 0 without eps) is not a Root.
+/// S, n and eps are exact: S >= 0 and n > 0 dyadic, eps >= 0; 0/0 (S = 0 without eps) is not a Root.
 struct Root {
   EpsPlace place = EpsPlace::inside;
   double eps = 0;
-  double count = 1;
+  Dyadic count{1.0};
   Dyadic total;
 };
 

@@ -32,7 +32,9 @@ struct NormCall {
 
 struct NormInput {
   std::string_view name;
-  std::string_view axes;  ///< "rows,cols", "cols" or ""
+  /// Its shape beside x's: "rows,cols" x's own; "cols" [x's last axis]; "samples,cols" [first axis, last axis];
+  /// "channels" [second axis]; "" one value. "A|B": either; the first one if nothing is said.
+  std::string_view axes;
   bool required;
   std::string_view meaning;
 };
@@ -42,6 +44,12 @@ struct NormAttribute {
   std::string_view fallback;  ///< as a case line writes it
   std::string_view choices;   ///< "a|b|c" for words, empty for numbers
   std::string_view meaning;
+};
+
+/// An output that a call has.
+struct NormOutput {
+  std::string_view name;
+  Shape shape;
 };
 
 /// One norm: formula, source, inputs and attributes, and its truth.
@@ -55,11 +63,16 @@ struct NormDef {
   std::span<const std::string_view> outputs;  ///< that exist for some call; the first is y
   /// Throws NormError if shapes, eps or formats do not fit (names them).
   void (*check)(const NormCall&);
-  /// Truth of one output. The call's tensors must outlive it.
+  /// Truth of one output, by MPFR; rows x cols is a view of the output in memory order. The call's tensors must outlive
+  /// it.
   std::unique_ptr<TruthSource> (*truth)(const NormCall&, std::string_view output);
+  /// The tensors that an implementation of this call writes, y first. Call after `check`.
+  std::vector<NormOutput> (*outputs_of)(const NormCall&);
   /// The output as a problem of reference/certified; empty where only `truth` can tell (quantized outputs, fp64).
   /// Null: for no output. Call after `check`.
   std::optional<RowNorm> (*row_norm)(const NormCall&, std::string_view output) = nullptr;
+  /// Fast tiers of an output that is no RowNorm; null, function or result: there are none. Call after `check`.
+  std::unique_ptr<TruthSource> (*fast)(const NormCall&, std::string_view output) = nullptr;
 };
 
 /// Which truth: all tiers, or MPFR alone.
@@ -67,7 +80,8 @@ enum class TruthKind { fast, mpfr };
 inline constexpr std::array<std::string_view, 2> kTruthKinds{"fast", "mpfr"};
 
 /// Truth of one output, of the kind asked for; `fast` is `truth` itself where there is no other.
-std::unique_ptr<TruthSource> truth_of(const NormDef& norm, const NormCall& call, std::string_view output, TruthKind kind);
+std::unique_ptr<TruthSource> truth_of(const NormDef& norm, const NormCall& call, std::string_view output,
+                                      TruthKind kind);
 
 std::span<const NormDef* const> all_norms();
 const NormDef* find_norm(std::string_view name);

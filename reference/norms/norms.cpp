@@ -1,13 +1,18 @@
 // The catalogue of norms.
 #include <array>
 
+#include "reference/norms/channel_norms.hpp"
+#include "reference/norms/l2norm.hpp"
+#include "reference/norms/layernorm.hpp"
 #include "reference/norms/norm.hpp"
 #include "reference/norms/rmsnorm.hpp"
+#include "reference/norms/terms.hpp"
 
 namespace norma {
 
 namespace {
-constexpr std::array<const NormDef*, 1> kNorms{&rmsnorm};
+constexpr std::array kNorms{&rmsnorm,   &layernorm, &groupnorm, &instancenorm,
+                            &batchnorm, &l2norm,    &modulate,  &gated_residual};
 }
 
 std::span<const NormDef* const> all_norms() { return kNorms; }
@@ -21,7 +26,10 @@ const NormDef* find_norm(std::string_view name) {
 std::unique_ptr<TruthSource> truth_of(const NormDef& norm, const NormCall& call, std::string_view output,
                                       TruthKind kind) {
   std::unique_ptr<TruthSource> exact = norm.truth(call, output);
-  if (kind == TruthKind::mpfr || norm.row_norm == nullptr) return exact;
+  if (kind == TruthKind::mpfr) return exact;
+  if (norm.fast != nullptr)
+    if (std::unique_ptr<TruthSource> fast = norm.fast(call, output)) return fast;
+  if (norm.row_norm == nullptr) return exact;
   const std::optional<RowNorm> problem = norm.row_norm(call, output);
   if (!problem || !has_fast_tiers(*problem)) return exact;
   return certified_truth(*problem, std::move(exact));
