@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "reference/formats/clones.hpp"
+
 namespace norma {
 
 namespace {
@@ -17,6 +19,39 @@ constexpr std::uint64_t kDense = std::uint64_t{1} << 18;
 // Below this many values a list is cheaper than the table.
 constexpr std::size_t kFew = 16384;
 
+// Sums of a run of integers of magnitude at most kNarrow, in 64 bits: 2^10 squares stay below 2^62.
+constexpr double kNarrow = 0x1p26;
+constexpr std::size_t kRun = 1024;
+struct RunSums {
+  std::int64_t sum = 0, magnitudes = 0, squares = 0;
+};
+NORMA_CLONES RunSums sums_of(const double* errors, std::size_t count) {
+  RunSums sums;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto error = static_cast<std::int32_t>(errors[i]);
+    const std::int32_t magnitude = error < 0 ? -error : error;
+    sums.sum += error;
+    sums.magnitudes += magnitude;
+    sums.squares += static_cast<std::int64_t>(magnitude) * magnitude;
+  }
+  return sums;
+}
+
+// In lanes, as a maximum in one word would be a chain.
+NORMA_CLONES double largest_magnitude(const double* errors, std::size_t count) {
+  constexpr std::size_t kLanes = 16;
+  double lanes[kLanes] = {};
+  std::size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const double magnitude = std::fabs(errors[i + lane]);
+      lanes[lane] = magnitude > lanes[lane] ? magnitude : lanes[lane];
+    }
+  }
+  for (; i < count; ++i) lanes[0] = std::max(lanes[0], std::fabs(errors[i]));
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
 }  // namespace
 
 void GridSum::add(std::int64_t error) {
@@ -27,6 +62,23 @@ void GridSum::add(std::int64_t error) {
   sum_of_magnitudes += wide;
   sum_of_squares += wide * wide;
   largest = std::max(largest, magnitude);
+}
+
+void GridSum::add(std::span<const double> errors) {
+  for (std::size_t begin = 0; begin < errors.size(); begin += kRun) {
+    const std::span<const double> run = errors.subspan(begin, std::min(kRun, errors.size() - begin));
+    const double run_largest = largest_magnitude(run.data(), run.size());
+    if (run_largest > kNarrow) {
+      for (const double error : run) add(static_cast<std::int64_t>(error));
+      continue;
+    }
+    const RunSums sums = sums_of(run.data(), run.size());
+    count += static_cast<std::int64_t>(run.size());
+    sum += sums.sum;
+    sum_of_magnitudes += static_cast<UInt128>(sums.magnitudes);
+    sum_of_squares += static_cast<UInt128>(sums.squares);
+    largest = std::max(largest, static_cast<std::int64_t>(run_largest));
+  }
 }
 
 void GridSum::merge(const GridSum& other) {
@@ -57,6 +109,44 @@ void GridCounts::add(std::uint64_t value) {
   }
   values_.push_back(value);
   if (dense_.empty() && values_.size() > kFew) spill();
+}
+
+void GridCounts::add(std::span<const std::uint32_t> values) {
+  std::size_t i = 0;
+  while (i < values.size() && dense_.empty()) add(values[i++]);
+  if (i == values.size()) return;
+  count_ += values.size() - i;
+  std::uint32_t* const table = dense_.data();
+  for (; i < values.size(); ++i) {
+    if (values[i] < kDense) {
+      ++table[values[i]];
+    } else {
+      values_.push_back(values[i]);
+    }
+  }
+}
+
+void add_errors(std::span<const double> errors, GridCounts& magnitudes,
+                std::array<std::int64_t, kHistogramBins>& histogram) {
+  constexpr double kLinear = 2 * kGridUlps;  // histogram_bin's sixteenths
+  std::array<std::uint32_t, kRun> narrow;
+  for (std::size_t begin = 0; begin < errors.size(); begin += kRun) {
+    const std::span<const double> run = errors.subspan(begin, std::min(kRun, errors.size() - begin));
+    if (largest_magnitude(run.data(), run.size()) >= kLinear) {
+      for (const double value : run) {
+        const auto error = static_cast<std::int64_t>(value);
+        ++histogram[static_cast<std::size_t>(histogram_bin(error))];
+        magnitudes.add(static_cast<std::uint64_t>(error < 0 ? -error : error));
+      }
+      continue;
+    }
+    for (std::size_t i = 0; i < run.size(); ++i) {
+      const auto error = static_cast<std::int32_t>(run[i]);
+      narrow[i] = static_cast<std::uint32_t>(error < 0 ? -error : error);
+      ++histogram[static_cast<std::size_t>(15 + ((error + 2 * static_cast<std::int32_t>(kGridUlp)) >> 12))];
+    }
+    magnitudes.add(std::span(narrow).first(run.size()));
+  }
 }
 
 void GridCounts::spill() {

@@ -31,6 +31,8 @@ struct GridSum {
   std::int64_t largest = 0;  ///< magnitude
 
   void add(std::int64_t error);
+  /// Integers of magnitude below 2^51, as binary64 numbers.
+  void add(std::span<const double> errors);
   void merge(const GridSum& other);
   // In ulp; NaN for no elements. Each is the exact quotient rounded at most three times in
   // binary64.
@@ -43,6 +45,7 @@ struct GridSum {
 class GridCounts {
  public:
   void add(std::uint64_t value);
+  void add(std::span<const std::uint32_t> values);
   void merge(GridCounts& other);  ///< empties `other`
   std::uint64_t count() const { return count_; }
   /// (value, times) in ascending order.
@@ -53,7 +56,7 @@ class GridCounts {
  private:
   void spill();
   std::uint64_t count_ = 0;
-  std::vector<std::uint64_t> dense_;   // times by value; empty until there are many values
+  std::vector<std::uint32_t> dense_;   // times by value, at most 2^28; empty until there are many values
   std::vector<std::uint64_t> values_;  // those not in dense_, in any order
 };
 
@@ -62,6 +65,11 @@ class GridCounts {
 inline constexpr int kHistogramBins = 64 + 2 * 15;
 std::array<double, kHistogramBins + 1> histogram_edges();
 int histogram_bin(std::int64_t error);
+
+/// What of a run of errors needs no order, at the speed of memory. Errors are integers of magnitude below 2^51, as
+/// binary64 numbers.
+void add_errors(std::span<const double> errors, GridCounts& magnitudes,
+                std::array<std::int64_t, kHistogramBins>& histogram);
 
 /// Nonnegative integers by their leading eight bits, in order: an integer becomes at most 1 %
 /// smaller.

@@ -53,7 +53,7 @@ struct UlpFigures {
   Place condition_max_at;
   double condition_mean_abs = 0;
   std::int64_t correct = 0, faithful = 0;
-  double relative_l2 = 0;  ///< |g - y| / |y|, 2-norms over the scored elements
+  double relative_l2 = 0;  ///< |g - y| / |y|, 2-norms over the scored elements; y from the decided error, to 2^-17 ulp
   double angle = 0;        ///< between g and y, radians; below 2^-26 times relative_l2 it is noise
 };
 inline constexpr std::array<std::string_view, 4> kQuantiles = {"0.5", "0.9", "0.99", "0.999"};
@@ -99,8 +99,10 @@ struct Measures {
   Shape shape{};
   std::int64_t elements = 0;
   Counts counts{};
+  /// By the slowest tier that any figure of an element took; those with `undecided` are counted there alone.
+  TierCounts tiers{};
   UlpFigures ulp{};
-  /// Of an all-zero output, for vacuity: from midpoints; quantiles up to 1 % low, no histogram.
+  /// Of an all-zero output, for vacuity: from y as in relative_l2; quantiles up to 1 % low, no histogram.
   UlpFigures zeros{};
   std::int64_t zeros_equal = 0;  ///< elements of the ideal with the bits of +0
   /// Its own ideal: equal and without implementation error by definition, which a record leaves out.
@@ -126,14 +128,15 @@ struct MeasureOptions {
 ///   Total = (g-c)/u   Def = (e-c)/u   Impl = (g-i)/u   Path = Total - Def - Impl      u = ulp_F(c)
 ///
 /// c is the truth, e the erasure's, i the ideal, g got. Each is rounded once to the grid of 2^-16
-/// ulp; Total is decided against the real number c, Def and Impl are exact differences of
-/// midpoints. Path is the remainder, so that the three add up to Total on the grid: it differs from
+/// ulp; Total is decided against the real number c, Impl is exact, Def is decided up to 2^-24 of
+/// that unit (element.hpp). Path is the remainder, so that the three add up to Total on the grid: it differs from
 /// its own rounding by at most 1.5 * 2^-16 ulp (three roundings of half a unit).
 ///
 /// erasure: null if it is declared canonical (e := c). ideals: none, one, or all that the path's
 /// open choices allow, the plain one first; shaped like got. A finite truth beyond the format's
 /// range is counted as overflow and scored only if got is a finite number other than what `policy`
-/// makes of it. The figures do not depend on the number of threads.
+/// makes of it. The figures do not depend on the number of threads, nor, but for `tiers` and undecided
+/// elements, on what the truth's tiers are: all of them come from decisions about real numbers.
 ///
 /// Errors: std::invalid_argument, one sentence, for shapes or formats that differ.
 Measures measure(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,

@@ -158,8 +158,8 @@ std::optional<std::int64_t> round_clearly(const Scaled& s) {
 
 }  // namespace
 
-std::int64_t scaled_difference(const Enclosure& a, const Enclosure& b, double ulp) {
-  return round_exactly({a.hi, a.lo, -b.hi, -b.lo}, ulp);
+std::int64_t scaled_difference(const Enclosure& a, const Enclosure& b, double ulp, double offset) {
+  return round_exactly({a.hi, a.lo, -b.hi, -b.lo, offset}, ulp);
 }
 
 ScaledError scaled_error(const Element& y, double got, FormatId format) {

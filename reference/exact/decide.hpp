@@ -47,9 +47,9 @@ struct ScaledError {
 };
 ScaledError scaled_error(const Element& y, double got, FormatId format);
 
-/// (a - b) / ulp * 2^16 of the midpoints hi + lo, subtracted exactly and rounded once, ties to even; saturated
+/// (a - b + offset) / ulp * 2^16 of the midpoints hi + lo, added exactly and rounded once, ties to even; saturated
 /// as above. For (erasure - canonical) / u. `ulp` is a power of two; midpoints finite.
-std::int64_t scaled_difference(const Enclosure& a, const Enclosure& b, double ulp);
+std::int64_t scaled_difference(const Enclosure& a, const Enclosure& b, double ulp, double offset = 0);
 inline std::int64_t scaled_difference(double a, const Enclosure& b, double ulp) {
   return scaled_difference(Enclosure{.hi = a}, b, ulp);
 }

@@ -23,7 +23,9 @@ struct TierCounts {
   std::int64_t exact = 0;
   std::int64_t undecided = 0;
 
-  void settle(Tier tier) { ++(tier == Tier::binary64 ? binary64 : tier == Tier::double_double ? double_double : exact); }
+  void settle(Tier tier, std::int64_t elements = 1) {
+    (tier == Tier::binary64 ? binary64 : tier == Tier::double_double ? double_double : exact) += elements;
+  }
   TierCounts& operator+=(const TierCounts& other) {
     binary64 += other.binary64;
     double_double += other.double_double;
