@@ -1,0 +1,165 @@
+// Whole tensors correctly rounded: each element by the first tier that settles it.
+#include <oneapi/tbb/blocked_range.h>
+#include <oneapi/tbb/combinable.h>
+#include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/task_arena.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "reference/certified/close_norm.hpp"
+#include "reference/certified/quick_norm.hpp"
+#include "reference/certified/row_norm.hpp"
+#include "reference/exact/decide.hpp"
+#include "reference/formats/convert.hpp"
+
+namespace norma {
+
+namespace {
+
+class Rounder {
+ public:
+  Rounder(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow)
+      : norm_(norm),
+        exact_(exact),
+        format_(format),
+        overflow_(overflow),
+        quick_(norm),
+        close_(norm),
+        bytes_(static_cast<std::size_t>(format_of(format).storage_bytes())) {}
+
+  void round(std::int64_t row, std::byte* stored, TierCounts& tiers) const {
+    thread_local std::vector<std::uint32_t> open;
+    open.clear();
+    quick_.round_row(row, format_, overflow_, stored, open);
+    tiers.binary64 += norm_.cols - static_cast<std::int64_t>(open.size());
+    // Block after block where most of one is open, else element by element.
+    for (std::size_t i = 0; i < open.size();) {
+      const std::size_t first = open[i] / kCloseBlock * kCloseBlock;
+      std::size_t end = i;
+      while (end < open.size() && open[end] < first + kCloseBlock) ++end;
+      const std::size_t width = std::min(kCloseBlock, static_cast<std::size_t>(norm_.cols) - first);
+      const auto columns = std::span(open).subspan(i, end - i);
+      if (columns.size() * 8 >= width) {
+        settle(row, first, width, columns, stored, tiers);
+      } else {
+        for (const std::uint32_t& col : columns) settle(row, col, 1, {&col, 1}, stored, tiers);
+      }
+      i = end;
+    }
+  }
+
+ private:
+  struct Memory {
+    std::array<double, kCloseBlock> value, side, radius, magnitude, odd;
+    std::array<std::byte, kCloseBlock * 8> codes;
+  };
+
+  // The `open` ones of `width` columns from `first`.
+  void settle(std::int64_t row, std::size_t first, std::size_t width, std::span<const std::uint32_t> open,
+              std::byte* stored, TierCounts& tiers) const {
+    thread_local const std::unique_ptr<Memory> memory = std::make_unique<Memory>();
+    Memory& m = *memory;
+    const auto part = [&](auto& array) { return std::span(array).first(width); };
+    const auto col = static_cast<std::int64_t>(first);
+    const bool rational = close_.bracket(row, col, part(m.value), part(m.side));
+    if (!rational) enclose(row, col, m, width);
+    round_to_odd(m.value.data(), m.side.data(), m.odd.data(), width);
+    encode_row(format_, m.odd.data(), m.codes.data(), width, overflow_);
+    for (const std::uint32_t c : open) {
+      const std::size_t i = c - first;
+      std::byte* const out = stored + c * bytes_;
+      if (std::isnan(m.side[i])) {
+        store(out, decide(row, c, tiers));
+        continue;
+      }
+      std::memcpy(out, m.codes.data() + i * bytes_, bytes_);
+      tiers.settle(rational ? Tier::exact : Tier::double_double);
+    }
+  }
+
+  // Enclosures as brackets: |lo| > radius puts y between hi and its neighbour on lo's side.
+  void enclose(std::int64_t row, std::int64_t col, Memory& m, std::size_t width) const {
+    const auto part = [&](auto& array) { return std::span(array).first(width); };
+    close_.enclose(row, col, {part(m.value), part(m.side), part(m.radius), part(m.magnitude)});
+    for (std::size_t i = 0; i < width; ++i)
+      m.side[i] = m.radius[i] == 0 || std::fabs(m.side[i]) > m.radius[i] ? m.side[i] : std::nan("");
+  }
+
+  // By the element's own enclosure, then exact comparisons.
+  std::uint64_t decide(std::int64_t row, std::int64_t col, TierCounts& tiers) const {
+    Enclosure e = close_.enclose(row, col);
+    if (e.radius == 0 || std::fabs(e.lo) > e.radius) {
+      double odd = 0;
+      round_to_odd(&e.hi, &e.lo, &odd, 1);
+      ++tiers.double_double;
+      return encode(format_, odd, overflow_);
+    }
+    if (!std::isfinite(e.radius)) e = exact_.enclose(row, col);
+    const Element y{.truth = exact_, .row = row, .col = col, .enclosure = e};
+    if (const std::optional<std::uint64_t> code = round_to(y, format_, overflow_)) {
+      ++tiers.exact;
+      return *code;
+    }
+    ++tiers.undecided;
+    return encode(format_, e.hi, overflow_);
+  }
+
+  void store(std::byte* out, std::uint64_t code) const {
+    const std::uint64_t stored = code << format_of(format_).storage_shift();
+    std::memcpy(out, &stored, bytes_);
+  }
+
+  const RowNorm& norm_;
+  const TruthSource& exact_;
+  FormatId format_;
+  Overflow overflow_;
+  QuickNorm quick_;
+  CloseNorm close_;
+  std::size_t bytes_;
+};
+
+// Without fast tiers: every element from the slow truth.
+void round_slowly(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, std::int64_t row,
+                  Tensor& y, TierCounts& tiers) {
+  std::vector<Enclosure> all(static_cast<std::size_t>(norm.cols));
+  exact.enclose_row(row, all);
+  for (std::int64_t j = 0; j < norm.cols; ++j) {
+    const Enclosure& e = all[static_cast<std::size_t>(j)];
+    const std::optional<std::uint64_t> code =
+        round_to({.truth = exact, .row = row, .col = j, .enclosure = e}, format, overflow);
+    ++(code ? tiers.exact : tiers.undecided);
+    y.set_code(row * norm.cols + j, code ? *code : encode(format, e.hi, overflow));
+  }
+}
+
+}  // namespace
+
+RoundedRows round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, int threads) {
+  RoundedRows result{.y = Tensor::zeros(format, {norm.rows, norm.cols}), .tiers = {}};
+  // Rounding to odd leaves 51 bits for the format.
+  const bool fast = has_fast_tiers(norm) && format != FormatId::fp64;
+  std::optional<Rounder> rounder;
+  if (fast) rounder.emplace(norm, exact, format, overflow);
+  tbb::combinable<TierCounts> counts;
+  const auto round = [&](std::int64_t row) {
+    TierCounts& tiers = counts.local();
+    const auto bytes = static_cast<std::size_t>(format_of(format).storage_bytes());
+    if (fast)
+      rounder->round(row, result.y.bytes.data() + static_cast<std::size_t>(row * norm.cols) * bytes, tiers);
+    else
+      round_slowly(norm, exact, format, overflow, row, result.y, tiers);
+  };
+  if (threads == 1) {
+    for (std::int64_t row = 0; row < norm.rows; ++row) round(row);
+  } else {
+    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
+    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, norm.rows, round); });
+  }
+  counts.combine_each([&](const TierCounts& tiers) { result.tiers += tiers; });
+  return result;
+}
+
+}  // namespace norma
