@@ -7,6 +7,7 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <stdexcept>
 #include <utility>
@@ -83,7 +84,7 @@ class MatmulTruth final : public TruthSource {
     };
     copy(rows->block.mid, out.mid);
     copy(rows->block.radius, out.radius);
-    copy(rows->magnitude, out.magnitude);
+    copy(rows->magnitude.mid, out.magnitude);
     return Tier::binary64;
   }
 
@@ -92,8 +93,7 @@ class MatmulTruth final : public TruthSource {
   struct Rows {
     std::int64_t index = 0;
     std::once_flag once;
-    Block block;
-    std::vector<double> magnitude;
+    Block block, magnitude;
   };
 
   std::shared_ptr<Rows> rows_of(std::int64_t index) const {
@@ -113,11 +113,26 @@ class MatmulTruth final : public TruthSource {
     std::call_once(found->once, [&] {
       const std::int64_t first = index * kTruthRows;
       const Range range{first, std::min(first + kTruthRows, extent_.m), 0, extent_.n};
-      matmul::enclose_block(product_, range, quick_, found->block);
-      Block scratch;
-      matmul::magnitudes_of_block(product_, range, scratch, found->magnitude);
+      compute(range, *found);
     });
     return found;
+  }
+
+  void compute(const Range& range, Rows& rows) const {
+    matmul::enclose_block(product_, range, quick_, matmul::Terms::signed_terms, rows.block);
+    matmul::enclose_block(product_, range, quick_, matmul::Terms::magnitudes, rows.magnitude);
+    // A magnitude serves by its binade. Where its own radius leaves that open, the element's radius says so.
+    for (std::size_t at = 0; at < rows.block.radius.size(); ++at) {
+      const double m = rows.magnitude.mid[at], r = rows.magnitude.radius[at];
+      if (std::isfinite(m) && r > 0 && std::ilogb(m - r) != std::ilogb(m + r))
+        rows.block.radius[at] = std::max(rows.block.radius[at], r);
+    }
+    for (Block* block : {&rows.block, &rows.magnitude}) {
+      Block kept;
+      kept.mid = std::move(block->mid);
+      kept.radius = std::move(block->radius);
+      *block = std::move(kept);
+    }
   }
 
   Extent extent_;

@@ -31,17 +31,21 @@ namespace norma::matmul {
 namespace {
 
 constexpr double kUp = 1 + 0x1p-40;
-constexpr std::int64_t kSplitDepth = 1024;  // of the pieces in which a split product is taken
+constexpr std::int64_t kPiece = 1024;  // columns of the pieces in which products of prepared rows are taken
 
 void grow(std::vector<double>& buffer, std::int64_t size) {
   if (buffer.size() < static_cast<std::size_t>(size)) buffer.resize(static_cast<std::size_t>(size));
 }
 
 /// The biases of a block's row: those of b's rows, or the one of a's row repeated, or zeros.
-const double* bias_row(const Product& product, const Range& range, std::int64_t i, std::vector<double>& buffer) {
-  if (!product.bias_of_b.empty()) return product.bias_of_b.data() + range.b0;
-  const double value = product.bias_of_a.empty() ? 0.0 : product.bias_of_a[static_cast<std::size_t>(i)];
-  buffer.assign(static_cast<std::size_t>(range.width()), value);
+const double* bias_row(const Product& product, const Range& range, std::int64_t i, Terms terms,
+                       std::vector<double>& buffer) {
+  if (!product.bias_of_b.empty() && terms == Terms::signed_terms) return product.bias_of_b.data() + range.b0;
+  if (buffer.size() != static_cast<std::size_t>(range.width())) buffer.resize(static_cast<std::size_t>(range.width()));
+  for (std::int64_t j = range.b0; j < range.b1; ++j) {
+    const double bias = product.bias(i, j);
+    buffer[static_cast<std::size_t>(j - range.b0)] = terms == Terms::magnitudes ? std::fabs(bias) : bias;
+  }
   return buffer.data();
 }
 
@@ -58,22 +62,19 @@ void multiply(const Product& product, const Range& range, double* c) {
          .ldc = range.width()});
 }
 
-/// True if NaN or Inf may occur in the row of the block.
-struct SpecialColumns {
-  std::vector<std::int64_t> columns;
-};
-SpecialColumns special_columns(const Product& product, const Range& range) {
-  SpecialColumns found;
+/// Columns of the block where NaN or Inf occur in every row.
+std::vector<std::int64_t> special_columns(const Product& product, const Range& range) {
+  std::vector<std::int64_t> found;
   for (std::int64_t j = range.b0; j < range.b1; ++j) {
     const auto at = static_cast<std::size_t>(j);
     if (!product.b->specials[at].empty() || (!product.bias_of_b.empty() && !std::isfinite(product.bias_of_b[at])))
-      found.columns.push_back(j);
+      found.push_back(j);
   }
   return found;
 }
 
 /// Elements that are not finite: mid is NaN or Inf, radius 0.
-void set_specials(const Product& product, const Range& range, const SpecialColumns& special, std::int64_t i,
+void set_specials(const Product& product, const Range& range, const std::vector<std::int64_t>& special, std::int64_t i,
                   double* mid, double* radius) {
   const auto set = [&](std::int64_t j) {
     if (const double value = special_value(product, i, j); value != 0) {
@@ -86,7 +87,7 @@ void set_specials(const Product& product, const Range& range, const SpecialColum
   if (whole_row)
     for (std::int64_t j = range.b0; j < range.b1; ++j) set(j);
   else
-    for (const std::int64_t j : special.columns) set(j);
+    for (const std::int64_t j : special) set(j);
 }
 
 /// The power of two G with norm <= 2^26 G < 2 norm; 1 for a row of zeros.
@@ -104,14 +105,29 @@ double low_norm(const Panel& panel, std::int64_t i) {
   return std::sqrt(static_cast<double>(panel.depth)) * (grid / 2) * (1 + 0x1p-50);
 }
 
-void split_rows(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t k0, std::int64_t depth,
-                std::vector<double>& high, std::vector<double>& low) {
+/// Columns [k0, k0 + depth) of some rows, or of their absolute values.
+void take_columns(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t k0, std::int64_t depth,
+                  Terms terms, std::vector<double>& into) {
+  grow(into, (last - first) * depth);
+  for (std::int64_t i = first; i < last; ++i) {
+    const double* x = panel.values.data() + i * panel.depth + k0;
+    double* y = into.data() + (i - first) * depth;
+    if (terms == Terms::magnitudes)
+      absolute_row(x, static_cast<std::size_t>(depth), y);
+    else
+      std::copy_n(x, depth, y);
+  }
+}
+
+void split_rows(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t depth,
+                const std::vector<double>& whole, std::vector<double>& high, std::vector<double>& low) {
   grow(high, (last - first) * depth);
   grow(low, (last - first) * depth);
-  for (std::int64_t i = first; i < last; ++i)
-    split_row(panel.values.data() + i * panel.depth + k0, static_cast<std::size_t>(depth),
-              split_grid(panel.norm[static_cast<std::size_t>(i)]), high.data() + (i - first) * depth,
-              low.data() + (i - first) * depth);
+  for (std::int64_t i = first; i < last; ++i) {
+    const std::int64_t at = (i - first) * depth;
+    split_row(whole.data() + at, static_cast<std::size_t>(depth), split_grid(panel.norm[static_cast<std::size_t>(i)]),
+              high.data() + at, low.data() + at);
+  }
 }
 
 bool any_low(const Panel& panel, std::int64_t first, std::int64_t last) {
@@ -120,38 +136,45 @@ bool any_low(const Panel& panel, std::int64_t first, std::int64_t last) {
   return false;
 }
 
-/// mid = a1.b1, rest = a1.b2 + a2.b; products that are 0 throughout are left out.
-void multiply_split(const Product& product, const Range& range, Block& block) {
+/// mid = a.b, or a1.b1 and rest = a1.b2 + a2.b; products that are 0 throughout are left out.
+void multiply_pieces(const Product& product, const Range& range, QuickProduct quick, Terms terms, Block& block) {
   const Panel& a = *product.a;
   const Panel& b = *product.b;
-  const bool low_in_a = any_low(a, range.a0, range.a1), low_in_b = any_low(b, range.b0, range.b1);
+  const bool split = quick == QuickProduct::split;
+  const bool low_in_a = split && any_low(a, range.a0, range.a1), low_in_b = split && any_low(b, range.b0, range.b1);
   std::fill_n(block.mid.begin(), range.height() * range.width(), 0.0);
-  std::fill_n(block.rest.begin(), range.height() * range.width(), 0.0);
-  for (std::int64_t k0 = 0; k0 < a.depth; k0 += kSplitDepth) {
-    const std::int64_t depth = std::min(kSplitDepth, a.depth - k0);
-    split_rows(a, range.a0, range.a1, k0, depth, block.high_a, block.low_a);
-    split_rows(b, range.b0, range.b1, k0, depth, block.high_b, block.low_b);
-    const auto add = [&](const double* x, const double* y, std::int64_t ldy, std::vector<double>& sum) {
+  if (split) std::fill_n(block.rest.begin(), range.height() * range.width(), 0.0);
+  for (std::int64_t k0 = 0; k0 < a.depth; k0 += kPiece) {
+    const std::int64_t depth = std::min(kPiece, a.depth - k0);
+    const auto add = [&](const std::vector<double>& x, const std::vector<double>& y, std::vector<double>& sum) {
       dgemm({.m = range.height(),
              .n = range.width(),
              .k = depth,
-             .a = x,
+             .a = x.data(),
              .lda = depth,
-             .b = y,
-             .ldb = ldy,
+             .b = y.data(),
+             .ldb = depth,
              .c = sum.data(),
              .ldc = range.width(),
              .accumulate = true});
     };
-    add(block.high_a.data(), block.high_b.data(), depth, block.mid);
-    if (low_in_b) add(block.high_a.data(), block.low_b.data(), depth, block.rest);
-    if (low_in_a) add(block.low_a.data(), b.values.data() + range.b0 * b.depth + k0, b.depth, block.rest);
+    take_columns(a, range.a0, range.a1, k0, depth, terms, block.whole_a);
+    take_columns(b, range.b0, range.b1, k0, depth, terms, block.whole_b);
+    if (!split) {
+      add(block.whole_a, block.whole_b, block.mid);
+      continue;
+    }
+    split_rows(a, range.a0, range.a1, depth, block.whole_a, block.high_a, block.low_a);
+    split_rows(b, range.b0, range.b1, depth, block.whole_b, block.high_b, block.low_b);
+    add(block.high_a, block.high_b, block.mid);
+    if (low_in_b) add(block.high_a, block.low_b, block.rest);
+    if (low_in_a) add(block.low_a, block.whole_b, block.rest);
   }
 }
 
 }  // namespace
 
-void enclose_block(const Product& product, const Range& range, QuickProduct quick, Block& block) {
+void enclose_block(const Product& product, const Range& range, QuickProduct quick, Terms terms, Block& block) {
   const Panel& a = *product.a;
   const Panel& b = *product.b;
   const std::int64_t width = range.width();
@@ -161,12 +184,13 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
   std::vector<double> low_norms;
   if (quick == QuickProduct::split) {
     grow(block.rest, range.height() * width);
-    multiply_split(product, range, block);
     for (std::int64_t j = range.b0; j < range.b1; ++j) low_norms.push_back(low_norm(b, j));
-  } else {
-    multiply(product, range, block.mid.data());
   }
-  const SpecialColumns special = special_columns(product, range);
+  if (quick == QuickProduct::product && terms == Terms::signed_terms)
+    multiply(product, range, block.mid.data());
+  else
+    multiply_pieces(product, range, quick, terms, block);
+  const std::vector<std::int64_t> special = special_columns(product, range);
   for (std::int64_t i = range.a0; i < range.a1; ++i) {
     const auto at = static_cast<std::size_t>(i);
     double* mid = block.mid.data() + (i - range.a0) * width;
@@ -175,7 +199,7 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
                  .factor = depth * kUnitRoundoff * kUp * a.norm[at],
                  .spans = b.span.data() + range.b0,
                  .norms = b.norm.data() + range.b0,
-                 .bias = bias_row(product, range, i, block.bias),
+                 .bias = bias_row(product, range, i, terms, block.bias),
                  .count = static_cast<std::size_t>(width)};
     if (quick == QuickProduct::split) {
       const double low = low_norm(a, i);
@@ -190,43 +214,6 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
       bound_row(row, mid, radius);
     }
     set_specials(product, range, special, i, mid, radius);
-  }
-}
-
-void magnitudes_of_block(const Product& product, const Range& range, Block& block, std::vector<double>& magnitude) {
-  const Panel& a = *product.a;
-  const Panel& b = *product.b;
-  const std::int64_t width = range.width();
-  grow(magnitude, range.height() * width);
-  std::fill_n(magnitude.begin(), range.height() * width, 0.0);
-  for (std::int64_t k0 = 0; k0 < a.depth; k0 += kSplitDepth) {
-    const std::int64_t depth = std::min(kSplitDepth, a.depth - k0);
-    const auto take = [&](const Panel& panel, std::int64_t first, std::int64_t last, std::vector<double>& into) {
-      grow(into, (last - first) * depth);
-      for (std::int64_t i = first; i < last; ++i)
-        absolute_row(panel.values.data() + i * panel.depth + k0, static_cast<std::size_t>(depth),
-                     into.data() + (i - first) * depth);
-    };
-    take(a, range.a0, range.a1, block.high_a);
-    take(b, range.b0, range.b1, block.high_b);
-    dgemm({.m = range.height(),
-           .n = width,
-           .k = depth,
-           .a = block.high_a.data(),
-           .lda = depth,
-           .b = block.high_b.data(),
-           .ldb = depth,
-           .c = magnitude.data(),
-           .ldc = width,
-           .accumulate = true});
-  }
-  const SpecialColumns special = special_columns(product, range);
-  std::vector<double> unused(static_cast<std::size_t>(width));
-  for (std::int64_t i = range.a0; i < range.a1; ++i) {
-    double* row = magnitude.data() + (i - range.a0) * width;
-    for (std::int64_t j = range.b0; j < range.b1; ++j) row[j - range.b0] += std::fabs(product.bias(i, j));
-    set_specials(product, range, special, i, row, unused.data());
-    for (std::int64_t j = 0; j < width; ++j) row[j] = std::fabs(row[j]);
   }
 }
 
@@ -254,7 +241,7 @@ class ProductTruth final : public TruthSource {
 
 void round_block(const Product& product, const Range& range, FormatId format, Overflow overflow, std::byte* first,
                  std::size_t row_bytes, Block& block, TierCounts& tiers) {
-  enclose_block(product, range, QuickProduct::product, block);
+  enclose_block(product, range, QuickProduct::product, Terms::signed_terms, block);
   const ProductTruth truth(product);
   const auto width = static_cast<std::size_t>(range.width());
   const Format& f = format_of(format);

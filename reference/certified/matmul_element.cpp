@@ -3,6 +3,7 @@
 // Grid argument: with every a a multiple of g_a and every b of g_b, c is a multiple of g = g_a g_b. If the
 // double-double value is off by less than g / 2, the multiple nearest to it is c. So ties and cancellations need no big
 // integers.
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -28,16 +29,14 @@ double special_dot(std::span<const double> a, const std::vector<Special>& of_a, 
   return sum;
 }
 
-/// h + l is c without bias, exactly; or empty (h NaN) where the error reaches a quarter of the grid.
-bool snap_to_grid(const Dot& d, double grid, DoubleDouble& c) {
-  if (!(4 * d.error < grid)) return false;
-  // In units of g: the integer nearest to the first word, and what is left of both; |l| / g < 2^53, as error >= u^2
-  // |c|.
-  const double high = d.value.h / grid;
+/// The multiple of `grid` nearest to h + l, in two words, where `error` is below a quarter of the grid.
+DoubleDouble nearest_multiple(DoubleDouble x, double grid) {
+  // In units of the grid: the integer nearest to the first word, and what is left of both. |l| / grid < 2^53, because
+  // the error is at least u^2 |x|.
+  const double high = x.h / grid;
   const double whole = std::nearbyint(high);
-  const double part = std::nearbyint((high - whole) + d.value.l / grid);
-  c = two_sum(whole * grid, part * grid);
-  return true;
+  const double part = std::nearbyint((high - whole) + x.l / grid);
+  return two_sum(whole * grid, part * grid);
 }
 
 struct ThreeWords {
@@ -54,12 +53,30 @@ ThreeWords add_three(double h, double l, double b) {
   return {y.h, y.l, w.l};
 }
 
-ExactSum exact_element(const Product& product, std::int64_t i, std::int64_t j) {
+ExactSum exact_element(const Product& product, std::int64_t i, std::int64_t j, Terms terms) {
   const std::span<const double> a = product.a->row(i), b = product.b->row(j);
+  const auto term = [terms](double x) { return terms == Terms::magnitudes ? std::fabs(x) : x; };
   ExactSum sum;
-  for (std::size_t k = 0; k < a.size(); ++k) sum.add(a[k] * b[k]);
-  sum.add(product.bias(i, j));
+  for (std::size_t k = 0; k < a.size(); ++k) sum.add(term(a[k] * b[k]));
+  sum.add(term(product.bias(i, j)));
   return sum;
+}
+
+/// Nearest binary64 number. What is below the leading 106 bits is told by an odd last bit of the second word.
+double nearest(ExactSum sum) {
+  const double first = sum.take(), second = sum.take(), third = sum.take();
+  const DoubleDouble rest = two_sum(second, third);
+  const bool odd = (std::bit_cast<std::uint64_t>(rest.h) & 1) != 0;
+  if (rest.l == 0 || odd) return first + rest.h;
+  return first + std::nextafter(rest.h, rest.l > 0 ? HUGE_VAL : -HUGE_VAL);
+}
+
+/// Nearest binary64 number to sum |a b| + |bias|, of which d holds the first.
+double magnitude_of(const Product& product, std::int64_t i, std::int64_t j, const Dot& d) {
+  const ThreeWords sum = add_three(d.magnitude.h, d.magnitude.l, std::fabs(product.bias(i, j)));
+  const double away = d.error + std::fabs(sum.rest);
+  if (sum.hi + (sum.lo + away) == sum.hi && sum.hi + (sum.lo - away) == sum.hi) return sum.hi;
+  return nearest(exact_element(product, i, j, Terms::magnitudes));
 }
 
 double grid_of(const Product& product, std::int64_t i, std::int64_t j) {
@@ -79,25 +96,24 @@ double special_value(const Product& product, std::int64_t i, std::int64_t j) {
 Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j) {
   if (const double special = special_value(product, i, j); special != 0)
     return {.hi = special, .magnitude = std::fabs(special), .tier = Tier::binary64};
-  const double bias = product.bias(i, j);
-  const Dot d = dot(product.a->row(i), product.b->row(j));
-  Enclosure y{.magnitude = d.magnitude + std::fabs(bias), .tier = Tier::double_double};
-  DoubleDouble c{};
-  if (snap_to_grid(d, grid_of(product, i, j), c)) {
-    const ThreeWords sum = add_three(c.h, c.l, bias);
-    y.hi = sum.hi + 0.0;  // c = 0 is +0
-    y.lo = sum.lo;
-    y.radius = std::fabs(sum.rest);
-    return y;
+  const double bias = product.bias(i, j), grid = grid_of(product, i, j);
+  Dot d = dot(product.a->row(i), product.b->row(j));
+  const bool exact = 4 * d.error < grid;
+  if (exact) {
+    d.value = nearest_multiple(d.value, grid);
+    d.magnitude = nearest_multiple(d.magnitude, grid);
+    d.error = 0;
   }
   const ThreeWords sum = add_three(d.value.h, d.value.l, bias);
-  y.hi = sum.hi;
-  y.lo = sum.lo;
-  y.radius = (d.error + std::fabs(sum.rest)) * (1 + 0x1p-50);
-  // Then no binary64 number is within the enclosure: the neighbours of hi are at least 2 |lo| away.
-  if (std::fabs(y.lo) > y.radius) return y;
-  ExactSum exact = exact_element(product, i, j);
-  const double first = exact.take(), second = exact.take(), third = exact.take();
+  Enclosure y{.hi = sum.hi + 0.0,  // c = 0 is +0
+              .lo = sum.lo,
+              .radius = (d.error + std::fabs(sum.rest)) * (1 + 0x1p-50),
+              .magnitude = magnitude_of(product, i, j, d),
+              .tier = Tier::double_double};
+  // Exact; or no binary64 number is within the enclosure, as the neighbours of hi are at least 2 |lo| away.
+  if (exact || std::fabs(y.lo) > y.radius) return y;
+  ExactSum total = exact_element(product, i, j, Terms::signed_terms);
+  const double first = total.take(), second = total.take(), third = total.take();
   const DoubleDouble mid = two_sum(first, second);
   y.hi = mid.h;
   y.lo = mid.l;
@@ -109,14 +125,15 @@ Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j) {
 Comparison compare(const Product& product, std::int64_t i, std::int64_t j, double m_hi, double m_lo) {
   if (special_value(product, i, j) != 0) return Comparison::undecided;
   const Dot d = dot(product.a->row(i), product.b->row(j));
-  DoubleDouble c{};
+  const double grid = grid_of(product, i, j);
   ExactSum sum;
-  if (snap_to_grid(d, grid_of(product, i, j), c)) {
+  if (4 * d.error < grid) {
+    const DoubleDouble c = nearest_multiple(d.value, grid);
     sum.add(c.h);
     sum.add(c.l);
     sum.add(product.bias(i, j));
   } else {
-    sum = exact_element(product, i, j);
+    sum = exact_element(product, i, j, Terms::signed_terms);
   }
   sum.add(-m_hi);
   sum.add(-m_lo);

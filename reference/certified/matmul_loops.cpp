@@ -55,30 +55,45 @@ NORMA_CLONES void row_squares(const float* x, std::size_t count, double* __restr
   for (std::size_t l = 0; l < kLanes; ++l) squares[l] = sum[l];
 }
 
-/// Lanes of sum a b in two words (TwoSum, the errors summed apart) and of sum |a b|.
+/// Lanes of sum a b and of sum |a b|, each in two words: TwoSum, the errors summed apart.
 NORMA_CLONES void dot_lanes(const double* __restrict a, const double* __restrict b, std::size_t count,
-                            double* __restrict sum, double* __restrict low, double* __restrict magnitude) {
-  double s[kLanes] = {}, e[kLanes] = {}, m[kLanes] = {};
+                            double* __restrict sum, double* __restrict sum_low, double* __restrict magnitude,
+                            double* __restrict magnitude_low) {
+  double s[kLanes] = {}, e[kLanes] = {}, m[kLanes] = {}, f[kLanes] = {};
   const std::size_t whole = count / kLanes * kLanes;
   for (std::size_t k = 0; k < whole; k += kLanes) {
     for (std::size_t l = 0; l < kLanes; ++l) {
-      const double p = a[k + l] * b[k + l];
-      const double n = s[l] + p;
-      const double t = n - s[l];
+      const double p = a[k + l] * b[k + l], q = std::fabs(p);
+      const double n = s[l] + p, t = n - s[l];
       e[l] += (s[l] - (n - t)) + (p - t);
       s[l] = n;
-      m[l] += std::fabs(p);
+      const double o = m[l] + q, v = o - m[l];
+      f[l] += (m[l] - (o - v)) + (q - v);
+      m[l] = o;
     }
   }
   for (std::size_t k = whole; k < count; ++k) {
     const std::size_t l = k - whole;
     const double p = a[k] * b[k];
-    const DoubleDouble n = two_sum(s[l], p);
+    const DoubleDouble n = two_sum(s[l], p), o = two_sum(m[l], std::fabs(p));
     e[l] += n.l;
     s[l] = n.h;
-    m[l] += std::fabs(p);
+    f[l] += o.l;
+    m[l] = o.h;
   }
-  for (std::size_t l = 0; l < kLanes; ++l) sum[l] = s[l], low[l] = e[l], magnitude[l] = m[l];
+  for (std::size_t l = 0; l < kLanes; ++l) {
+    sum[l] = s[l], sum_low[l] = e[l];
+    magnitude[l] = m[l], magnitude_low[l] = f[l];
+  }
+}
+
+/// The lanes' pairs added in a tree.
+DoubleDouble add_lanes(const double* high, const double* low) {
+  DoubleDouble sums[kLanes];
+  for (std::size_t l = 0; l < kLanes; ++l) sums[l] = two_sum(high[l], low[l]);
+  for (std::size_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::size_t l = 0; l < width; ++l) sums[l] = add(sums[l], sums[l + width]);
+  return sums[0];
 }
 
 /// Products of rows whose spans multiply to at most this are exact (matmul_block.cpp); the margin covers the rounding
@@ -157,22 +172,14 @@ Dot dot(std::span<const double> a, std::span<const double> b) {
   Dot total{};
   double runs = 0;
   for (std::size_t k = 0; k < a.size(); k += kRun) {
-    const std::size_t count = std::min(kRun, a.size() - k);
-    double s[kLanes], e[kLanes], m[kLanes];
-    dot_lanes(a.data() + k, b.data() + k, count, s, e, m);
-    DoubleDouble sums[kLanes];
-    for (std::size_t l = 0; l < kLanes; ++l) sums[l] = two_sum(s[l], e[l]);
-    for (std::size_t width = kLanes / 2; width > 0; width /= 2)
-      for (std::size_t l = 0; l < width; ++l) {
-        sums[l] = add(sums[l], sums[l + width]);
-        m[l] += m[l + width];
-      }
-    total.value = add(total.value, sums[0]);
-    total.magnitude += m[0];
+    double s[kLanes], e[kLanes], m[kLanes], f[kLanes];
+    dot_lanes(a.data() + k, b.data() + k, std::min(kRun, a.size() - k), s, e, m, f);
+    total.value = add(total.value, add_lanes(s, e));
+    total.magnitude = add(total.magnitude, add_lanes(m, f));
     ++runs;
   }
   const double lanes = std::ceil(static_cast<double>(std::min(a.size(), kRun)) / static_cast<double>(kLanes));
-  total.error = (lanes * lanes + 16 + 4 * runs) * 0x1p-106 * (1 + 0x1p-19) * total.magnitude;
+  total.error = (lanes * lanes + 16 + 4 * runs) * 0x1p-106 * (1 + 0x1p-19) * total.magnitude.h;
   return total;
 }
 

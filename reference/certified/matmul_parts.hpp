@@ -79,12 +79,11 @@ struct Range {
 /// mid and radius of a block, width() numbers a row.
 struct Block {
   std::vector<double> mid, radius;
-  std::vector<double> rest, high_a, low_a, high_b, low_b, bias;  ///< scratch
+  std::vector<double> rest, whole_a, high_a, low_a, whole_b, high_b, low_b, bias;  ///< scratch
 };
-void enclose_block(const Product& product, const Range& range, QuickProduct quick, Block& block);
-
-/// sum |a b| + |bias|, each within the radius that enclose_block (product) gives; NaN or Inf where c is.
-void magnitudes_of_block(const Product& product, const Range& range, Block& block, std::vector<double>& magnitude);
+/// `magnitudes`: of sum |a b| + |bias| instead, NaN or Inf where c is.
+enum class Terms : std::uint8_t { signed_terms, magnitudes };
+void enclose_block(const Product& product, const Range& range, QuickProduct quick, Terms terms, Block& block);
 
 /// Rounds a block; the codes of row a0 + r are stored at `first` + r row_bytes.
 void round_block(const Product& product, const Range& range, FormatId format, Overflow overflow, std::byte* first,
@@ -101,10 +100,9 @@ struct RowFacts {
 };
 RowFacts take_row(const float* x, std::size_t count, double* values);
 
-/// sum a b = value + error term, in 16 lanes of two words: |sum - value| <= error; sum |a b| <= magnitude (1 + 2^-20).
+/// In 16 lanes of two words: |sum a b - value| <= error, |sum |a b| - magnitude| <= error.
 struct Dot {
-  DoubleDouble value;
-  double magnitude;
+  DoubleDouble value, magnitude;
   double error;
 };
 Dot dot(std::span<const double> a, std::span<const double> b);
@@ -129,7 +127,7 @@ struct BoundSplitRow {
 };
 void bound_split_row(const BoundSplitRow& row, double* mid, double* radius);
 
-/// x = high + low, high the nearest multiple of `grid`.
+/// x = high + low, high the multiple of `grid` nearest to x.
 void split_row(const double* x, std::size_t count, double grid, double* high, double* low);
 
 void absolute_row(const double* x, std::size_t count, double* magnitude);
