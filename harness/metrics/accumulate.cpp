@@ -14,7 +14,6 @@ namespace {
 
 constexpr double kGrid = static_cast<double>(kGridUlp);
 constexpr double kSaturation = static_cast<double>(kScaledErrorLimit);
-constexpr std::size_t kLanes = 16;
 
 /// Nearest integer, ties to even, for magnitudes below 2^51.
 double nearest(double x) { return (x + 0x1.8p52) - 0x1.8p52; }
@@ -56,52 +55,28 @@ NORMA_CLONES void derive(const Decided& __restrict d, std::size_t count, Derived
   out.zeros_faithful = faithful;
 }
 
-/// The largest value and its first place. In lanes, as a maximum in one word would be a chain.
-NORMA_CLONES double largest_of(const double* values, std::size_t count) {
-  double lanes[kLanes];
-  std::fill_n(lanes, kLanes, values[0]);
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
-    }
-  }
-  for (; i < count; ++i) lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
-  return *std::max_element(lanes, lanes + kLanes);
-}
+std::span<const double> first(const RunArray& values, std::size_t count) { return std::span(values).first(count); }
 
+/// The largest value, which is returned, and its first place.
 double see(Largest& known, const RunArray& values, std::span<const std::int64_t> index) {
-  const double top = largest_of(values.data(), index.size());
-  if (known.index < 0 || top >= known.value) {
+  const double top = largest_magnitude(first(values, index.size()));
+  if (known.index < 0 || top > known.value) {
     const auto at = std::find(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(index.size()), top);
     known.see(top, index[static_cast<std::size_t>(at - values.begin())]);
   }
   return top;
 }
 
-/// What a tolerance admits: the largest in ulp, and how many elements it refuses.
-struct Admission {
-  double largest = 0;
+/// What a tolerance admits of each element, in ulp; how many it refuses.
+NORMA_CLONES std::int64_t admit(double atol, double rtol, const Decided& __restrict d, std::size_t count,
+                                RunArray& __restrict in_ulp) {
   std::int64_t refused = 0;
-};
-NORMA_CLONES Admission admit(double atol, double rtol, const Decided& __restrict d, std::size_t count) {
-  alignas(64) RunArray in_ulp;
-  Admission result;
   for (std::size_t j = 0; j < count; ++j) {
     const double admitted = atol + rtol * std::fabs(d.value[j]);
     in_ulp[j] = admitted * d.per_unit[j];
-    result.refused += std::fabs(d.difference[j]) <= admitted ? 0 : 1;
+    refused += std::fabs(d.difference[j]) <= admitted ? 0 : 1;
   }
-  double lanes[kLanes] = {};
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = in_ulp[i + lane] > lanes[lane] ? in_ulp[i + lane] : lanes[lane];
-    }
-  }
-  for (; i < count; ++i) lanes[0] = in_ulp[i] > lanes[0] ? in_ulp[i] : lanes[0];
-  result.largest = *std::max_element(lanes, lanes + kLanes);
-  return result;
+  return refused;
 }
 
 /// Five sums side by side, each in element order.
@@ -118,8 +93,6 @@ void add_sums(TaskSums& sums, const Decided& d, const Derived& derived, std::siz
   }
   sums = s;
 }
-
-std::span<const double> first(const RunArray& values, std::size_t count) { return std::span(values).first(count); }
 
 /// The parts of the split elements, moved together in place; how many there are.
 std::size_t split_parts(Decided& d, RunArray& total, RunArray& path, std::size_t count) {
@@ -161,28 +134,29 @@ void accumulate(Tally& tally, TaskSums& sums, const MeasureJob& job, const Score
   Derived derived;
   derive(d, count, derived);
 
+  const double top = see(tally.max, derived.magnitude, run.index);
   GridSum error;
-  error.add(first(d.error, count));
+  error.add(first(d.error, count), top);
   tally.error.merge(error);
-  add_errors(first(d.error, count), tally.magnitudes, tally.histogram);
+  add_errors(first(d.error, count), top, tally.magnitudes, tally.histogram);
   if (error.largest >= kScaledErrorLimit) {
     tally.counts.beyond_scale += std::count(derived.magnitude.begin(),
                                             derived.magnitude.begin() + static_cast<std::ptrdiff_t>(count), kSaturation);
   }
-  see(tally.max, derived.magnitude, run.index);
   see(tally.condition, derived.condition, run.index);
   tally.truths.add(std::span(derived.truth_key).first(count));
   add_sums(sums, d, derived, count, job.scale);
 
   for (std::size_t i = 0; i < job.tolerances.size(); ++i) {
-    const Admission admission = admit(job.tolerances[i].atol, job.tolerances[i].rtol, d, count);
-    tally.admits[i] = std::max(tally.admits[i], admission.largest);
-    tally.refused[i] = tally.refused[i] || admission.refused > 0;
+    alignas(64) RunArray in_ulp;
+    const std::int64_t refused = admit(job.tolerances[i].atol, job.tolerances[i].rtol, d, count, in_ulp);
+    tally.admits[i] = std::max(tally.admits[i], largest_magnitude(first(in_ulp, count)));
+    tally.refused[i] = tally.refused[i] || refused > 0;
   }
 
-  tally.zeros_error.add(first(derived.zeros_error, count));
+  const double zeros_top = see(tally.zeros_max, derived.zeros, run.index);
+  tally.zeros_error.add(first(derived.zeros_error, count), zeros_top);
   tally.zeros_magnitudes.add(std::span(derived.zeros_key).first(count));
-  see(tally.zeros_max, derived.zeros, run.index);
   see(tally.zeros_condition, derived.zeros_condition, run.index);
   tally.zeros_correct += derived.zeros_correct;
   tally.zeros_faithful += derived.zeros_faithful;

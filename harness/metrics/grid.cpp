@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "reference/formats/clones.hpp"
 
@@ -14,8 +15,9 @@ namespace {
 
 constexpr double kGridUlps = static_cast<double>(kGridUlp);
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-// Four ulp of errors, or every leading half of a binary64 number's 36 bits: 2 MB.
-constexpr std::uint64_t kDense = std::uint64_t{1} << 18;
+// 16 ulp of errors, or all leading halves of binary64 numbers: at most 4 MB.
+constexpr std::uint64_t kDense = std::uint64_t{1} << 20;
+constexpr std::size_t kLeast = 1024;
 // Below this many values a list is cheaper than the table.
 constexpr std::size_t kFew = 16384;
 
@@ -37,19 +39,14 @@ NORMA_CLONES RunSums sums_of(const double* errors, std::size_t count) {
   return sums;
 }
 
-// In lanes, as a maximum in one word would be a chain.
-NORMA_CLONES double largest_magnitude(const double* errors, std::size_t count) {
-  constexpr std::size_t kLanes = 16;
-  double lanes[kLanes] = {};
-  std::size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      const double magnitude = std::fabs(errors[i + lane]);
-      lanes[lane] = magnitude > lanes[lane] ? magnitude : lanes[lane];
-    }
+// Magnitudes of numbers that are not NaN are in the order of their bits, and integers have a vector maximum.
+NORMA_CLONES std::int64_t largest_bits(const double* values, std::size_t count) {
+  std::int64_t top = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto bits = static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(values[i]) & 0x7fff'ffff'ffff'ffff);
+    top = bits > top ? bits : top;
   }
-  for (; i < count; ++i) lanes[0] = std::max(lanes[0], std::fabs(errors[i]));
-  return *std::max_element(lanes, lanes + kLanes);
+  return top;
 }
 
 }  // namespace
@@ -64,21 +61,24 @@ void GridSum::add(std::int64_t error) {
   largest = std::max(largest, magnitude);
 }
 
-void GridSum::add(std::span<const double> errors) {
+double largest_magnitude(std::span<const double> values) {
+  return std::bit_cast<double>(largest_bits(values.data(), values.size()));
+}
+
+void GridSum::add(std::span<const double> errors, double top) {
+  if (top > kNarrow) {
+    for (const double error : errors) add(static_cast<std::int64_t>(error));
+    return;
+  }
   for (std::size_t begin = 0; begin < errors.size(); begin += kRun) {
     const std::span<const double> run = errors.subspan(begin, std::min(kRun, errors.size() - begin));
-    const double run_largest = largest_magnitude(run.data(), run.size());
-    if (run_largest > kNarrow) {
-      for (const double error : run) add(static_cast<std::int64_t>(error));
-      continue;
-    }
     const RunSums sums = sums_of(run.data(), run.size());
     count += static_cast<std::int64_t>(run.size());
     sum += sums.sum;
     sum_of_magnitudes += static_cast<UInt128>(sums.magnitudes);
     sum_of_squares += static_cast<UInt128>(sums.squares);
-    largest = std::max(largest, static_cast<std::int64_t>(run_largest));
   }
+  largest = std::max(largest, static_cast<std::int64_t>(top));
 }
 
 void GridSum::merge(const GridSum& other) {
@@ -101,61 +101,41 @@ double GridSum::rms() const {
   return count == 0 ? kNan : std::sqrt(static_cast<double>(sum_of_squares) / static_cast<double>(count)) / kGridUlps;
 }
 
+void GridCounts::count_one(std::uint64_t value) {
+  if (value >= kDense) {
+    values_.push_back(value);
+    return;
+  }
+  if (value >= dense_.size()) dense_.resize(std::bit_ceil(value + 1));
+  ++dense_[value];
+}
+
 void GridCounts::add(std::uint64_t value) {
   ++count_;
-  if (!dense_.empty() && value < kDense) {
-    ++dense_[value];
+  if (!dense_.empty()) {
+    count_one(value);
     return;
   }
   values_.push_back(value);
-  if (dense_.empty() && values_.size() > kFew) spill();
+  if (values_.size() > kFew) spill();
 }
 
 void GridCounts::add(std::span<const std::uint32_t> values) {
   std::size_t i = 0;
   while (i < values.size() && dense_.empty()) add(values[i++]);
-  if (i == values.size()) return;
   count_ += values.size() - i;
-  std::uint32_t* const table = dense_.data();
   for (; i < values.size(); ++i) {
-    if (values[i] < kDense) {
-      ++table[values[i]];
+    if (values[i] < dense_.size()) [[likely]] {
+      ++dense_[values[i]];
     } else {
-      values_.push_back(values[i]);
+      count_one(values[i]);
     }
-  }
-}
-
-void add_errors(std::span<const double> errors, GridCounts& magnitudes,
-                std::array<std::int64_t, kHistogramBins>& histogram) {
-  constexpr double kLinear = 2 * kGridUlps;  // histogram_bin's sixteenths
-  std::array<std::uint32_t, kRun> narrow;
-  for (std::size_t begin = 0; begin < errors.size(); begin += kRun) {
-    const std::span<const double> run = errors.subspan(begin, std::min(kRun, errors.size() - begin));
-    if (largest_magnitude(run.data(), run.size()) >= kLinear) {
-      for (const double value : run) {
-        const auto error = static_cast<std::int64_t>(value);
-        ++histogram[static_cast<std::size_t>(histogram_bin(error))];
-        magnitudes.add(static_cast<std::uint64_t>(error < 0 ? -error : error));
-      }
-      continue;
-    }
-    for (std::size_t i = 0; i < run.size(); ++i) {
-      const auto error = static_cast<std::int32_t>(run[i]);
-      narrow[i] = static_cast<std::uint32_t>(error < 0 ? -error : error);
-      ++histogram[static_cast<std::size_t>(15 + ((error + 2 * static_cast<std::int32_t>(kGridUlp)) >> 12))];
-    }
-    magnitudes.add(std::span(narrow).first(run.size()));
   }
 }
 
 void GridCounts::spill() {
-  dense_.resize(kDense);
-  std::erase_if(values_, [this](std::uint64_t value) {
-    if (value >= kDense) return false;
-    ++dense_[value];
-    return true;
-  });
+  dense_.resize(kLeast);
+  for (const std::uint64_t value : std::exchange(values_, {})) count_one(value);
 }
 
 void GridCounts::merge(GridCounts& other) {
@@ -164,6 +144,7 @@ void GridCounts::merge(GridCounts& other) {
     std::swap(values_, other.values_);
     std::swap(count_, other.count_);
   }
+  if (dense_.size() < other.dense_.size()) dense_.resize(other.dense_.size());
   for (std::size_t value = 0; value < other.dense_.size(); ++value) dense_[value] += other.dense_[value];
   count_ += other.count_ - other.values_.size();
   for (const std::uint64_t value : other.values_) add(value);
@@ -197,6 +178,35 @@ std::uint64_t GridCounts::quantile(std::uint64_t numerator, std::uint64_t denomi
   const auto rank = values_.begin() + static_cast<std::ptrdiff_t>(before);
   std::nth_element(values_.begin(), rank, values_.end());
   return *rank;
+}
+
+void add_errors(std::span<const double> errors, double top, GridCounts& magnitudes,
+                std::array<std::int64_t, kHistogramBins>& histogram) {
+  if (top >= 2 * kGridUlps) {
+    for (const double value : errors) {
+      const auto error = static_cast<std::int64_t>(value);
+      ++histogram[static_cast<std::size_t>(histogram_bin(error))];
+      magnitudes.add(static_cast<std::uint64_t>(error < 0 ? -error : error));
+    }
+    return;
+  }
+  // Only sixteenths of an ulp (histogram_bin). Few bins are hit again and again: four tables, so that one addition need
+  // not wait for the last.
+  constexpr std::size_t kTables = 4, kBins = 64;
+  std::array<std::array<std::uint32_t, kBins>, kTables> bins{};
+  std::array<std::uint32_t, kRun> narrow;
+  for (std::size_t begin = 0; begin < errors.size(); begin += kRun) {
+    const std::span<const double> run = errors.subspan(begin, std::min(kRun, errors.size() - begin));
+    for (std::size_t i = 0; i < run.size(); ++i) {
+      const auto error = static_cast<std::int32_t>(run[i]);
+      narrow[i] = static_cast<std::uint32_t>(error < 0 ? -error : error);
+      ++bins[i % kTables][static_cast<std::size_t>((error + 2 * static_cast<std::int32_t>(kGridUlp)) >> 12)];
+    }
+    magnitudes.add(std::span(narrow).first(run.size()));
+  }
+  for (const auto& table : bins) {
+    for (std::size_t bin = 0; bin < kBins; ++bin) histogram[15 + bin] += table[bin];
+  }
 }
 
 std::array<double, kHistogramBins + 1> histogram_edges() {

@@ -21,6 +21,9 @@ __extension__ typedef unsigned __int128 UInt128;
 inline constexpr std::int64_t kGridUlp = 65536;
 constexpr double ulps(std::int64_t grid) { return static_cast<double>(grid) / static_cast<double>(kGridUlp); }
 
+/// The largest magnitude of numbers that are not NaN; 0 for none.
+double largest_magnitude(std::span<const double> values);
+
 /// Sums of grid numbers, exact for up to 2^28 elements: a part of the split reaches at most three
 /// times the limit, so its square stays below 2^100 and the sum of squares below 2^128.
 struct GridSum {
@@ -31,8 +34,9 @@ struct GridSum {
   std::int64_t largest = 0;  ///< magnitude
 
   void add(std::int64_t error);
-  /// Integers of magnitude below 2^51, as binary64 numbers.
-  void add(std::span<const double> errors);
+  /// Integers of magnitude below 2^51, as binary64 numbers; `top` is the largest of their magnitudes.
+  void add(std::span<const double> errors, double top);
+  void add(std::span<const double> errors) { add(errors, largest_magnitude(errors)); }
   void merge(const GridSum& other);
   // In ulp; NaN for no elements. Each is the exact quotient rounded at most three times in
   // binary64.
@@ -55,9 +59,10 @@ class GridCounts {
 
  private:
   void spill();
+  void count_one(std::uint64_t value);
   std::uint64_t count_ = 0;
-  std::vector<std::uint32_t> dense_;   // times by value, at most 2^28; empty until there are many values
-  std::vector<std::uint64_t> values_;  // those not in dense_, in any order
+  std::vector<std::uint32_t> dense_;   // times by value, at most 2^28; grows with them; empty until there are many
+  std::vector<std::uint64_t> values_;  // all while dense_ is empty, then those beyond its limit; in any order
 };
 
 /// Bins for signed errors in ulp: 1/16 wide within +-2, then octaves to +-65536; the outermost take
@@ -66,9 +71,8 @@ inline constexpr int kHistogramBins = 64 + 2 * 15;
 std::array<double, kHistogramBins + 1> histogram_edges();
 int histogram_bin(std::int64_t error);
 
-/// What of a run of errors needs no order, at the speed of memory. Errors are integers of magnitude below 2^51, as
-/// binary64 numbers.
-void add_errors(std::span<const double> errors, GridCounts& magnitudes,
+/// Errors as `GridSum::add` takes them.
+void add_errors(std::span<const double> errors, double top, GridCounts& magnitudes,
                 std::array<std::int64_t, kHistogramBins>& histogram);
 
 /// Nonnegative integers by their leading eight bits, in order: an integer becomes at most 1 %

@@ -145,7 +145,7 @@ void RowPass::measure_run(TaskSums& sums, std::int64_t begin, std::int64_t end) 
   tally_.counts.underflow += state_count(states, underflow_field);
   tally_.counts.subnormal += state_count(states, subnormal_field);
   compare_with_ideal(count);
-  move_together(count);
+  move_together(count, state_count(states, settled_field));
   keep_candidates();
   accumulate(tally_, sums, job_,
              {.decided = *decided_,
@@ -243,13 +243,12 @@ void RowPass::compare_with_ideal(std::size_t count) {
 }
 
 /// The scored elements to the front of the arrays.
-void RowPass::move_together(std::size_t count) {
+void RowPass::move_together(std::size_t count, std::int64_t scored) {
   Decided& d = *decided_;
-  index_.clear();
-  for (std::size_t j = 0; j < count; ++j) {
-    if (d.state[j] != 0) index_.push_back(run_begin_ + static_cast<std::int64_t>(j));
-  }
-  if (index_.size() == count) return;
+  index_.resize(count);
+  std::iota(index_.begin(), index_.end(), run_begin_);
+  if (scored == static_cast<std::int64_t>(count)) return;
+  std::erase_if(index_, [&](std::int64_t i) { return d.state[static_cast<std::size_t>(i - run_begin_)] == 0; });
   for (RunArray* values : {&d.error, &d.unit, &d.per_unit, &d.shrink, &d.value, &d.difference, &d.definition,
                            &d.implementation, &got_, &ideal_})
     move_array(*values, index_, run_begin_);
@@ -270,9 +269,11 @@ Candidate RowPass::candidate_at(std::size_t j) const {
 }
 
 void RowPass::keep_candidates() {
+  const auto is_worse = [&](double error) { return std::fabs(error) > static_cast<double>(tally_.least_worst_key()); };
   const Decided& d = *decided_;
-  for (std::size_t j = 0; j < index_.size(); ++j) {
-    if (std::fabs(d.error[j]) > static_cast<double>(tally_.least_worst_key())) tally_.keep(candidate_at(j));
+  const std::span<const double> errors = std::span(d.error).first(index_.size());
+  for (std::size_t j = 0; j < index_.size() && (j > 0 || is_worse(largest_magnitude(errors))); ++j) {
+    if (is_worse(errors[j])) tally_.keep(candidate_at(j));
   }
   if (ideals_.empty() || ideals_.front() == &job_.got) return;
   for (std::size_t j = 0; j < index_.size(); ++j) {

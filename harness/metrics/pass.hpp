@@ -40,7 +40,7 @@ class RowPass {
   void decide_open(const Segment& segment);
   Enclosure closer(const TruthSource& truth, CloserRow& held, std::int64_t row, std::int64_t col, bool whole);
   void compare_with_ideal(std::size_t count);
-  void move_together(std::size_t count);
+  void move_together(std::size_t count, std::int64_t scored);
   void keep_candidates();
   Candidate candidate_at(std::size_t j) const;
   std::int64_t row_of(std::int64_t index) const { return index / cols_; }
