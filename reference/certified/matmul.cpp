@@ -1,14 +1,7 @@
 // The certified matrix product: a truth, and every element rounded.
 #include "reference/certified/matmul.hpp"
 
-#include <tbb/enumerable_thread_specific.h>
-#include <tbb/parallel_for.h>
-#include <tbb/partitioner.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
-#include <cmath>
-#include <mutex>
 #include <stdexcept>
 #include <utility>
 
@@ -27,7 +20,6 @@ using matmul::Range;
 constexpr std::int64_t kBlockRows = 512, kBlockCols = 1024;
 // Of a truth, which is asked row by row.
 constexpr std::int64_t kTruthRows = 128;
-constexpr std::size_t kTruthBlocks = 8;  // kept
 
 struct Extent {
   std::int64_t m = 0, n = 0, k = 0;
@@ -78,69 +70,25 @@ class MatmulTruth final : public TruthSource {
   }
 
   Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
-    const std::shared_ptr<Rows> rows = rows_of(row / kTruthRows);
+    const std::int64_t index = row / kTruthRows, first = index * kTruthRows;
+    const auto block = blocks_.get(index, [&] {
+      return quick_block(product_, {first, std::min(first + kTruthRows, extent_.m), 0, extent_.n}, quick_);
+    });
     const auto copy = [&](const std::vector<double>& from, std::span<double> to) {
-      std::copy_n(from.begin() + row % kTruthRows * extent_.n, extent_.n, to.begin());
+      std::copy_n(from.begin() + (row - first) * extent_.n, extent_.n, to.begin());
     };
-    copy(rows->block.mid, out.mid);
-    copy(rows->block.radius, out.radius);
-    copy(rows->magnitude.mid, out.magnitude);
+    copy(block->mid, out.mid);
+    copy(block->radius, out.radius);
+    copy(block->magnitude, out.magnitude);
     return Tier::binary64;
   }
 
  private:
-  /// kTruthRows rows, computed by who asks first.
-  struct Rows {
-    std::int64_t index = 0;
-    std::once_flag once;
-    Block block, magnitude;
-  };
-
-  std::shared_ptr<Rows> rows_of(std::int64_t index) const {
-    std::shared_ptr<Rows> found;
-    {
-      const std::lock_guard lock(mutex_);
-      const auto at = std::find_if(kept_.begin(), kept_.end(), [&](const auto& r) { return r->index == index; });
-      if (at != kept_.end()) {
-        found = *at;
-      } else {
-        if (kept_.size() == kTruthBlocks) kept_.erase(kept_.begin());
-        found = std::make_shared<Rows>();
-        found->index = index;
-        kept_.push_back(found);
-      }
-    }
-    std::call_once(found->once, [&] {
-      const std::int64_t first = index * kTruthRows;
-      const Range range{first, std::min(first + kTruthRows, extent_.m), 0, extent_.n};
-      compute(range, *found);
-    });
-    return found;
-  }
-
-  void compute(const Range& range, Rows& rows) const {
-    matmul::enclose_block(product_, range, quick_, matmul::Terms::signed_terms, rows.block);
-    matmul::enclose_block(product_, range, quick_, matmul::Terms::magnitudes, rows.magnitude);
-    // A magnitude serves by its binade. Where its own radius leaves that open, the element's radius says so.
-    for (std::size_t at = 0; at < rows.block.radius.size(); ++at) {
-      const double m = rows.magnitude.mid[at], r = rows.magnitude.radius[at];
-      if (std::isfinite(m) && r > 0 && std::ilogb(m - r) != std::ilogb(m + r))
-        rows.block.radius[at] = std::max(rows.block.radius[at], r);
-    }
-    for (Block* block : {&rows.block, &rows.magnitude}) {
-      Block kept;
-      kept.mid = std::move(block->mid);
-      kept.radius = std::move(block->radius);
-      *block = std::move(kept);
-    }
-  }
-
   Extent extent_;
   Operands operands_;
   Product product_;
   QuickProduct quick_;
-  mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<Rows>> kept_;  // the oldest first
+  mutable matmul::QuickBlocks blocks_;
 };
 
 }  // namespace
@@ -187,23 +135,7 @@ RoundedRows round_matmul(const Matmul& problem, FormatId format, Overflow overfl
         result.y.bytes.data() + static_cast<std::size_t>(i) * row_bytes + static_cast<std::size_t>(j) * bytes;
     matmul::round_block(product, range, format, overflow, first, row_bytes, block, tiers);
   };
-  if (threads <= 1) {
-    Block block;
-    for (std::int64_t index = 0; index < blocks; ++index) round_one(index, block, result.tiers);
-    return result;
-  }
-  tbb::enumerable_thread_specific<std::pair<Block, TierCounts>> own;
-  tbb::task_arena arena(threads);
-  arena.execute([&] {
-    tbb::parallel_for(
-        std::int64_t{0}, blocks,
-        [&](std::int64_t index) {
-          auto& [block, tiers] = own.local();
-          round_one(index, block, tiers);
-        },
-        tbb::simple_partitioner());
-  });
-  for (const auto& [block, tiers] : own) result.tiers += tiers;
+  matmul::for_blocks(blocks, threads, round_one, result.tiers);
   return result;
 }
 

@@ -18,9 +18,15 @@
 //             its partial sums are multiples of g_a g_b below 3 * 2^51 of them.
 //
 // `norm` is rounded up; what the bounds' own arithmetic rounds is in the factor 1 + 2^-40.
+#include <tbb/enumerable_thread_specific.h>
+#include <tbb/parallel_for.h>
+#include <tbb/partitioner.h>
+#include <tbb/task_arena.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "reference/certified/blas.hpp"
 #include "reference/certified/matmul_parts.hpp"
@@ -217,6 +223,37 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
   }
 }
 
+QuickBlock quick_block(const Product& product, const Range& range, QuickProduct quick) {
+  Block terms, magnitudes;
+  enclose_block(product, range, quick, Terms::signed_terms, terms);
+  enclose_block(product, range, quick, Terms::magnitudes, magnitudes);
+  // A magnitude serves by its binade. Where its own radius leaves that open, the element's radius says so.
+  for (std::size_t at = 0; at < terms.radius.size(); ++at) {
+    const double m = magnitudes.mid[at], r = magnitudes.radius[at];
+    if (std::isfinite(m) && r > 0 && std::ilogb(m - r) != std::ilogb(m + r))
+      terms.radius[at] = std::max(terms.radius[at], r);
+  }
+  return {std::move(terms.mid), std::move(terms.radius), std::move(magnitudes.mid)};
+}
+
+std::shared_ptr<const QuickBlock> QuickBlocks::get(std::int64_t index, const std::function<QuickBlock()>& compute) {
+  std::shared_ptr<Entry> found;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto at = std::find_if(kept_.begin(), kept_.end(), [&](const auto& entry) { return entry->index == index; });
+    if (at != kept_.end()) {
+      found = *at;
+    } else {
+      if (kept_.size() == kKept) kept_.erase(kept_.begin());
+      found = std::make_shared<Entry>();
+      found->index = index;
+      kept_.push_back(found);
+    }
+  }
+  std::call_once(found->once, [&] { found->block = compute(); });
+  return {found, &found->block};
+}
+
 namespace {
 
 /// One product as a truth: what round_open asks.
@@ -259,6 +296,30 @@ void round_block(const Product& product, const Range& range, FormatId format, Ov
       std::memcpy(stored + j * bytes, &code, bytes);
     }
   }
+}
+
+void for_blocks(std::int64_t blocks, int threads, const RoundBlock& round_one, TierCounts& tiers) {
+  if (threads <= 1) {
+    Block block;
+    for (std::int64_t index = 0; index < blocks; ++index) round_one(index, block, tiers);
+    return;
+  }
+  struct Own {
+    Block block;
+    TierCounts tiers;
+  };
+  tbb::enumerable_thread_specific<Own> own;
+  tbb::task_arena arena(threads);
+  arena.execute([&] {
+    tbb::parallel_for(
+        std::int64_t{0}, blocks,
+        [&](std::int64_t index) {
+          Own& mine = own.local();
+          round_one(index, mine.block, mine.tiers);
+        },
+        tbb::simple_partitioner());
+  });
+  for (const Own& mine : own) tiers += mine.tiers;
 }
 
 }  // namespace norma::matmul

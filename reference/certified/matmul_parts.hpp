@@ -4,6 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -85,9 +88,35 @@ struct Block {
 enum class Terms : std::uint8_t { signed_terms, magnitudes };
 void enclose_block(const Product& product, const Range& range, QuickProduct quick, Terms terms, Block& block);
 
+/// A block as TruthSource::enclose_quick gives it.
+struct QuickBlock {
+  std::vector<double> mid, radius, magnitude;
+};
+QuickBlock quick_block(const Product& product, const Range& range, QuickProduct quick);
+
+/// The last few blocks asked for, each computed by who asks first. Thread-safe.
+class QuickBlocks {
+ public:
+  std::shared_ptr<const QuickBlock> get(std::int64_t index, const std::function<QuickBlock()>& compute);
+
+ private:
+  struct Entry {
+    std::int64_t index = 0;
+    std::once_flag once;
+    QuickBlock block;
+  };
+  static constexpr std::size_t kKept = 8;
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Entry>> kept_;  // the oldest first
+};
+
 /// Rounds a block; the codes of row a0 + r are stored at `first` + r row_bytes.
 void round_block(const Product& product, const Range& range, FormatId format, Overflow overflow, std::byte* first,
                  std::size_t row_bytes, Block& block, TierCounts& tiers);
+
+/// Calls round_one(index, scratch, tiers) for each block, a scratch a thread, and adds up the tiers.
+using RoundBlock = std::function<void(std::int64_t index, Block& block, TierCounts& tiers)>;
+void for_blocks(std::int64_t blocks, int threads, const RoundBlock& round_one, TierCounts& tiers);
 
 // ---- loops ----
 
