@@ -1,0 +1,405 @@
+// The fast truth of programs against MPFR: every ball operation on all that its operands may be, every value of random
+// programs on random and special rows, fixed programs, the catalogue's erasures.
+#include "reference/certified/program_enclosure.hpp"
+
+#include <mpfr.h>
+
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "impls/cast_paths/cast_path.hpp"
+#include "reference/certified/ball_program.hpp"
+#include "reference/certified/functions.hpp"
+#include "reference/exact/program_truth.hpp"
+#include "reference/norms/norm.hpp"
+
+using namespace norma;
+
+namespace {
+
+constexpr double kInfinity = HUGE_VAL;
+
+using Random = std::mt19937_64;
+
+std::size_t below(Random& rng, std::size_t n) { return static_cast<std::size_t>(rng() % n); }
+double signed_unit(Random& rng) { return static_cast<double>(rng() >> 11) * 0x1p-52 - 1; }
+
+// ---- what a ball may be ----
+
+/// Does the ball hold a value that is in the interval? Both are what is known of one number.
+bool agree(const Ball& b, const Interval& v) {
+  if (!(b.r < kInfinity) || v.is_unknown()) return true;
+  if (v.is_nan()) return b.h != b.h && b.r == 0;
+  if (v.is_infinite()) return b.h == mpfr_get_d(v.lo.get(), MPFR_RNDN) && b.r == 0;
+  if (!std::isfinite(b.h) || !std::isfinite(b.l) || !(b.r >= 0)) return false;
+  const Dyadic middle = Dyadic(b.h) + Dyadic(b.l);
+  const Dyadic low = middle - Dyadic(b.r), high = middle + Dyadic(b.r);
+  if (mpfr_cmp(v.lo.get(), high.real().get()) > 0 || mpfr_cmp(v.hi.get(), low.real().get()) < 0) return false;
+  const bool zero = mpfr_zero_p(v.lo.get()) != 0 && mpfr_zero_p(v.hi.get()) != 0;
+  const bool sign_known = (mpfr_signbit(v.lo.get()) != 0) == (mpfr_signbit(v.hi.get()) != 0);
+  if (b.r == 0 && zero && sign_known) return std::signbit(b.h) == (mpfr_signbit(v.lo.get()) != 0);
+  return true;
+}
+
+std::string text_of(const Ball& b) {
+  char text[120];
+  std::snprintf(text, sizeof text, "%a + %a +- %a", b.h, b.l, b.r);
+  return text;
+}
+std::string text_of(const Interval& v) {
+  char* text = nullptr;
+  mpfr_asprintf(&text, "[%.45Rg, %.45Rg]", v.lo.get(), v.hi.get());
+  const std::string result(text);
+  mpfr_free_str(text);
+  return result;
+}
+
+Interval exact_value(Op op, const std::array<Interval, 3>& x) {
+  switch (op) {
+    case Op::cast: return x[0];
+    case Op::add: return add(x[0], x[1]);
+    case Op::sub: return sub(x[0], x[1]);
+    case Op::mul: return mul(x[0], x[1]);
+    case Op::div: return div(x[0], x[1]);
+    case Op::neg: return neg(x[0]);
+    case Op::abs: return abs(x[0]);
+    case Op::square: return square(x[0]);
+    case Op::sqrt: return sqrt(x[0]);
+    case Op::rsqrt: return rsqrt(x[0]);
+    case Op::reciprocal: return div(Interval(1.0, x[0].bits()), x[0]);
+    case Op::max: return max(x[0], x[1]);
+    case Op::min: return min(x[0], x[1]);
+    case Op::fmax: return fmax(x[0], x[1]);
+    case Op::fmin: return fmin(x[0], x[1]);
+    case Op::fma: return add(mul(x[0], x[1]), x[2]);
+    case Op::exp: return evaluate(Function::exp, x[0]);
+    case Op::tanh: return evaluate(Function::tanh, x[0]);
+    case Op::erf: return evaluate(Function::erf, x[0]);
+  }
+  std::abort();
+}
+
+/// A ball, and one of the numbers that it holds.
+struct Sample {
+  Ball ball;
+  Interval value{64};
+};
+
+constexpr mpfr_prec_t kSampleBits = 700;
+
+Sample random_sample(Random& rng, double spread) {
+  const double h = rng() % 12 == 0 ? std::ldexp(1.0, static_cast<int>(rng() % 5)) * (rng() % 2 == 0 ? 1 : -1)
+                                   : signed_unit(rng) * std::ldexp(1.0, static_cast<int>(rng() % 7) - 3) * spread;
+  if (rng() % 40 == 0) {
+    const double special[] = {0.0, -0.0, kInfinity, -kInfinity, std::nan("")};
+    const double v = special[below(rng, 5)];
+    return {{v, 0, 0}, Interval(v, kSampleBits)};
+  }
+  const DoubleDouble mid = two_sum(h, rng() % 3 == 0 ? 0.0 : signed_unit(rng) * 0x1p-54 * h);
+  constexpr int kWidths[] = {-104, -100, -60, -30, -10, -3, 1};
+  const double r = rng() % 3 == 0 ? 0 : std::fabs(h) * std::ldexp(1.0, kWidths[below(rng, std::size(kWidths))]);
+  const double where = rng() % 4 == 0 ? signed_unit(rng) : rng() % 2 == 0 ? 1 : -1;
+  const Dyadic value = Dyadic(mid.h) + Dyadic(mid.l) + Dyadic(where) * Dyadic(r);
+  return {{mid.h, mid.l, r}, Interval(value, kSampleBits)};
+}
+
+// ---- tensors ----
+
+enum class Family { ordinary, wide, zeros, constant, two_values, subnormal, huge, integers, with_nan, with_inf, sparse };
+constexpr std::size_t kFamilies = 11;
+
+double draw(Random& rng, Family family, FormatId format, std::int64_t column) {
+  switch (family) {
+    case Family::ordinary: return signed_unit(rng) * 4;
+    case Family::wide: return signed_unit(rng) * std::ldexp(1.0, static_cast<int>(rng() % 60) - 30);
+    case Family::zeros: return rng() % 2 == 0 ? 0.0 : -0.0;
+    case Family::constant: return 1.171875;
+    case Family::two_values: return rng() % 4 == 0 ? 1 : 1 + 0x1p-7;
+    case Family::subnormal: return static_cast<double>(rng() % 7) * min_subnormal(format);
+    case Family::huge: return signed_unit(rng) * max_finite(format);
+    case Family::integers: return static_cast<double>(rng() % 17) - 8;
+    case Family::with_nan: return column == 1 ? std::nan("") : signed_unit(rng);
+    case Family::with_inf: return column < 2 && rng() % 2 == 0 ? std::copysign(kInfinity, signed_unit(rng)) : signed_unit(rng);
+    case Family::sparse: return rng() % 3 != 0 ? 0.0 : signed_unit(rng);
+  }
+  std::abort();
+}
+
+Tensor random_tensor(Random& rng, FormatId format, const Shape& shape) {
+  Tensor t = Tensor::zeros(format, shape);
+  const std::int64_t cols = t.cols();
+  Family family{};
+  for (std::int64_t i = 0; i < t.size(); ++i) {
+    if (i % cols == 0) family = rng() % 2 == 0 ? Family::ordinary : static_cast<Family>(below(rng, kFamilies));
+    t.set_code(i, encode(format, draw(rng, family, format, i % cols), Overflow::ieee));
+  }
+  return t;
+}
+
+// ---- programs ----
+
+struct Setting {
+  Program program;
+  Tensors tensors;
+  Attributes attributes;
+  std::int64_t rows = 0, cols = 0;
+};
+
+/// Inputs of every kind of axes, then `steps` operations, reductions and constants over what stands before.
+Setting random_setting(std::uint64_t seed, std::size_t steps) {
+  Random rng(seed);
+  constexpr FormatId kFormats[] = {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::fp64};
+  Setting s;
+  constexpr std::int64_t kWidths[] = {1, 2, 5, 16, 17, 40, 300};
+  s.cols = kWidths[below(rng, std::size(kWidths))];
+  s.rows = s.cols > 100 ? 2 : 5;
+  Program& p = s.program;
+  p.norm = "random";
+  std::vector<Operand> values, columns;
+  const auto push = [&](Node node) {
+    const Operand o{static_cast<int>(p.nodes.size()), 0};
+    values.push_back(o);
+    if (node.axes.has(Axis::cols)) columns.push_back(o);
+    if (node.names.size() == 2) values.push_back({o.node, 1});
+    p.nodes.push_back(std::move(node));
+  };
+  const auto input = [&](const std::string& name, Axes axes) {
+    Node node;
+    node.names = {name};
+    node.axes = axes;
+    const FormatId format = kFormats[below(rng, std::size(kFormats))];
+    node.rounding.format = FormatRef{format};
+    Shape shape;
+    if (axes.has(Axis::rows)) shape.push_back(s.rows);
+    if (axes.has(Axis::cols)) shape.push_back(s.cols);
+    s.tensors[name] = random_tensor(rng, format, shape);
+    push(std::move(node));
+  };
+  input("x", kRowsCols);
+  input("residual", kRowsCols);
+  input("weight", norma::kCols);
+  input("factor", kRows);
+  input("scale", kScalar);
+  Node attribute;
+  attribute.kind = NodeKind::attribute;
+  attribute.names = {"eps"};
+  push(attribute);
+  constexpr double kEps[] = {0, 1e-6, 1e-5, 0x1p-20, 1};
+  s.attributes["eps"] = kEps[below(rng, std::size(kEps))];
+  Node count;
+  count.kind = NodeKind::count;
+  count.names = {"N"};
+  push(count);
+  // A recent value more often than an old one, so that chains grow.
+  const auto any = [&](const std::vector<Operand>& of) {
+    const std::size_t n = of.size();
+    return of[rng() % 2 == 0 ? n - 1 - below(rng, std::min<std::size_t>(n, 4)) : below(rng, n)];
+  };
+  for (std::size_t i = 0; i < steps; ++i) {
+    Node node;
+    const std::string name = "v" + std::to_string(i);
+    node.names = {name};
+    switch (below(rng, 8)) {
+      case 0: {
+        constexpr double kConstants[] = {0, 1, -1, 0.5, 3, 1.0 / 3, 1e-6, 0x1p-30, -448, 0.7978845608028654, 1e4};
+        node.kind = NodeKind::constant;
+        node.constant = kConstants[below(rng, std::size(kConstants))];
+        break;
+      }
+      case 1: {
+        node.kind = NodeKind::reduce;
+        node.reduction.kind = static_cast<ReduceKind>(below(rng, 4));
+        node.reduction.term = below(rng, 2) == 0 ? Term::value : Term::square;
+        node.reduction.order = Order{.kind = OrderKind::exact};
+        node.operands = {any(columns)};
+        if (node.reduction.kind == ReduceKind::moments) node.names.push_back(name + "v");
+        node.axes.mask = p.nodes[static_cast<std::size_t>(node.operands[0].node)].axes.mask & kRows.mask;
+        break;
+      }
+      default: {
+        const OpRow& op = all_ops()[below(rng, all_ops().size())];
+        node.kind = NodeKind::map;
+        node.op = op.op;
+        for (int k = 0; k < op.arity; ++k) {
+          node.operands.push_back(rng() % 2 == 0 ? any(columns) : any(values));
+          node.axes = node.axes | p.nodes[static_cast<std::size_t>(node.operands.back().node)].axes;
+        }
+      }
+    }
+    push(std::move(node));
+  }
+  p.outputs.push_back({"y", columns.back()});
+  p.outputs.push_back({"last", values.back()});
+  return s;
+}
+
+/// How many values were compared, and of how many the balls know nothing, or little.
+struct Seen {
+  std::int64_t values = 0, unknown = 0, exact = 0, tight = 0, undefined = 0;
+};
+
+/// Every value of every row: ball against interval.
+void check_values(const Setting& s, Seen& seen) {
+  std::vector<Operand> wanted;
+  for (std::size_t i = 0; i < s.program.nodes.size(); ++i)
+    for (std::size_t port = 0; port < s.program.nodes[i].names.size(); ++port)
+      wanted.push_back({static_cast<int>(i), static_cast<int>(port)});
+  const RowEvaluator evaluator(s.program, s.tensors, s.attributes);
+  const BallProgram balls(s.program, s.tensors, s.attributes, s.cols, wanted);
+  BallProgram::Workspace work = balls.workspace();
+  for (std::int64_t row = 0; row < s.rows; ++row) {
+    balls.run(work, row);
+    std::vector<char> done(s.program.nodes.size(), 0);
+    for (std::size_t k = wanted.size(); k-- > 0;) {
+      if (done[static_cast<std::size_t>(wanted[k].node)] != 0) continue;
+      const RowValues values = evaluator.evaluate(wanted[k], row, 300);
+      for (const Operand& o : wanted) {
+        const auto node = static_cast<std::size_t>(o.node);
+        if (values.nodes[node].empty() || done[node] != 0) continue;
+        const BallRow got = balls.row_of(work, o);
+        for (std::size_t j = 0; j < values.of(o).size(); ++j) {
+          const Ball b = got.at(j);
+          const Interval& v = values.of(o)[j];
+          if (!agree(b, v)) {
+            CAPTURE(print_program(s.program), s.program.nodes[node].names[0], row, j, text_of(b), text_of(v));
+            REQUIRE(agree(b, v));
+          }
+          ++seen.values;
+          seen.unknown += b.r < kInfinity ? 0 : 1;
+          seen.undefined += v.is_real() ? 0 : 1;
+          seen.exact += b.r == 0 ? 1 : 0;
+          seen.tight += b.r <= 0x1p-80 * std::fabs(b.h) ? 1 : 0;
+        }
+      }
+      for (std::size_t i = 0; i < done.size(); ++i) done[i] = done[i] != 0 || !values.nodes[i].empty() ? 1 : 0;
+    }
+  }
+}
+
+/// The truth against program_truth: what TruthSource promises, element by element.
+struct Slow {
+  std::int64_t elements = 0, exact_tier = 0;
+};
+void check_truth(const Setting& s, std::string_view output, Slow& slow) {
+  const auto fast = certified_program_truth(s.program, s.tensors, s.attributes, output);
+  const auto exact = program_truth(s.program, s.tensors, s.attributes, output);
+  REQUIRE(fast->rows() == exact->rows());
+  REQUIRE(fast->cols() == exact->cols());
+  const auto n = static_cast<std::size_t>(fast->cols());
+  std::vector<Enclosure> a(n), b(n);
+  std::vector<double> mid(n), radius(n), magnitude(n);
+  for (std::int64_t row = 0; row < fast->rows(); ++row) {
+    fast->enclose_row(row, a);
+    exact->enclose_row(row, b);
+    fast->enclose_quick(row, {mid, radius, magnitude});
+    for (std::size_t j = 0; j < n; ++j) {
+      CAPTURE(print_program(s.program), output, row, j, a[j].hi, a[j].lo, a[j].radius, b[j].hi, b[j].lo, b[j].radius,
+              mid[j], radius[j]);
+      ++slow.elements;
+      slow.exact_tier += a[j].tier == Tier::exact ? 1 : 0;
+      const bool same_magnitude = a[j].magnitude == b[j].magnitude || (std::isnan(a[j].magnitude) && std::isnan(b[j].magnitude));
+      if (!same_magnitude) CHECK(a[j].magnitude == b[j].magnitude);
+      if (!(radius[j] < kInfinity)) {
+        if (!std::isfinite(mid[j])) CHECK(std::isfinite(mid[j]));
+      } else if (std::isfinite(b[j].hi) && std::isfinite(mid[j])) {
+        const double gap = std::fabs((mid[j] - b[j].hi) - b[j].lo);
+        if (!(gap <= radius[j] * (1 + 0x1p-50) + b[j].radius)) CHECK(gap <= radius[j]);
+      } else if (b[j].radius < kInfinity) {
+        const bool same = mid[j] == b[j].hi || (std::isnan(mid[j]) && std::isnan(b[j].hi));
+        if (!same) CHECK(mid[j] == b[j].hi);
+      }
+      if (std::isnan(b[j].hi) || std::isinf(b[j].hi) || b[j].radius == 0 || !(b[j].radius < kInfinity)) {
+        const bool same = (std::isnan(a[j].hi) && std::isnan(b[j].hi)) ||
+                          (a[j].hi == b[j].hi && a[j].lo == b[j].lo && a[j].radius == b[j].radius &&
+                           std::signbit(a[j].hi) == std::signbit(b[j].hi));
+        if (!same) CHECK(a[j].hi == b[j].hi);
+        continue;
+      }
+      const Dyadic distance = abs(Dyadic(a[j].hi) + Dyadic(a[j].lo) - Dyadic(b[j].hi) - Dyadic(b[j].lo));
+      const bool overlap = order(distance, Dyadic(a[j].radius) + Dyadic(b[j].radius)) <= 0;
+      if (!overlap) CHECK(overlap);
+      const bool tight = a[j].radius <= 0x1p-80 * a[j].magnitude + 0x1p-1074 || a[j].radius <= b[j].radius;
+      if (!tight) CHECK(tight);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a ball operation holds what the operation makes of everything in its operands' balls") {
+  Random rng(1);
+  for (const OpRow& row : all_ops()) {
+    std::int64_t known = 0, total = 0;
+    for (int n = 0; n < 8000; ++n) {
+      const double spread = row.op == Op::exp || row.op == Op::tanh || row.op == Op::erf ? 0.5 : n % 2 == 0 ? 1 : 0x1p60;
+      std::array<Sample, 3> x{random_sample(rng, spread), random_sample(rng, n % 3 == 0 ? 0x1p-50 : spread), random_sample(rng, 1)};
+      // Differences that cancel, equal operands, perfect squares.
+      if (n % 5 == 0) x[1] = x[0];
+      if (n % 5 == 1 && std::isfinite(x[0].ball.h)) {
+        const double near = x[0].ball.h * (1 + 0x1p-30);
+        x[1] = {{near, 0, 0}, Interval(near, kSampleBits)};
+      }
+      const Ball got = apply(row.op, x[0].ball, x[1].ball, x[2].ball);
+      const Interval want = exact_value(row.op, {x[0].value, x[1].value, x[2].value});
+      ++total;
+      known += got.r < kInfinity ? 1 : 0;
+      if (agree(got, want)) continue;
+      CAPTURE(row.name, text_of(x[0].ball), text_of(x[1].ball), text_of(x[2].ball), text_of(got), text_of(want));
+      REQUIRE(agree(got, want));
+    }
+    CAPTURE(row.name, known, total);
+    CHECK(known * 10 > total * 2);
+  }
+}
+
+TEST_CASE("rows of ball operations are the single operations") {
+  Random rng(2);
+  constexpr std::size_t kCount = 1003;
+  std::array<std::vector<double>, 9> x;
+  std::array<std::vector<double>, 3> out;
+  for (auto& v : x) v.resize(kCount);
+  for (auto& v : out) v.resize(kCount);
+  for (std::size_t i = 0; i < kCount; ++i)
+    for (std::size_t k = 0; k < 3; ++k) {
+      const Ball b = random_sample(rng, 1).ball;
+      x[3 * k][i] = b.h, x[3 * k + 1][i] = b.l, x[3 * k + 2][i] = b.r;
+    }
+  const auto operand = [&](std::size_t k) { return BallRow{x[3 * k].data(), x[3 * k + 1].data(), x[3 * k + 2].data()}; };
+  const auto same = [](double a, double b) { return a == b || (a != a && b != b); };
+  for (const OpRow& row : all_ops()) {
+    if (row.op == Op::cast) continue;
+    apply(row.op, operand(0), operand(1), operand(2), {out[0].data(), out[1].data(), out[2].data()}, kCount);
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const Ball want = apply(row.op, operand(0).at(i), operand(1).at(i), operand(2).at(i));
+      CAPTURE(row.name, i);
+      REQUIRE(same(out[0][i], want.h));
+      REQUIRE(out[2][i] == want.r);
+      if (want.r < kInfinity) REQUIRE(same(out[1][i], want.l));
+    }
+  }
+}
+
+TEST_CASE("balls hold every value of random programs, special rows included") {
+  Seen seen;
+  for (std::uint64_t seed = 0; seed < 400; ++seed) check_values(random_setting(seed, 4 + seed % 12), seen);
+  CAPTURE(seen.values, seen.unknown, seen.exact, seen.tight, seen.undefined);
+  CHECK(seen.values > 100'000);
+  CHECK(seen.tight * 10 > seen.values * 7);  // the check is not vacuous
+}
+
+TEST_CASE("the fast truth of random programs is program_truth's, as close and as exact") {
+  Slow slow;
+  for (std::uint64_t seed = 1000; seed < 1150; ++seed) {
+    const Setting s = random_setting(seed, 3 + seed % 8);
+    check_truth(s, "y", slow);
+    check_truth(s, "last", slow);
+  }
+  CAPTURE(slow.elements, slow.exact_tier);
+  CHECK(slow.elements > 5000);
+}
