@@ -147,9 +147,9 @@ DoubleDouble tanh_of(DoubleDouble x) {
 // m(t): terms from kPairs on are below 2^-54 of the whole. a_0 2^-106, sum 3u^2, 9u^2/32 and less of the next term,
 // truncation 2^-108.
 DoubleDouble tail_of(DoubleDouble t) {
-  const std::uint64_t index = TailTableDd::Pieces::index(t.h);
-  const TailTableDd::Piece& piece = tail_table_dd().pieces[index];
-  const DoubleDouble d = add(t, -TailTableDd::Pieces::centre(index));
+  const std::size_t index = TailTable::index(t.h);
+  const TailTable::Piece& piece = tail_table().pieces[index];
+  const DoubleDouble d = add(t, -TailTable::centre(index));
   double rest = piece.rest.back();
   for (std::size_t n = piece.rest.size() - 1; n-- > 0;) rest = piece.rest[n] + d.h * rest;
   DoubleDouble s = add(piece.a.back(), d.h * rest);

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -15,39 +16,26 @@
 
 namespace norma {
 
-/// Pieces: kPerOctave of equal width in each octave of t + 1. The centre of t's piece is had from t's bits.
-template <int kBits>
-struct TailPieces {
-  static constexpr int kPerOctave = 1 << kBits;
-  static constexpr double kEnd = 38.5;  ///< e^(-t^2/2) < 2^-1000 long before
-  static constexpr int kCount = 5 * kPerOctave + (kPerOctave * 8) / 32;  // t + 1 < 40 = 2^5 (1 + 8/32)
-
-  static constexpr std::uint64_t index(double t) {
-    return (std::bit_cast<std::uint64_t>(t + 1) >> (52 - kBits)) - (std::uint64_t{1023} << kBits);
-  }
-  static constexpr double centre(std::uint64_t index) {
-    return std::bit_cast<double>(((index + (std::uint64_t{1023} << kBits)) << (52 - kBits)) |
-                                 (std::uint64_t{1} << (51 - kBits))) - 1;
-  }
-};
-
-/// For binary64 rows: 8 coefficients a piece, one cache line; |m - polynomial| <= truncation m.
+/// Pieces of equal width in each octave of t + 1, 0 <= t < 39. The first kPairs coefficients of a piece are pairs, the
+/// rest numbers. |m - polynomial| <= truncation m.
 struct TailTable {
-  using Pieces = TailPieces<6>;
-  static constexpr int kTerms = 8;
-  struct alignas(64) Piece {
-    std::array<double, kTerms> a;
-  };
-  std::vector<Piece> pieces;
-  double truncation = 0;
-};
-const TailTable& tail_table();
-
-/// For double-double: the first kPairs coefficients as pairs, the rest as numbers.
-struct TailTableDd {
-  using Pieces = TailPieces<5>;
+  static constexpr int kPerOctaveBits = 5;
+  static constexpr int kCount = (5 << kPerOctaveBits) + (1 << kPerOctaveBits) / 4;  // t + 1 < 40 = 2^5 (1 + 1/4)
   static constexpr int kTerms = 19;
   static constexpr int kPairs = 9;
+
+  static constexpr std::size_t index(double t) {
+    return (std::bit_cast<std::uint64_t>(t + 1) >> (52 - kPerOctaveBits)) - (std::uint64_t{1023} << kPerOctaveBits);
+  }
+  static constexpr double centre(std::size_t index) {
+    return std::bit_cast<double>(((index + (std::uint64_t{1023} << kPerOctaveBits)) << (52 - kPerOctaveBits)) |
+                                 (std::uint64_t{1} << (51 - kPerOctaveBits))) - 1;
+  }
+  /// Half a piece's width.
+  static constexpr double half_width(std::size_t index) {
+    return static_cast<double>(std::uint64_t{1} << (index >> kPerOctaveBits)) / (2 << kPerOctaveBits);
+  }
+
   struct Piece {
     std::array<DoubleDouble, kPairs> a;
     std::array<double, kTerms - kPairs> rest;
@@ -55,6 +43,6 @@ struct TailTableDd {
   std::vector<Piece> pieces;
   double truncation = 0;
 };
-const TailTableDd& tail_table_dd();
+const TailTable& tail_table();
 
 }  // namespace norma
