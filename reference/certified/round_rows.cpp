@@ -13,7 +13,6 @@
 #include "reference/certified/quick_norm.hpp"
 #include "reference/certified/row_norm.hpp"
 #include "reference/exact/decide.hpp"
-#include "reference/formats/convert.hpp"
 
 namespace norma {
 
@@ -67,7 +66,7 @@ class Rounder {
     const bool rational = close_.bracket(row, col, part(m.value), part(m.side));
     if (!rational) enclose(row, col, m, width);
     round_to_odd(m.value.data(), m.side.data(), m.odd.data(), width);
-    encode_row(format_, m.odd.data(), m.codes.data(), width, overflow_);
+    store_odd(format_, overflow_, m.odd.data(), m.codes.data(), width);
     for (const std::uint32_t c : open) {
       const std::size_t i = c - first;
       std::byte* const out = stored + c * bytes_;
@@ -123,7 +122,9 @@ class Rounder {
 
 // Without fast tiers: every element from the slow truth.
 void round_slowly(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, std::int64_t row,
-                  Tensor& y, TierCounts& tiers) {
+                  std::byte* stored, TierCounts& tiers) {
+  const Format& f = format_of(format);
+  const auto bytes = static_cast<std::size_t>(f.storage_bytes());
   std::vector<Enclosure> all(static_cast<std::size_t>(norm.cols));
   exact.enclose_row(row, all);
   for (std::int64_t j = 0; j < norm.cols; ++j) {
@@ -131,26 +132,27 @@ void round_slowly(const RowNorm& norm, const TruthSource& exact, FormatId format
     const std::optional<std::uint64_t> code =
         round_to({.truth = exact, .row = row, .col = j, .enclosure = e}, format, overflow);
     ++(code ? tiers.exact : tiers.undecided);
-    y.set_code(row * norm.cols + j, code ? *code : encode(format, e.hi, overflow));
+    const std::uint64_t out = (code ? *code : encode(format, e.hi, overflow)) << f.storage_shift();
+    std::memcpy(stored + static_cast<std::size_t>(j) * bytes, &out, bytes);
   }
 }
 
 }  // namespace
 
-RoundedRows round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, int threads) {
-  RoundedRows result{.y = Tensor::zeros(format, {norm.rows, norm.cols}), .tiers = {}};
+TierCounts round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow,
+                      std::byte* stored, int threads) {
   // Rounding to odd leaves 51 bits for the format.
   const bool fast = has_fast_tiers(norm) && format != FormatId::fp64;
   std::optional<Rounder> rounder;
   if (fast) rounder.emplace(norm, exact, format, overflow);
   tbb::combinable<TierCounts> counts;
+  const std::int64_t row_bytes = norm.cols * format_of(format).storage_bytes();
   const auto round = [&](std::int64_t row) {
     TierCounts& tiers = counts.local();
-    const auto bytes = static_cast<std::size_t>(format_of(format).storage_bytes());
     if (fast)
-      rounder->round(row, result.y.bytes.data() + static_cast<std::size_t>(row * norm.cols) * bytes, tiers);
+      rounder->round(row, stored + row * row_bytes, tiers);
     else
-      round_slowly(norm, exact, format, overflow, row, result.y, tiers);
+      round_slowly(norm, exact, format, overflow, row, stored + row * row_bytes, tiers);
   };
   if (threads == 1) {
     for (std::int64_t row = 0; row < norm.rows; ++row) round(row);
@@ -158,7 +160,14 @@ RoundedRows round_rows(const RowNorm& norm, const TruthSource& exact, FormatId f
     tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
     arena.execute([&] { tbb::parallel_for(std::int64_t{0}, norm.rows, round); });
   }
-  counts.combine_each([&](const TierCounts& tiers) { result.tiers += tiers; });
+  TierCounts tiers;
+  counts.combine_each([&](const TierCounts& part) { tiers += part; });
+  return tiers;
+}
+
+RoundedRows round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, int threads) {
+  RoundedRows result{.y = Tensor::zeros(format, {norm.rows, norm.cols}), .tiers = {}};
+  result.tiers = round_rows(norm, exact, format, overflow, result.y.bytes.data(), threads);
   return result;
 }
 

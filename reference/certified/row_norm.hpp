@@ -84,6 +84,9 @@ struct RoundedRows {
 };
 RoundedRows round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow,
                        int threads = 1);
+/// The same to memory of the caller's: rows x cols elements in storage layout.
+TierCounts round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow,
+                      std::byte* stored, int threads = 1);
 
 /// Signed errors (got - y) / ulp_F(y) of an output, in one pass that never holds the reference.
 struct RowScore {
