@@ -14,8 +14,8 @@
 //               c = a1.b1 + (a1.b2 + a2.b)
 //             The first is exact: ||a1|| ||b1|| <= (2^26 + sqrt(K) / 2)^2 G_a G_b <= 2^53 G_a G_b for K <= 2^50. The
 //             rest is one sum of 2K exact products: off by at most 2K u (||a1|| ||b2|| + ||a2|| ||b||).
-//             Where ||a|| ||b|| <= 2^51 g_a g_b the rest is exact too: |a1| <= 2 |a|, |a2| <= |a| and |b2| <= |b|, so
-//             its partial sums are multiples of g_a g_b below 3 * 2^51 of them.
+//             Its products are multiples of g_a g_b too: it is exact where ||a1|| ||b2|| + ||a2|| ||b|| is at most
+//             2^53 of them.
 //
 // `norm` is rounded up; what the bounds' own arithmetic rounds is in the factor 1 + 2^-40.
 #include <tbb/enumerable_thread_specific.h>
@@ -201,23 +201,28 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
     const auto at = static_cast<std::size_t>(i);
     double* mid = block.mid.data() + (i - range.a0) * width;
     double* radius = block.radius.data() + (i - range.a0) * width;
-    BoundRow row{.span = a.span[at],
+    const double* bias = bias_row(product, range, i, terms, block.bias);
+    if (quick == QuickProduct::split) {
+      const double low = low_norm(a, i);
+      bound_split_row({.high_norm = a.norm[at] + low,  // ||a1|| <= ||a|| + ||a2||
+                       .low_norm = low,
+                       .grid = a.grid[at],
+                       .factor = 2 * depth * kUnitRoundoff * kUp,
+                       .norms = b.norm.data() + range.b0,
+                       .low_norms = low_norms.data(),
+                       .grids = b.grid.data() + range.b0,
+                       .rest = block.rest.data() + (i - range.a0) * width,
+                       .bias = bias,
+                       .count = static_cast<std::size_t>(width)},
+                      mid, radius);
+    } else {
+      bound_row({.span = a.span[at],
                  .factor = depth * kUnitRoundoff * kUp * a.norm[at],
                  .spans = b.span.data() + range.b0,
                  .norms = b.norm.data() + range.b0,
-                 .bias = bias_row(product, range, i, terms, block.bias),
-                 .count = static_cast<std::size_t>(width)};
-    if (quick == QuickProduct::split) {
-      const double low = low_norm(a, i);
-      const double twice = 2 * depth * kUnitRoundoff * kUp;
-      row.factor = twice * (a.norm[at] + low) * kUp;  // ||a1|| <= ||a|| + ||a2||
-      bound_split_row({.row = row,
-                       .factor_low = twice * low,
-                       .low_norms = low_norms.data(),
-                       .rest = block.rest.data() + (i - range.a0) * width},
-                      mid, radius);
-    } else {
-      bound_row(row, mid, radius);
+                 .bias = bias,
+                 .count = static_cast<std::size_t>(width)},
+                mid, radius);
     }
     set_specials(product, range, special, i, mid, radius);
   }

@@ -96,11 +96,9 @@ DoubleDouble add_lanes(const double* high, const double* low) {
   return sums[0];
 }
 
-/// Products of rows whose spans multiply to at most this are exact (matmul_block.cpp); the margin covers the rounding
-/// of the comparison's own product.
-constexpr double kExactSpan = 0x1p53 * (1 - 0x1p-40);
-/// Of split products, whose two parts add up to three times as much.
-constexpr double kExactSplitSpan = 0x1p51;
+/// Sums below this many units of their grid are exact (matmul_block.cpp); the margin covers what the comparison's own
+/// products round.
+constexpr double kExact = 0x1p53 * (1 - 0x1p-40);
 /// What rounding a few nonnegative terms may take away.
 constexpr double kUp = 1 + 0x1p-50;
 
@@ -112,16 +110,17 @@ NORMA_CLONES void bound_loop(double span, double factor, const double* __restric
     const double s = c + b, t = s - c;
     const double error = std::fabs((c - (s - t)) + (b - t));
     const double inexact = factor * norms[j];
-    const double of_product = span * spans[j] <= kExactSpan ? 0.0 : inexact;
+    const double of_product = span * spans[j] <= kExact ? 0.0 : inexact;
     mid[j] = s;
     radius[j] = (of_product + error) * kUp;
   }
 }
 
-NORMA_CLONES void bound_split_loop(double span, double factor, double factor_low, const double* __restrict spans,
-                                   const double* __restrict norms, const double* __restrict low_norms,
+NORMA_CLONES void bound_split_loop(const BoundSplitRow& row, const double* __restrict norms,
+                                   const double* __restrict low_norms, const double* __restrict grids,
                                    const double* __restrict rest, const double* __restrict bias, std::size_t count,
                                    double* __restrict mid, double* __restrict radius) {
+  const double high = row.high_norm, low = row.low_norm, grid = row.grid, factor = row.factor;
   for (std::size_t j = 0; j < count; ++j) {
     // c + bias + rest: three TwoSums; what the second and third leave is dropped.
     const double c = mid[j] + 0.0, b = bias[j], r = rest[j];
@@ -131,8 +130,9 @@ NORMA_CLONES void bound_split_loop(double span, double factor, double factor_low
     const double dropped_t = std::fabs((e - (t - t1)) + (r - t1));
     const double y = s + t, y1 = y - s;
     const double dropped_y = std::fabs((s - (y - y1)) + (t - y1));
-    const double inexact = factor * low_norms[j] + factor_low * norms[j];
-    const double of_rest = span * spans[j] <= kExactSplitSpan ? 0.0 : inexact;
+    const double terms = high * low_norms[j] + low * norms[j];
+    const double inexact = factor * terms;
+    const double of_rest = terms <= kExact * (grid * grids[j]) ? 0.0 : inexact;
     mid[j] = y + 0.0;
     radius[j] = (of_rest + (dropped_t + dropped_y)) * kUp;
   }
@@ -187,10 +187,8 @@ void bound_row(const BoundRow& row, double* mid, double* radius) {
   bound_loop(row.span, row.factor, row.spans, row.norms, row.bias, row.count, mid, radius);
 }
 
-void bound_split_row(const BoundSplitRow& split, double* mid, double* radius) {
-  const BoundRow& row = split.row;
-  bound_split_loop(row.span, row.factor, split.factor_low, row.spans, row.norms, split.low_norms, split.rest, row.bias,
-                   row.count, mid, radius);
+void bound_split_row(const BoundSplitRow& row, double* mid, double* radius) {
+  bound_split_loop(row, row.norms, row.low_norms, row.grids, row.rest, row.bias, row.count, mid, radius);
 }
 
 void split_row(const double* x, std::size_t count, double grid, double* high, double* low) {

@@ -147,12 +147,17 @@ struct BoundRow {
 };
 void bound_row(const BoundRow& row, double* mid, double* radius);
 
-/// The same for c + rest, the second word of a split product: radius factor low_norms[j] + factor_low norms[j].
+/// The same for c + rest, the second word of a split product; radius of an inexact rest: factor times
+/// high_norm low_norms[j] + low_norm norms[j].
 struct BoundSplitRow {
-  BoundRow row;
-  double factor_low;
+  double high_norm, low_norm, grid;  ///< of the two parts of a's row; of the row
+  double factor;
+  const double* norms;
   const double* low_norms;
+  const double* grids;
   const double* rest;
+  const double* bias;
+  std::size_t count;
 };
 void bound_split_row(const BoundSplitRow& row, double* mid, double* radius);
 
