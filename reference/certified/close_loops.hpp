@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "reference/certified/double_double.hpp"
+#include "reference/formats/format.hpp"
 
 namespace norma {
 
@@ -86,5 +87,12 @@ void bracket(ConstPairs a, ConstPairs weight, ConstPairs scale, ConstPairs bias,
 /// Rounded to odd: the number of 53 bits from which any rounding to 51 or fewer is that of the value itself (Boldo and
 /// Melquiond, IEEE TC 57(4), 2008). `side` is the sign of the value less `near`, a neighbour of it.
 void round_to_odd(const double* near, const double* side, double* odd, std::size_t count);
+
+/// decode_row into binary64 for formats up to fp32.
+void load_row(FormatId format, const std::byte* stored, double* values, std::size_t count);
+
+/// Values rounded to odd to `format`, at most kCloseBlock of them: encode_row's codes. Formats of fewer than 23 bits go
+/// through binary32, rounded to odd again, which leaves them the two bits that they need.
+void store_odd(FormatId format, Overflow overflow, const double* odd, std::byte* stored, std::size_t count);
 
 }  // namespace norma

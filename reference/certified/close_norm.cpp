@@ -26,8 +26,6 @@
 #include <cmath>
 #include <limits>
 
-#include "reference/formats/convert.hpp"
-
 namespace norma {
 
 namespace {
@@ -54,7 +52,7 @@ Scratch& scratch() {
 
 void decode(const Tensor& t, std::int64_t first, double* out, std::size_t count) {
   const auto bytes = static_cast<std::size_t>(format_of(t.format).storage_bytes());
-  decode_row(t.format, t.bytes.data() + static_cast<std::size_t>(first) * bytes, out, count);
+  load_row(t.format, t.bytes.data() + static_cast<std::size_t>(first) * bytes, out, count);
 }
 
 // h = x + residual of `count` elements from `position`, in memory order.

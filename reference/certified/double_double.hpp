@@ -95,8 +95,9 @@ inline DoubleDouble sqrt(DoubleDouble x) {
 /// One Newton step of third order on r0 = RN(1 / RN(sqrt(a.h))): with e = 1 - a r0^2,
 ///   1/sqrt(a) = r0 (1 + e/2 + 3 e^2/8 + O(e^3)).
 /// Two roundings in r0 and a.l leave |e| <= 5u. r0^2 = q and a.h q.h = p are exact pairs, 1 - p.h is exact (Sterbenz).
-/// Errors of e: less p.l 5u^2, a.l q.h u^2, the fma 2u^2, what is left out (a.l q.l) u^2, the last difference 5u^2: 14u^2,
-/// halved by the formula; its fma 2.5u^2, the product by r0 2.5u^2: 12u^2 and terms of third order, taken as 13u^2.
+/// Errors of e: less p.l 5u^2, a.l q.h u^2, the fma 2u^2, what is left out (a.l q.l) u^2, the last difference 5u^2:
+/// 14u^2, halved by the formula; its fma 2.5u^2, the product by r0 2.5u^2: 12u^2 and terms of third order, taken as
+/// 13u^2.
 /// Domain: 2^-970 <= a <= 2^900. Largest seen: 4.3u^2 in 2 million.
 inline DoubleDouble rsqrt(DoubleDouble a) {
   const double r0 = 1 / std::sqrt(a.h);
