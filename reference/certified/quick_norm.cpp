@@ -1,33 +1,474 @@
-// Rows in binary64 with a bound.
+// Rows in binary64 with a bound: what is computed, what it may be wrong by.
+//
+//   q' = RN(RN(d' w') factor)   y' = RN(q' + b')   |q' - q| <= (relative + k u) |q'| + eta |w|   |y' - y| <= that + u |y'|
+//
+// with relative and eta of the row's factor (quick_factor.cpp) and k roundings of first order: the last product, d' w'
+// unless it is exact (h and w together have at most 53 bits), each sum offset + t and the product weight scale unless exact.
+// A bias with an offset rounds too: u |b'| <= u (|y'| + |q'|) (1 + 2u). Bounds are taken 1 + 2^-20 larger (kInflate).
+//
+// Least work, one row of D elements, 512-bit vectors, bf16 -> fp32: the sum reads 2 D bytes (widen, shift, convert, FMA: 4
+// operations a vector of 8); the elements read 2 D again from cache, write 4 D: widen, shift, convert, two products, two
+// roundings of the ends, compare: 10 operations and a store. A plain float64 loop needs 4 and 7: at most 14/11 = 1.27 of it
+// where nothing waits for memory, 1 where everything does. bf16 -> bf16 rounds by integers, 14 operations of 15.
 #include "reference/certified/quick_norm.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <optional>
+
+#include "reference/certified/kernels.hpp"
+#include "reference/certified/quick_factor.hpp"
+#include "reference/certified/rounding.hpp"
+#include "reference/certified/settle.hpp"
+#include "reference/formats/convert.hpp"
 
 namespace norma {
 
-struct QuickNorm::State {
-  RowNorm norm;
+namespace {
+
+constexpr double kU = kUnitRoundoff;
+constexpr double kInflate = 1 + 0x1p-20;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+/// Factors and terms beyond these are left to wider arithmetic (see kLeastScale).
+constexpr double kLeastWeight = 0x1p-300, kMostWeight = 0x1p300;
+
+/// Parameters of some columns: w = weight scale and b, as binary64 numbers.
+struct Columns {
+  std::vector<double> weight, bias;
+  /// Columns whose parameters are not finite or too large or small; their w is NaN here.
+  std::vector<std::uint32_t> strange;
+  double most_weight = 0;  ///< largest |w| of the others
+  std::int64_t key[3] = {-1, -1, -1};
 };
 
-QuickNorm::QuickNorm(const RowNorm& norm) : state_(std::make_unique<const State>(State{norm})) {}
+bool is_strange(double w, double b) {
+  const double size = std::fabs(w), term = std::fabs(b);
+  return !((size == 0 || (size >= kLeastWeight && size <= kMostWeight)) &&
+           (term == 0 || (term >= kLeastWeight && term <= kMostWeight)));
+}
+
+std::uint64_t code_at(const Format& f, const std::byte* stored, std::size_t i) {
+  std::uint64_t word = 0;
+  const auto bytes = static_cast<std::size_t>(f.storage_bytes());
+  std::memcpy(&word, stored + i * bytes, bytes);
+  return word >> f.storage_shift();
+}
+
+/// What the loops do for an error that is good (kernels.inc).
+void add_score(double error, double bar, ScoreSums& sums) {
+  const double size = std::fabs(error), above = size - 0.5;
+  sums.max = std::max(sums.max, size);
+  sums.bar = std::max(sums.bar, bar);
+  sums.sum += error;
+  sums.sum_abs += size;
+  sums.sum_squares += error * error;
+  sums.incorrect += above > bar ? 1 : 0;
+  sums.near_half += std::fabs(above) <= bar ? 1 : 0;
+}
+
+/// The layout in which a loop reads `got`, if there is one.
+std::optional<Layout> loop_layout(FormatId format) {
+  switch (format) {
+    case FormatId::bf16: return Layout::bf16;
+    case FormatId::fp16: return Layout::fp16;
+    case FormatId::fp32:
+    case FormatId::tf32: return Layout::fp32;
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace
+
+struct QuickNorm::State {
+  explicit State(const RowNorm& n);
+
+  RowNorm norm;
+  RowReader reader;
+  double product_roundings = 0;  ///< k above
+  bool by_columns = true;        ///< every parameter has a value of its own for each column
+  Columns shared;                ///< where the parameters are the same for all rows
+  bool is_shared = false;
+  std::uint64_t id = 0;  ///< tells threads whose memory they hold
+
+  // Statistics of several rows, made when first asked for.
+  struct GroupFactor {
+    std::once_flag once;
+    RowFactor factor;
+  };
+  std::unique_ptr<GroupFactor[]> groups;
+
+  struct Scratch;
+  Scratch& scratch() const;
+  void fill(std::int64_t row, std::int64_t first, std::size_t count, Columns& out) const;
+  RowFactor factor(std::int64_t row, Scratch& s) const;
+
+  /// A row with all that its elements need.
+  struct Row {
+    RowFactor factor;
+    RowValues values;
+    const Columns* columns;
+    double of_product, of_value, absolute;
+  };
+  Row prepare(std::int64_t row, Scratch& s) const;
+  /// Calls visit(first column, run) for each run of the row.
+  template <class Visit>
+  void each_run(const Row& r, Visit visit) const;
+  void elements(const ElementRun& run, Scratch& s, double* magnitude) const;
+  bool biased() const { return norm.bias.tensor != nullptr; }
+  bool centred() const { return norm.statistics != Statistics::squares; }
+};
+
+struct QuickNorm::State::Scratch {
+  std::uint64_t owner = 0;
+  RowReader::Scratch reader;
+  Columns columns;
+  std::vector<double> value, radius;
+  std::vector<float> got;
+};
+
+QuickNorm::State::State(const RowNorm& n) : norm(n), reader(norm) {
+  static std::atomic<std::uint64_t> count{0};
+  id = ++count;
+  const Parameter* const parameters[] = {&norm.weight, &norm.scale, &norm.bias};
+  int bits = norm.residual != nullptr || centred() ? 54 : reader.precision();
+  is_shared = true;
+  for (const Parameter* p : parameters) {
+    if (p->tensor == nullptr) continue;
+    by_columns = by_columns && p->index.span == 1;
+    is_shared = is_shared && p->index.period == 1;
+  }
+  double k = 1;
+  for (const Parameter* p : {&norm.weight, &norm.scale}) {
+    if (p->tensor == nullptr) continue;
+    bits += p->offset == 0 ? format_of(p->tensor->format).precision : 54;
+    k += p->offset == 0 ? 0 : 1;
+  }
+  if (norm.weight.tensor != nullptr && norm.scale.tensor != nullptr)
+    k += norm.weight.offset == 0 && norm.scale.offset == 0 ? 0 : 1;  // two factors of at most 24 bits are exact
+  const bool weightless = norm.weight.tensor == nullptr && norm.scale.tensor == nullptr;
+  k += bits <= 53 || weightless ? 0 : 1;
+  product_roundings = k;
+  is_shared = is_shared && by_columns;
+  if (is_shared) fill(0, 0, static_cast<std::size_t>(norm.cols), shared);
+  if (norm.statistics != Statistics::given && norm.groups < norm.rows)
+    groups = std::make_unique<GroupFactor[]>(static_cast<std::size_t>(norm.groups));
+}
+
+QuickNorm::State::Scratch& QuickNorm::State::scratch() const {
+  static thread_local Scratch s;
+  if (s.owner != id) {
+    s.columns = {};
+    s.owner = id;
+    s.value.resize(kRun);
+    s.radius.resize(kRun);
+  }
+  return s;
+}
+
+// Adds or multiplies into `out` what the parameter gives for columns first...
+namespace {
+template <class Apply>
+void each_value(const Parameter& p, std::int64_t row, std::int64_t first, std::size_t count, std::vector<float>& buffer,
+                Apply apply) {
+  const Format& f = format_of(p.tensor->format);
+  const auto bytes = static_cast<std::size_t>(f.storage_bytes());
+  if (p.index.span == 1) {
+    buffer.resize(count);
+    const auto at = static_cast<std::size_t>(p.index.at(row, first));
+    decode_row(p.tensor->format, p.tensor->bytes.data() + at * bytes, buffer.data(), count);
+    for (std::size_t i = 0; i < count; ++i) apply(i, p.offset + static_cast<double>(buffer[i]));
+    return;
+  }
+  for (std::size_t i = 0; i < count;) {
+    const std::int64_t column = first + static_cast<std::int64_t>(i);
+    const double value = p.offset + p.tensor->value(p.index.at(row, column));
+    const auto left = static_cast<std::size_t>(p.index.span - column % p.index.span);
+    for (const std::size_t end = std::min(count, i + left); i < end; ++i) apply(i, value);
+  }
+}
+}  // namespace
+
+void QuickNorm::State::fill(std::int64_t row, std::int64_t first, std::size_t count, Columns& out) const {
+  static thread_local std::vector<float> buffer;
+  out.strange.clear();
+  out.weight.assign(count, 1.0);
+  // One after the other: a product of two factors rounds once (`product_roundings`).
+  for (const Parameter* p : {&norm.weight, &norm.scale})
+    if (p->tensor != nullptr)
+      each_value(*p, row, first, count, buffer, [&](std::size_t i, double v) { out.weight[i] *= v; });
+  if (biased()) {
+    out.bias.resize(count);
+    each_value(norm.bias, row, first, count, buffer, [&](std::size_t i, double v) { out.bias[i] = v; });
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const double b = biased() ? out.bias[i] : 0;
+    if (is_strange(out.weight[i], b)) {
+      out.strange.push_back(static_cast<std::uint32_t>(first + static_cast<std::int64_t>(i)));
+      out.weight[i] = kNaN;
+    } else {
+      out.most_weight = std::max(out.most_weight, std::fabs(out.weight[i]));
+    }
+  }
+}
+
+RowFactor QuickNorm::State::factor(std::int64_t row, Scratch& s) const {
+  if (groups == nullptr) return row_factor(norm, reader, row, s.reader);
+  GroupFactor& group = groups[static_cast<std::size_t>(row % norm.groups)];
+  std::call_once(group.once, [&] { group.factor = row_factor(norm, reader, row, s.reader); });
+  return group.factor;
+}
+
+QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) const {
+  Row r{};
+  r.factor = factor(row, s);
+  r.values = reader.read(row, s.reader);
+  r.columns = &shared;
+  if (!is_shared) {
+    // The whole row's parameters, kept while the next row has the same.
+    std::int64_t key[3] = {0, 0, 0};
+    const Parameter* const parameters[] = {&norm.weight, &norm.scale, &norm.bias};
+    for (std::size_t i = 0; i < 3; ++i)
+      if (parameters[i]->tensor != nullptr) key[i] = (row / parameters[i]->index.rows_each) % parameters[i]->index.period;
+    if (!std::equal(key, key + 3, s.columns.key)) {
+      s.columns.most_weight = 0;
+      fill(row, 0, static_cast<std::size_t>(norm.cols), s.columns);
+      std::copy(key, key + 3, s.columns.key);
+    }
+    r.columns = &s.columns;
+  }
+  const RowFactor& f = r.factor;
+  if (f.kind == RowFactor::Kind::bounded || f.kind == RowFactor::Kind::ieee) {
+    const bool offset = biased() && norm.bias.offset != 0;
+    r.of_product = (f.relative + product_roundings * kU + (offset ? kU : 0)) * kInflate;
+    r.of_value = (offset ? 2 * kU : kU) * kInflate;
+    r.absolute = f.eta * r.columns->most_weight * kInflate;
+  }
+  return r;
+}
+
+template <class Visit>
+void QuickNorm::State::each_run(const Row& r, Visit visit) const {
+  const std::size_t bytes = r.values.layout == Layout::fp64 ? 8 : r.values.layout == Layout::fp32 ? 4 : 2;
+  const auto cols = static_cast<std::size_t>(norm.cols);
+  for (std::size_t i = 0; i < cols; i += kRun)
+    visit(i, ElementRun{.x = static_cast<const std::byte*>(r.values.data) + i * bytes,
+                        .weight = r.columns->weight.data() + i,
+                        .bias = biased() ? r.columns->bias.data() + i : nullptr,
+                        .count = std::min(kRun, cols - i),
+                        .centre_hi = r.factor.hi,
+                        .centre_lo = r.factor.lo,
+                        .factor = r.factor.factor,
+                        .of_product = r.of_product,
+                        .of_value = r.of_value,
+                        .absolute = r.absolute});
+}
+
+void QuickNorm::State::elements(const ElementRun& run, Scratch& s, double* magnitude) const {
+  kernels().elements[static_cast<std::size_t>(reader.layout())][centred() ? 1 : 0][biased() ? 1 : 0](
+      run, s.value.data(), s.radius.data(), magnitude);
+}
+
+QuickNorm::QuickNorm(const RowNorm& norm) : state_(std::make_unique<const State>(norm)) {}
 QuickNorm::QuickNorm(QuickNorm&&) noexcept = default;
 QuickNorm& QuickNorm::operator=(QuickNorm&&) noexcept = default;
 QuickNorm::~QuickNorm() = default;
 
-void QuickNorm::enclose(std::int64_t, const QuickRow& out) const {
-  std::fill(out.mid.begin(), out.mid.end(), 0.0);
-  std::fill(out.radius.begin(), out.radius.end(), std::numeric_limits<double>::infinity());
-  std::fill(out.magnitude.begin(), out.magnitude.end(), 0.0);
+void QuickNorm::enclose(std::int64_t row, const QuickRow& out) const {
+  const State& state = *state_;
+  State::Scratch& s = state.scratch();
+  const State::Row r = state.prepare(row, s);
+  const auto cols = static_cast<std::size_t>(state.norm.cols);
+  if (r.factor.kind == RowFactor::Kind::unknown || r.factor.kind == RowFactor::Kind::nan) {
+    const bool nan = r.factor.kind == RowFactor::Kind::nan;
+    for (std::size_t j = 0; j < cols; ++j) {
+      out.mid[j] = nan ? kNaN : 0;
+      out.radius[j] = nan ? 0 : kInfinity;
+      out.magnitude[j] = nan ? kNaN : 0;
+    }
+    return;
+  }
+  state.each_run(r, [&](std::size_t first, const ElementRun& run) {
+    double* magnitude = out.magnitude.data() + first;
+    state.elements(run, s, magnitude);
+    for (std::size_t i = 0; i < run.count; ++i) {
+      const double y = s.value[i];
+      const double e = state.biased() ? s.radius[i] : std::fabs(y) * run.of_product + run.absolute;
+      out.mid[first + i] = y;
+      out.radius[first + i] = std::isfinite(y) ? e : 0;
+      if (!state.biased()) magnitude[i] = std::fabs(y);
+    }
+  });
+  for (const std::uint32_t j : r.columns->strange) {
+    out.mid[j] = 0;
+    out.radius[j] = kInfinity;
+    out.magnitude[j] = 0;
+  }
 }
 
-void QuickNorm::round_row(std::int64_t, FormatId, Overflow, std::byte*, std::vector<std::uint32_t>& open) const {
-  for (std::int64_t j = 0; j < state_->norm.cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
-}
-
-void QuickNorm::score_row(std::int64_t, FormatId, const std::byte*, RowScoreSums&,
+void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, std::byte* stored,
                           std::vector<std::uint32_t>& open) const {
-  for (std::int64_t j = 0; j < state_->norm.cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
+  const State& state = *state_;
+  State::Scratch& s = state.scratch();
+  const State::Row r = state.prepare(row, s);
+  const auto cols = static_cast<std::size_t>(state.norm.cols);
+  const auto bytes = static_cast<std::size_t>(format_of(format).storage_bytes());
+  if (r.factor.kind == RowFactor::Kind::unknown) {
+    for (std::size_t j = 0; j < cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
+    return;
+  }
+  if (r.factor.kind == RowFactor::Kind::nan) {
+    std::fill(s.value.begin(), s.value.end(), kNaN);
+    for (std::size_t i = 0; i < cols; i += kRun)
+      round_enclosed(format, overflow, std::span(s.value).first(std::min(kRun, cols - i)), 0, stored + i * bytes, open);
+    return;
+  }
+  const std::size_t before = open.size();
+  const bool finite = r.factor.kind == RowFactor::Kind::bounded;
+  // Loops for fp32 and bf16 let overflow become Inf.
+  const bool plain = overflow == Overflow::ieee || (format != FormatId::fp32 && format != FormatId::bf16);
+  const auto fused = kernels().round_elements[static_cast<std::size_t>(state.reader.layout())][state.centred() ? 1 : 0]
+                                             [state.biased() ? 1 : 0][static_cast<std::size_t>(format)];
+  state.each_run(r, [&](std::size_t first, const ElementRun& run) {
+    std::byte* to = stored + first * bytes;
+    std::uint64_t blocks = 0;
+    if (finite && plain && fused != nullptr) {
+      blocks = fused(run, to);
+      if (blocks == 0) return;
+      state.elements(run, s, nullptr);
+    } else {
+      state.elements(run, s, nullptr);
+      blocks = ~std::uint64_t{0};
+      if (finite) {
+        const EnclosedRun values{s.value.data(), state.biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
+        blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
+      }
+    }
+    const EnclosedRun values{s.value.data(), state.biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
+    settle_blocks(format, overflow, values, blocks, first, to, open);
+  });
+  if (!r.columns->strange.empty()) {
+    open.insert(open.end(), r.columns->strange.begin(), r.columns->strange.end());
+    const auto begin = open.begin() + static_cast<std::ptrdiff_t>(before);
+    std::sort(begin, open.end());
+    open.erase(std::unique(begin, open.end()), open.end());
+  }
+}
+
+namespace {
+
+/// How an output is scored, and one element of it as scalar code sees it.
+struct Scoring {
+  FormatId format;
+  const std::byte* got;
+  UlpRule rule, unlimited;
+  double threshold;
+
+  Scoring(FormatId id, const std::byte* stored)
+      : format(id), got(stored), rule(ulp_rule(id)), unlimited(rule), threshold(overflow_threshold(id)) {
+    unlimited.limit = kInfinity;
+  }
+
+  enum class Place { loop, here, not_scored, open };
+  struct Seen {
+    Place place;
+    double error = 0, bar = 0;
+  };
+  Seen see(const EnclosedRun& y, std::size_t i, std::size_t column, bool strange) const {
+    const scalar::Linear pads = scalar::pad(y.relative, y.absolute);
+    const double h = y.value[i], size = std::fabs(h);
+    const double e = y.radius == nullptr ? size * pads.relative + pads.absolute : scalar::padded(y.radius[i], size);
+    const double g = decode(format, code_at(format_of(format), got, column));
+    const auto score = scalar::score_of(rule, h, e, g);
+    if (score.good != 0) return {Place::loop, score.error, score.bar};
+    if (strange) return {Place::open};
+    if (!std::isfinite(g) || !std::isfinite(h) || size - e >= threshold) return {Place::not_scored};
+    const auto near_limit = scalar::score_of(unlimited, h, e, g);
+    if (near_limit.good != 0 && size + e < threshold) return {Place::here, near_limit.error, near_limit.bar};
+    return {Place::open};
+  }
+};
+
+}  // namespace
+
+void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* got, RowScoreSums& sums,
+                          std::vector<std::uint32_t>& open) const {
+  const State& state = *state_;
+  State::Scratch& s = state.scratch();
+  const State::Row r = state.prepare(row, s);
+  const auto cols = static_cast<std::size_t>(state.norm.cols);
+  if (r.factor.kind == RowFactor::Kind::unknown) {
+    for (std::size_t j = 0; j < cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
+    return;
+  }
+  if (r.factor.kind == RowFactor::Kind::nan) {
+    sums.not_scored += state.norm.cols;
+    return;
+  }
+  const std::optional<Layout> direct = loop_layout(format);
+  const void* values = got;
+  auto bytes = static_cast<std::size_t>(format_of(format).storage_bytes());
+  if (!direct) {
+    s.got.resize(cols);
+    decode_row(format, got, s.got.data(), cols);
+    values = s.got.data();
+    bytes = sizeof(float);
+  }
+  const auto loop = kernels().score[static_cast<std::size_t>(direct.value_or(Layout::fp32))];
+  const Scoring scoring(format, got);
+  const auto strange = [&](std::size_t j) {
+    return std::binary_search(r.columns->strange.begin(), r.columns->strange.end(), j);
+  };
+  const auto enclosed = [&](const ElementRun& run) {
+    state.elements(run, s, nullptr);
+    return EnclosedRun{s.value.data(), state.biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
+  };
+  ScoreSums found{};
+  const std::size_t before = open.size();
+  std::int64_t not_scored = 0;
+  state.each_run(r, [&](std::size_t first, const ElementRun& run) {
+    const EnclosedRun y = enclosed(run);
+    const std::uint64_t blocks = loop(y, scoring.rule, static_cast<const std::byte*>(values) + first * bytes, found);
+    for (std::size_t i = 0; i < run.count; ++i) {
+      if ((blocks >> (i / kBlock) & 1) == 0) {
+        i += kBlock - 1;
+        continue;
+      }
+      const Scoring::Seen seen = scoring.see(y, i, first + i, strange(first + i));
+      switch (seen.place) {
+        case Scoring::Place::loop: break;
+        case Scoring::Place::here: add_score(seen.error, seen.bar, found); break;
+        case Scoring::Place::not_scored: ++not_scored; break;
+        case Scoring::Place::open: open.push_back(static_cast<std::uint32_t>(first + i)); break;
+      }
+    }
+  });
+  const std::int64_t scored = state.norm.cols - not_scored - static_cast<std::int64_t>(open.size() - before);
+  if (scored > 0 && (sums.max_at < 0 || found.max > sums.max)) {
+    // A larger maximum than any row's before: its column is looked for again, as maxima seldom grow.
+    std::int64_t at = -1;
+    state.each_run(r, [&](std::size_t first, const ElementRun& run) {
+      if (at >= 0) return;
+      const EnclosedRun y = enclosed(run);
+      for (std::size_t i = 0; i < run.count && at < 0; ++i) {
+        const Scoring::Seen seen = scoring.see(y, i, first + i, strange(first + i));
+        const bool counts = seen.place == Scoring::Place::loop || seen.place == Scoring::Place::here;
+        if (counts && std::fabs(seen.error) == found.max) at = static_cast<std::int64_t>(first + i);
+      }
+    });
+    sums.max = found.max;
+    sums.max_at = row * state.norm.cols + at;
+  }
+  sums.scored += scored;
+  sums.not_scored += not_scored;
+  sums.incorrect += found.incorrect;
+  sums.near_half += found.near_half;
+  sums.sum += found.sum;
+  sums.sum_abs += found.sum_abs;
+  sums.sum_squares += found.sum_squares;
+  sums.bar = std::max(sums.bar, found.bar);
 }
 
 }  // namespace norma
