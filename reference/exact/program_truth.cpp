@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <limits>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -67,13 +68,16 @@ Values terms_of(const Values& operand, Term term, std::size_t cols) {
   return terms;
 }
 
-// One value for each port.
+// One value for each port; of a mean also the sum.
 Values reduce(const Reduction& reduction, const Values& operand, std::size_t cols, mpfr_prec_t bits) {
   const Interval count(static_cast<double>(cols), bits);
   const Values terms = terms_of(operand, reduction.term, cols);
   switch (reduction.kind) {
     case ReduceKind::sum: return {sum(terms, bits)};
-    case ReduceKind::mean: return {div(sum(terms, bits), count)};
+    case ReduceKind::mean: {
+      const Interval total = sum(terms, bits);
+      return {div(total, count), total};
+    }
     case ReduceKind::amax: {
       Interval largest(0.0, bits);
       for (const Interval& t : terms) largest = max(largest, abs(t));
@@ -144,22 +148,52 @@ std::int64_t RowEvaluator::width(Operand value) const {
 }
 
 RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides) const {
+  return evaluate(target, row, bits, Scope{.overrides = &overrides, .col = {}, .shared = nullptr});
+}
+
+RowValues RowEvaluator::evaluate_column(Operand target, std::int64_t row, std::int64_t col, mpfr_prec_t bits,
+                                        const RowValues* shared) const {
+  const Overrides none;
+  return evaluate(target, row, bits, Scope{.overrides = &none, .col = col, .shared = shared});
+}
+
+RowValues RowEvaluator::shared_part(RowValues values) const {
+  for (std::size_t i = 0; i < values.nodes.size(); ++i)
+    if (program_->nodes[i].axes.has(Axis::cols)) values.nodes[i].clear();
+  return values;
+}
+
+RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Scope& scope) const {
   const std::vector<Node>& nodes = program_->nodes;
-  // What the target depends on, not looking behind an override.
-  std::vector<char> needed(nodes.size(), 0);
+  const Overrides& overrides = *scope.overrides;
+  const auto is_known = [&](std::size_t i) { return scope.shared != nullptr && !scope.shared->nodes[i].empty(); };
+  // What the target depends on, not looking behind what is given; and of that, what a reduction needs whole.
+  std::vector<char> needed(nodes.size(), 0), whole(nodes.size(), scope.col ? 0 : 1);
   needed[static_cast<std::size_t>(target.node)] = 1;
   for (std::size_t i = nodes.size(); i-- > 0;) {
-    if (needed[i] == 0 || overrides.contains(static_cast<int>(i))) continue;
-    for (const Operand& operand : nodes[i].operands) needed[static_cast<std::size_t>(operand.node)] = 1;
+    if (needed[i] == 0 || overrides.contains(static_cast<int>(i)) || is_known(i)) continue;
+    for (const Operand& operand : nodes[i].operands) {
+      const auto k = static_cast<std::size_t>(operand.node);
+      needed[k] = 1;
+      if (whole[i] != 0 || nodes[i].kind == NodeKind::reduce) whole[k] = 1;
+    }
   }
 
   const auto cols = static_cast<std::size_t>(cols_);
   RowValues values;
   values.nodes.resize(nodes.size());
+  values.totals.resize(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (is_known(i)) {  // needed or not: algebraic_of looks behind them
+      values.nodes[i] = scope.shared->nodes[i];
+      values.totals[i] = scope.shared->totals[i];
+      continue;
+    }
     if (needed[i] == 0) continue;
     const Node& node = nodes[i];
-    const std::size_t width = node.axes.has(Axis::cols) ? cols : 1;
+    const bool one_column = node.axes.has(Axis::cols) && whole[i] == 0;
+    const std::size_t width = node.axes.has(Axis::cols) && !one_column ? cols : 1;
+    const std::int64_t from = one_column ? *scope.col : 0;
     std::vector<Values>& result = values.nodes[i];
     result.resize(ports_of(node));
     for (Values& v : result) v.reserve(width);
@@ -171,7 +205,8 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
     }
     switch (node.kind) {
       case NodeKind::input: {
-        const std::int64_t first = node.axes.has(Axis::rows) ? row * static_cast<std::int64_t>(width) : 0;
+        const std::int64_t each = node.axes.has(Axis::cols) ? cols_ : 1;
+        const std::int64_t first = (node.axes.has(Axis::rows) ? row * each : 0) + from;
         for (std::size_t j = 0; j < width; ++j)
           result[0].emplace_back(tensors_[i]->value(first + static_cast<std::int64_t>(j)), bits);
         break;
@@ -183,13 +218,17 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
         std::array<const Interval*, 3> x{};
         for (std::size_t j = 0; j < width; ++j) {
           for (std::size_t k = 0; k < node.operands.size(); ++k)
-            x[k] = &values.at(node.operands[k], static_cast<std::int64_t>(j));
+            x[k] = &values.at(node.operands[k], from + static_cast<std::int64_t>(j));
           result[0].push_back(value_of(node.op, x));
         }
         break;
       }
       case NodeKind::reduce: {
         Values ports = reduce(node.reduction, values.of(node.operands.front()), cols, bits);
+        if (node.reduction.kind == ReduceKind::mean) {
+          values.totals[i] = std::move(ports.back());
+          ports.pop_back();
+        }
         for (std::size_t p = 0; p < ports.size(); ++p) result[p].push_back(std::move(ports[p]));
         break;
       }
@@ -199,9 +238,9 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
 }
 
 // |terms| of the sum that the target is, seen through casts; |target| where it is no sum.
-std::vector<Interval> RowEvaluator::magnitudes(const RowValues& values, Operand target,
-                                               const Overrides& overrides) const {
-  const auto magnitude = [&](const auto& self, Operand o, std::int64_t j) -> Interval {
+Interval RowEvaluator::magnitude(const RowValues& values, Operand target, std::int64_t col,
+                                 const Overrides& overrides) const {
+  const auto of = [&](const auto& self, Operand o, std::int64_t j) -> Interval {
     const Node& node = program_->nodes[static_cast<std::size_t>(o.node)];
     if (node.kind == NodeKind::map && !overrides.contains(o.node)) {
       const auto& x = node.operands;
@@ -211,11 +250,7 @@ std::vector<Interval> RowEvaluator::magnitudes(const RowValues& values, Operand 
     }
     return abs(values.at(o, j));
   };
-  Values result;
-  const auto width = static_cast<std::int64_t>(values.of(target).size());
-  result.reserve(static_cast<std::size_t>(width));
-  for (std::int64_t j = 0; j < width; ++j) result.push_back(magnitude(magnitude, target, j));
-  return result;
+  return of(of, target, col);
 }
 
 std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Operand value, std::int64_t col) const {
@@ -224,12 +259,9 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
   const Node& node = program_->nodes[static_cast<std::size_t>(value.node)];
   if (node.kind == NodeKind::reduce) {
     // A mean of dyadic terms whose sum is exact at this precision: the only rounded step is the division.
-    if (node.reduction.kind != ReduceKind::mean) return std::nullopt;
-    const Interval total =
-        sum(terms_of(values.of(node.operands.front()), node.reduction.term, static_cast<std::size_t>(cols_)),
-            interval.bits());
-    if (!total.is_point()) return std::nullopt;
-    return quotient(algebraic(total.lo.get()), algebraic(Interval(static_cast<double>(cols_), 64).lo.get()));
+    const std::optional<Interval>& total = values.totals[static_cast<std::size_t>(value.node)];
+    if (!total || !total->is_point()) return std::nullopt;
+    return quotient(algebraic(total->lo.get()), algebraic(Interval(static_cast<double>(cols_), 64).lo.get()));
   }
   if (node.kind != NodeKind::map) return std::nullopt;
   std::vector<Algebraic> x;
@@ -279,19 +311,35 @@ Comparison RowEvaluator::compare(const RowValues& values, Operand value, std::in
 }
 
 std::vector<Enclosure> RowEvaluator::enclose(Operand value, std::int64_t row, const Overrides& overrides) const {
+  std::vector<Enclosure> result(static_cast<std::size_t>(width(value)));
+  std::vector<std::size_t> open(result.size());
+  std::iota(open.begin(), open.end(), std::size_t{0});
   for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
     const RowValues values = evaluate(value, row, bits, overrides);
-    const Values& y = values.of(value);
-    const Values scale = magnitudes(values, value, overrides);
-    bool tight = true;
-    for (std::size_t j = 0; j < y.size() && tight; ++j) tight = is_tight(y[j], scale[j]);
-    if (!tight && bits < kLastBits) continue;
-    std::vector<Enclosure> result;
-    result.reserve(y.size());
-    for (std::size_t j = 0; j < y.size(); ++j) {
-      result.push_back(enclosure_of(y[j]));
-      result.back().magnitude = magnitude_of(scale[j]);
-    }
+    std::erase_if(open, [&](std::size_t j) {
+      const auto col = static_cast<std::int64_t>(j);
+      const Interval& y = values.at(value, col);
+      const Interval scale = magnitude(values, value, col, overrides);
+      if (!is_tight(y, scale) && bits < kLastBits) return false;
+      result[j] = enclosure_of(y);
+      result[j].magnitude = magnitude_of(scale);
+      return true;
+    });
+    if (open.empty()) return result;
+  }
+}
+
+Enclosure RowEvaluator::enclose_column(
+    Operand value, std::int64_t row, std::int64_t col,
+    const std::function<std::shared_ptr<const RowValues>(mpfr_prec_t)>& shared_at) const {
+  for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
+    const std::shared_ptr<const RowValues> shared = shared_at(bits);
+    const RowValues values = evaluate_column(value, row, col, bits, shared.get());
+    const Interval scale = magnitude(values, value, col, {});
+    const Interval& y = values.at(value, col);
+    if (!is_tight(y, scale) && bits < kLastBits) continue;
+    Enclosure result = enclosure_of(y);
+    result.magnitude = magnitude_of(scale);
     return result;
   }
 }
@@ -312,10 +360,16 @@ class ProgramTruth final : public TruthSource {
       out[j] = settle(enclosures[j], row, static_cast<std::int64_t>(j));
   }
 
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    const auto shared_at = [&](mpfr_prec_t bits) { return row_at(row, col, bits); };
+    return settle(evaluator_.enclose_column(output_, row, col, shared_at), row, col);
+  }
+
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
     for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
-      const std::shared_ptr<const RowValues> values = row_at(row, bits);
-      const Comparison c = evaluator_.compare(*values, output_, col, m_hi, m_lo);
+      const std::shared_ptr<const RowValues> shared = row_at(row, col, bits);
+      const RowValues values = evaluator_.evaluate_column(output_, row, col, bits, shared.get());
+      const Comparison c = evaluator_.compare(values, output_, col, m_hi, m_lo);
       if (c != Comparison::undecided || bits == kLastBits) return c;
     }
   }
@@ -333,15 +387,16 @@ class ProgramTruth final : public TruthSource {
     return e;
   }
 
-  // Comparisons come in runs on one row: its intervals are kept, one set a precision.
-  std::shared_ptr<const RowValues> row_at(std::int64_t row, mpfr_prec_t bits) const {
+  // Questions come in runs on one row: what its columns share is kept, one set a precision.
+  std::shared_ptr<const RowValues> row_at(std::int64_t row, std::int64_t col, mpfr_prec_t bits) const {
     {
       const std::lock_guard lock(mutex_);
       if (cached_row_ == row) {
         if (const auto found = cached_.find(bits); found != cached_.end()) return found->second;
       }
     }
-    auto values = std::make_shared<const RowValues>(evaluator_.evaluate(output_, row, bits));
+    auto values = std::make_shared<const RowValues>(
+        evaluator_.shared_part(evaluator_.evaluate_column(output_, row, col, bits)));
     const std::lock_guard lock(mutex_);
     if (cached_row_ != row) cached_.clear();
     cached_row_ = row;

@@ -1,6 +1,7 @@
 // The real function that a program means, enclosed: every rounding and order in it is ignored.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,9 +24,11 @@ inline constexpr mpfr_prec_t kLastBits = 4096;
 using Overrides = std::map<int, std::vector<double>>;
 
 /// Intervals of a program's values on one row, at one precision: by node and port; one for each column, or one
-/// where the node does not vary along the columns. Empty for nodes that were not needed.
+/// where the node does not vary along the columns or only one column was asked for. Empty for nodes that were not
+/// needed.
 struct RowValues {
   std::vector<std::vector<std::vector<Interval>>> nodes;
+  std::vector<std::optional<Interval>> totals;  ///< by node: the sum that a mean divides
   const std::vector<Interval>& of(Operand o) const {
     return nodes[static_cast<std::size_t>(o.node)][static_cast<std::size_t>(o.port)];
   }
@@ -58,12 +61,27 @@ class RowEvaluator {
   /// The intervals behind them at one precision, with those of all nodes that `value` depends on.
   RowValues evaluate(Operand value, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides = {}) const;
 
+  /// The same for one column: steps along the columns are evaluated there only, but for those that a reduction needs.
+  /// `shared` may hold what shared_part left of another column at the same precision; then reductions cost nothing.
+  RowValues evaluate_column(Operand value, std::int64_t row, std::int64_t col, mpfr_prec_t bits,
+                            const RowValues* shared = nullptr) const;
+  RowValues shared_part(RowValues values) const;
+  /// enclose() for one column; `shared_at(bits)` gives a pointer to what evaluate_column takes.
+  Enclosure enclose_column(Operand value, std::int64_t row, std::int64_t col,
+                           const std::function<std::shared_ptr<const RowValues>(mpfr_prec_t)>& shared_at) const;
+
   /// How a value of one column lies to m_hi + m_lo. Equal if its interval is a point, or is so narrow about
   /// m_hi + m_lo that a difference other than 0 would lie outside (separation.hpp).
   Comparison compare(const RowValues& values, Operand value, std::int64_t col, double m_hi, double m_lo) const;
 
  private:
-  std::vector<Interval> magnitudes(const RowValues& values, Operand target, const Overrides& overrides) const;
+  struct Scope {
+    const Overrides* overrides = nullptr;
+    std::optional<std::int64_t> col;    ///< this column only
+    const RowValues* shared = nullptr;  ///< values without columns that are known
+  };
+  RowValues evaluate(Operand value, std::int64_t row, mpfr_prec_t bits, const Scope& scope) const;
+  Interval magnitude(const RowValues& values, Operand target, std::int64_t col, const Overrides& overrides) const;
   std::optional<Algebraic> algebraic_of(const RowValues& values, Operand value, std::int64_t col) const;
 
   const Program* program_;
