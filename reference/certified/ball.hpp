@@ -91,7 +91,18 @@ NORMA_INLINE Ball mul(const Ball& x, const Ball& y) {
   return choose(finite & !zero, product, special(p.h, is_clear(x) & is_clear(y)));
 }
 
-NORMA_INLINE Ball square(const Ball& x) { return mul(x, x); }
+/// R = 2 A Rx + Rx^2 + 6u^2 z: dropping Xl^2 is u^2, the rounding of 2 Xh Xl + p.l 3u^2.
+NORMA_INLINE Ball square(const Ball& x) {
+  const DoubleDouble p = two_prod(x.h, x.h);
+  const DoubleDouble z = fast_two_sum(p.h, std::fma(2 * x.h, x.l, p.l));
+  const double a = std::fabs(x.h) * (1 + 0x1p-52);
+  const double r = x.r * (2 * a + x.r) + 6 * kU2 * (p.h * (1 + 0x1p-51));
+  const bool exact = (x.r == 0) & (x.l == 0);
+  const bool ranged = in_range(p.h) | ((x.h == 0) & (x.r > 0));
+  const Ball result{z.h, z.l, ranged & (r < kInfinity) ? (exact ? 0 : padded(r)) : kInfinity};
+  const bool ordinary = is_finite(x.h) & !((x.h == 0) & (x.r == 0));
+  return choose(ordinary, result, special(p.h, x.r < kInfinity));
+}
 
 /// t = RN(Xh/Yh), X - tY = rest + (Xl - t Yl) with an exact rest: d and its quotient err by 5u^2 and 3u^2 |Xh/Yh|,
 /// Yh in place of Y by 3u^2, 12u^2 z in all; 16u^2 is claimed. For |y - Y| <= Ry <= b/2, b <= |Y|:

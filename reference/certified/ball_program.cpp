@@ -99,6 +99,7 @@ std::vector<BallProgram::Pass> BallProgram::schedule(bool fixed) const {
 BallProgram::Workspace BallProgram::workspace() const {
   Workspace work;
   work.values.resize(slots_.size());
+  work.narrow.resize(kPiece);
   work.decoded.resize(kPiece);
   for (std::vector<double>& v : work.scratch) v.resize(kPiece);
   for (std::size_t i = 0; i < program_.nodes.size(); ++i) {
@@ -187,7 +188,8 @@ void BallProgram::load(std::size_t i, Workspace& work, std::int64_t row, std::si
   const auto width = static_cast<std::size_t>(format_of(tensor.format).storage_bytes());
   const std::byte* stored = tensor.bytes.data() + first * width;
   if (slot.plain) {
-    decode_row(tensor.format, stored, out.h.data() + start, count);
+    decode_row(tensor.format, stored, work.narrow.data(), count);
+    widen_row(work.narrow.data(), out.h.data() + start, count);
     return;
   }
   decode_row(tensor.format, stored, work.decoded.data(), count);

@@ -21,7 +21,8 @@ class BallProgram {
       std::vector<double> h, l, r;    ///< one for each column, of the row or of a piece
     };
     std::vector<Value> values;        ///< by slot
-    std::vector<double> decoded;      ///< a piece of a narrow tensor
+    std::vector<float> narrow;        ///< a piece of a tensor up to fp32
+    std::vector<double> decoded;      ///< a piece of an fp64 tensor
     std::array<std::vector<double>, 6> scratch;
   };
 

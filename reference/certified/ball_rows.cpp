@@ -1,6 +1,7 @@
 // Loops over balls that vectorize.
 #include "reference/certified/ball_rows.hpp"
 
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 
@@ -221,6 +222,49 @@ NORMA_FMA_CLONES void exact_row(const double* values, const BallRowOut& out, std
     h[i] = b.h;
     l[i] = b.l;
     r[i] = b.r;
+  }
+}
+
+NORMA_FMA_CLONES void widen_row(const float* __restrict values, double* __restrict wide, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) wide[i] = static_cast<double>(values[i]);
+}
+
+NORMA_FMA_CLONES void quick_row(const BallRow& y, const BallRow& size, double* __restrict mid,
+                                double* __restrict radius, double* __restrict magnitude, std::size_t count) {
+  const double *h = y.h, *l = y.l, *r = y.r, *mh = size.h, *mr = size.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const bool known = r[i] < ball::kInfinity;
+    // |y - h| <= r + |l|, rounded up.
+    const double about = ball::is_finite(h[i]) ? (r[i] + std::fabs(l[i])) * (1 + 0x1p-51) : 0;
+    mid[i] = known ? h[i] : 0;
+    radius[i] = known ? about : ball::kInfinity;
+    magnitude[i] = mr[i] < ball::kInfinity ? std::fabs(mh[i]) : ball::kInfinity;
+  }
+}
+
+namespace {
+
+/// h is the binary64 number nearest to everything that the ball holds.
+NORMA_INLINE bool nearest_of(double h, double l, double r) {
+  const double size = std::fabs(h), low = std::copysign(1.0, h) * l;
+  const auto bits = std::bit_cast<std::int64_t>(size);
+  const double above = std::bit_cast<double>(bits + 1) - size, below = size - std::bit_cast<double>(bits - 1);
+  const bool near = ((low + r) * (1 + 0x1p-50) < 0.5 * above) & ((r - low) * (1 + 0x1p-50) < 0.5 * below);
+  return (r == 0) | (near & (size != 0));
+}
+
+}  // namespace
+
+bool is_nearest(const Ball& size) { return nearest_of(size.h, size.l, size.r); }
+
+NORMA_FMA_CLONES void settled_row(const BallRow& y, const BallRow& size, std::int64_t* __restrict settled,
+                                  std::size_t count) {
+  const double *h = y.h, *l = y.l, *r = y.r, *mh = size.h, *ml = size.l, *mr = size.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const bool finite = ball::is_finite(h[i]) & ball::is_finite(mh[i]) & (r[i] < ball::kInfinity) & (mr[i] < ball::kInfinity);
+    const bool close = r[i] <= 0x1p-81 * std::fabs(mh[i]);
+    const bool apart = (std::fabs(l[i]) > r[i]) & (std::fabs(h[i] + l[i]) > r[i]);  // from h and from 0
+    settled[i] = finite & nearest_of(mh[i], ml[i], mr[i]) & ((r[i] == 0) | (close & apart)) ? 1 : 0;
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 
 #include "reference/certified/ball.hpp"
 #include "reference/program/program.hpp"
@@ -31,6 +32,18 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c);
 
 /// h as exact balls: l = 0; r = 0, or Inf beyond 2^900.
 void exact_row(const double* h, const BallRowOut& out, std::size_t count);
+
+void widen_row(const float* values, double* wide, std::size_t count);
+
+/// What TruthSource::enclose_quick says of balls and their magnitudes: one midpoint in binary64 and a radius about it.
+void quick_row(const BallRow& y, const BallRow& size, double* mid, double* radius, double* magnitude, std::size_t count);
+
+/// The binary64 number nearest to everything in the ball is h.
+bool is_nearest(const Ball& size);
+
+/// settled[i] = 1 where y and its magnitude are as close as TruthSource::enclose_row promises and y is no binary64
+/// number unless exactly known; NaN and Inf are left open. The magnitude's h is then the binary64 number nearest to it.
+void settled_row(const BallRow& y, const BallRow& size, std::int64_t* settled, std::size_t count);
 
 /// A sum of balls, fed piece by piece; every piece but the last has a multiple of kLanes balls.
 ///

@@ -1,7 +1,7 @@
 // The fast truth of a program: balls where they are tight, program_truth elsewhere.
 #include "reference/certified/program_enclosure.hpp"
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -102,21 +102,11 @@ Plan plan_of(const Program& program, const Tensors& inputs, const Attributes& at
 
 // ---- from balls to enclosures ----
 
-/// h is the binary64 number nearest to all that the ball holds.
-bool is_nearest(const Ball& b) {
-  if (b.r == 0) return true;
-  const double size = std::fabs(b.h);
-  const double low = std::copysign(1.0, b.h) * b.l;
-  const auto bits = std::bit_cast<std::uint64_t>(size);
-  if (bits == 0) return false;
-  const double above = std::bit_cast<double>(bits + 1) - size, below = size - std::bit_cast<double>(bits - 1);
-  return (low + b.r) * (1 + 0x1p-50) < 0.5 * above && (b.r - low) * (1 + 0x1p-50) < 0.5 * below;
-}
-
 bool is_special(const Ball& b) { return !ball::is_finite(b.h); }
 
-/// What the exact truth says of an infinite or undefined value, and of its magnitude.
-double finite_or_special(const Ball& b) { return is_special(b) ? (b.h != b.h ? kNaN : kInfinity) : std::fabs(b.h); }
+Enclosure enclosure_of(const Ball& y, const Ball& size) {
+  return {.hi = y.h, .lo = y.l + 0.0, .radius = y.r, .magnitude = std::fabs(size.h), .tier = Tier::double_double};
+}
 
 class CertifiedProgramTruth final : public TruthSource {
  public:
@@ -130,33 +120,44 @@ class CertifiedProgramTruth final : public TruthSource {
     const Lease work(*this, row);
     const BallRow y = work.row(plan_.y);
     const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
-    for (std::size_t j = 0; j < out.mid.size(); ++j) {
-      const Ball b = y.at(j), m = size.at(j);
-      const bool known = b.r < kInfinity;
-      out.mid[j] = known ? b.h : 0;
-      out.radius[j] = !known ? kInfinity : is_special(b) ? 0 : (b.r + std::fabs(b.l)) * (1 + 0x1p-52);
-      out.magnitude[j] = m.r < kInfinity ? finite_or_special(m) : kInfinity;
-    }
+    quick_row(y, size, out.mid.data(), out.radius.data(), out.magnitude.data(), out.mid.size());
     return Tier::double_double;
   }
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
-    bool open = false;
+    std::vector<std::size_t> open;
     {
       const Lease work(*this, row);
       const BallRow y = work.row(plan_.y);
       const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
+      std::vector<std::int64_t> settled(out.size());
+      settled_row(y, size, settled.data(), out.size());
       for (std::size_t j = 0; j < out.size(); ++j) {
-        const std::optional<Enclosure> e = settle(y.at(j), size.at(j), row, static_cast<std::int64_t>(j));
-        out[j] = e ? *e : Enclosure{.hi = 0, .lo = 0, .radius = kInfinity, .magnitude = -1};
-        open = open || !e;
+        out[j] = enclosure_of(y.at(j), size.at(j));
+        if (settled[j] != 0 || settle(y.at(j), size.at(j), row, static_cast<std::int64_t>(j), out[j])) continue;
+        open.push_back(j);
       }
     }
-    if (!open) return;
+    if (open.empty()) return;
+    if (4 * open.size() < out.size()) {
+      for (const std::size_t j : open) out[j] = exact_->enclose(row, static_cast<std::int64_t>(j));
+      return;
+    }
     std::vector<Enclosure> all(out.size());
     exact_->enclose_row(row, all);
-    for (std::size_t j = 0; j < out.size(); ++j)
-      if (out[j].magnitude == -1) out[j] = all[j];
+    for (const std::size_t j : open) out[j] = all[j];
+  }
+
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    {
+      const Lease work(*this, row);
+      const BallRow values = work.row(plan_.y);
+      const auto j = static_cast<std::size_t>(col);
+      const Ball y = values.at(j), size = plan_.magnitude ? work.row(*plan_.magnitude).at(j) : y;
+      Enclosure e = enclosure_of(y, size);
+      if (settle(y, size, row, col, e)) return e;
+    }
+    return exact_->enclose(row, col);
   }
 
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
@@ -164,35 +165,48 @@ class CertifiedProgramTruth final : public TruthSource {
   }
 
  private:
-  /// The enclosure that the balls give, if it is what TruthSource promises.
-  std::optional<Enclosure> settle(const Ball& y, const Ball& size, std::int64_t row, std::int64_t col) const {
-    if (!(y.r < kInfinity) || !(size.r < kInfinity) || !is_nearest(size)) return std::nullopt;
-    Enclosure e{.hi = y.h, .lo = y.l + 0.0, .radius = y.r, .magnitude = finite_or_special(size), .tier = Tier::double_double};
-    if (is_special(y)) return e;
-    if (y.r == 0) return e;
-    if (!(y.r <= 0x1p-81 * e.magnitude)) return std::nullopt;
+  /// What settled_row leaves: special values, and a y that may be a binary64 number. False if the balls do not do.
+  bool settle(const Ball& y, const Ball& size, std::int64_t row, std::int64_t col, Enclosure& e) const {
+    if (!(y.r < kInfinity) || !(size.r < kInfinity)) return false;
+    if (is_special(y) || is_special(size)) {
+      e.magnitude = size.h != size.h ? kNaN : std::fabs(size.h);
+      return y.r == 0;
+    }
+    if (!(y.r <= 0x1p-81 * e.magnitude) || !is_nearest(size)) return false;
+    if (y.r == 0) return true;
     // As program_truth does: a y that is a binary64 number is handed out exactly.
     for (const double candidate : {y.h, 0.0}) {
       if (std::fabs((y.h - candidate) + y.l) > y.r || (candidate != 0 && plan_.transcendental)) continue;
-      if (exact_->compare(row, col, candidate, 0) == Comparison::equal)
-        return Enclosure{.hi = candidate, .lo = 0, .radius = 0, .magnitude = e.magnitude, .tier = Tier::exact};
+      if (exact_->compare(row, col, candidate, 0) != Comparison::equal) continue;
+      e = {.hi = candidate, .lo = 0, .radius = 0, .magnitude = e.magnitude, .tier = Tier::exact};
+      break;
     }
-    return e;
+    return true;
   }
 
-  /// A workspace taken out of the store, with one row's values in it.
+  struct Work {
+    BallProgram::Workspace values;
+    std::int64_t row = -1;  ///< whose values it holds
+  };
+
+  /// A workspace taken out of the store, with one row's values in it; the row it had, if that is the one.
   class Lease {
    public:
     Lease(const CertifiedProgramTruth& truth, std::int64_t row) : truth_(truth) {
       {
         const std::lock_guard lock(truth.mutex_);
-        if (!truth.idle_.empty()) {
-          work_ = std::move(truth.idle_.back());
-          truth.idle_.pop_back();
+        auto& idle = truth.idle_;
+        const auto same = std::ranges::find_if(idle, [&](const auto& work) { return work->row == row; });
+        const auto chosen = same != idle.end() ? same : idle.begin();
+        if (chosen != idle.end()) {
+          work_ = std::move(*chosen);
+          idle.erase(chosen);
         }
       }
-      if (!work_) work_ = std::make_unique<BallProgram::Workspace>(truth.plan_.balls.workspace());
-      truth.plan_.balls.run(*work_, row);
+      if (!work_) work_ = std::make_unique<Work>(Work{truth.plan_.balls.workspace()});
+      if (work_->row == row) return;
+      truth.plan_.balls.run(work_->values, row);
+      work_->row = row;
     }
     ~Lease() {
       const std::lock_guard lock(truth_.mutex_);
@@ -200,17 +214,17 @@ class CertifiedProgramTruth final : public TruthSource {
     }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    BallRow row(Operand value) const { return truth_.plan_.balls.row_of(*work_, value); }
+    BallRow row(Operand value) const { return truth_.plan_.balls.row_of(work_->values, value); }
 
    private:
     const CertifiedProgramTruth& truth_;
-    std::unique_ptr<BallProgram::Workspace> work_;
+    std::unique_ptr<Work> work_;
   };
 
   Plan plan_;
   std::unique_ptr<TruthSource> exact_;
   mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<BallProgram::Workspace>> idle_;
+  mutable std::vector<std::unique_ptr<Work>> idle_;
 };
 
 }  // namespace
