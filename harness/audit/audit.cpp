@@ -251,8 +251,9 @@ Case expand_site(const Case& value, const std::string& file) {
   for (const auto& [key, input] : expanded.keys)
     if (key.ends_with(".input") && !input.starts_with("file:")) {
       const std::string tensor = key.substr(0, key.find('.'));
-      throw CaseError(fmt::format("path {} needs the tensor '{}', and '{}' has none beside x; name it by --map {}=TENSOR",
-                                  expanded.get("path"), tensor, file, tensor));
+      const std::string_view path = expanded.get("path");
+      throw CaseError(fmt::format("{} needs the tensor '{}', and '{}' has none beside x; name it by --map {}=TENSOR",
+                                  path.empty() ? expanded.norm : fmt::format("path {}", path), tensor, file, tensor));
     }
   return expanded;
 }

@@ -161,6 +161,7 @@ double sprinkled(const InputElement& e) {
 double weight_normal(const InputElement& e) { return 1 + 0.1 * standard_normal(e); }
 double small_normal(const InputElement& e) { return 0.1 * standard_normal(e); }
 double scale_uniform(const InputElement& e) { return 0.03125 * (1 + element_draw(e).first); }
+double variance_uniform(const InputElement& e) { return 0.5 + 1.5 * element_draw(e).first; }
 
 constexpr InputFamily kFamilies[] = {
     {"normal", 1, "standard normal", "roundings of ordinary rows",
@@ -207,6 +208,8 @@ constexpr InputFamily kFamilies[] = {
      "about 0", never, small_normal},
     {"scale_uniform", 1, "uniform in (1/32, 1/16)", "the default scale of a quantized output",
      "positive", never, scale_uniform},
+    {"variance_uniform", 1, "uniform in (1/2, 2)", "the default running variance", "positive", never,
+     variance_uniform},
 };
 
 InputElement element_at(const InputSpec& spec, std::uint64_t key, std::int64_t index) {

@@ -77,14 +77,42 @@ std::vector<const NormInput*> inputs_of(const Case& c) {
   return inputs;
 }
 
-/// The shape that goes with x's; none where the norm's axes leave it open.
-std::optional<Shape> shape_beside(std::string_view axes, const Shape& x) {
-  if (axes.empty()) return Shape{};
-  if (x.empty()) return std::nullopt;
-  if (axes == "rows,cols") return x;
-  if (axes == "cols") return Shape{x.back()};
-  if (axes == "rows") return Shape(x.begin(), x.end() - 1);
-  return std::nullopt;
+/// The shapes that one axes word of norm.hpp names beside x's; none where x does not settle them.
+std::vector<Shape> shapes_named(std::string_view axes, const Shape& x) {
+  if (axes.empty()) return {Shape{}};
+  if (axes == "rows,cols") return {x};
+  if (x.empty()) return {};
+  if (axes == "cols") return {{x.back()}};
+  if (axes == "rows") return {Shape(x.begin(), x.end() - 1)};
+  if (x.size() < 2) return {};
+  if (axes == "channels") return {{x[1]}};
+  if (axes != "samples,cols") return {};
+  Shape broadcast(x.size(), 1);
+  broadcast.front() = x.front();
+  broadcast.back() = x.back();
+  return {{x.front(), x.back()}, broadcast};
+}
+
+/// Every shape that a norm takes, the usual one first; none where the norm leaves it open.
+std::vector<Shape> shapes_beside(std::string_view axes, const Shape& x) {
+  std::vector<Shape> shapes;
+  for (;;) {
+    const auto bar = axes.find('|');
+    for (const Shape& shape : shapes_named(axes.substr(0, bar), x))
+      if (std::ranges::find(shapes, shape) == shapes.end()) shapes.push_back(shape);
+    if (bar == std::string_view::npos) return shapes;
+    axes.remove_prefix(bar + 1);
+  }
+}
+
+bool has_channels(const NormDef& norm) {
+  return std::ranges::any_of(norm.inputs, [](const NormInput& input) { return input.axes == "channels"; });
+}
+
+std::string one_of(const std::vector<Shape>& shapes) {
+  std::string text;
+  for (const Shape& shape : shapes) text += (text.empty() ? "" : " or ") + shape_text(shape);
+  return text;
 }
 
 // ---- values ----
@@ -104,11 +132,13 @@ const InputFamily& family_of(std::string_view value) {
   return *family;
 }
 
-std::string_view default_family(const Case& c, std::string_view input) {
-  if (input == "weight")
+std::string_view default_family(const Case& c, const NormInput& input) {
+  if (input.name == "weight")
     return parse_number(c.get("weight_offset")).value_or(0) == 1 ? "small_normal" : "weight_normal";
-  if (input == "bias") return "small_normal";
-  if (input == "scale") return "scale_uniform";
+  if (input.name == "bias" || input.name == "shift" || input.name == "running_mean") return "small_normal";
+  if (input.name == "running_var") return "variance_uniform";
+  // One value divides codes; one for each column is a distance from one.
+  if (input.name == "scale") return input.axes.empty() ? "scale_uniform" : "small_normal";
   return "normal";
 }
 
@@ -135,13 +165,13 @@ Tensor read_file_input(const FileInput& file, std::string_view input) {
 }
 
 void check_file_tensor(const Tensor& tensor, std::string_view input, FormatId format,
-                       const std::optional<Shape>& shape) {
+                       const std::vector<Shape>& shapes) {
   if (tensor.format != format)
     throw CaseError(fmt::format("{} is {} in its file, and the case says {}", input,
                                 name_of(tensor.format), name_of(format)));
-  if (shape && tensor.shape != *shape)
+  if (!shapes.empty() && std::ranges::find(shapes, tensor.shape) == shapes.end())
     throw CaseError(fmt::format("{} has shape {} in its file, and the case needs {}", input,
-                                shape_text(tensor.shape), shape_text(*shape)));
+                                shape_text(tensor.shape), one_of(shapes)));
 }
 
 // ---- defaults ----
@@ -187,7 +217,7 @@ void expand_seed(Case& c) {
 void expand_input(Case& c, const NormInput& input) {
   const bool is_x = input.name == "x";
   std::string& value =
-      c.keys.try_emplace(input_key(input.name), default_family(c, input.name)).first->second;
+      c.keys.try_emplace(input_key(input.name), default_family(c, input)).first->second;
   const std::string format_key = fmt::format("{}.format", input.name);
   const std::string shape_key = fmt::format("{}.shape", input.name);
 
@@ -201,16 +231,25 @@ void expand_input(Case& c, const NormInput& input) {
     value = versioned_name(family_of(value));
   }
 
-  std::optional<Shape> shape = is_x ? c.shape : shape_beside(input.axes, c.shape.value());
+  // The shapes that fit, the usual one first; none: open.
+  std::vector<Shape> shapes;
+  if (!is_x)
+    shapes = shapes_beside(input.axes, c.shape.value());
+  else if (c.shape)
+    shapes = {*c.shape};
+  std::optional<Shape> shape;
+  if (!shapes.empty()) shape = shapes.front();
+  const std::optional<Shape> usual = shape;
   if (const std::string_view said = c.get(shape_key); !is_x && !said.empty()) {
     const Shape asked = parse_shape(said);
-    if (shape && asked != *shape)
+    if (shape && std::ranges::find(shapes, asked) == shapes.end())
       throw CaseError(fmt::format("{}={} does not fit x {}: {} has to be {}", shape_key, said,
-                                  shape_text(*c.shape), input.name, shape_text(*shape)));
-    if (shape) c.keys.erase(shape_key);
+                                  shape_text(*c.shape), input.name, one_of(shapes)));
+    c.keys.erase(shape_key);
     shape = asked;
+    shapes = {asked};
   }
-  if (!shape && from_file) shape = from_file->shape;
+  if (from_file && (!shape || std::ranges::find(shapes, from_file->shape) != shapes.end())) shape = from_file->shape;
   if (!shape && is_x)
     throw CaseError(
         fmt::format("the shape '-' needs input=file:PATH#TENSOR, and input is {}", value));
@@ -218,7 +257,13 @@ void expand_input(Case& c, const NormInput& input) {
     throw CaseError(fmt::format("{}.shape is needed: x {} does not determine it", input.name,
                                 shape_text(*c.shape)));
   if (is_x && shape->empty()) throw CaseError("x is a scalar; a norm needs at least one axis to go along");
-  if (is_x) c.shape = shape;
+  if (is_x && shape->size() < 2 && has_channels(norm_of(c)))
+    throw CaseError(fmt::format("{} takes x with samples and channels, [N, C, ...], and x has shape {}", c.norm,
+                                shape_text(*shape)));
+  if (is_x)
+    c.shape = shape;
+  else if (usual != shape)
+    c.keys[shape_key] = shape_text(*shape);
 
   FormatId format = c.format;
   if (!is_x) {
@@ -226,14 +271,36 @@ void expand_input(Case& c, const NormInput& input) {
     const auto said = c.keys.try_emplace(format_key, name_of(format)).first;
     format = find_format(said->second).value();
   }
-  if (from_file) check_file_tensor(*from_file, input.name, format, shape);
+  if (from_file) check_file_tensor(*from_file, input.name, format, shapes);
 }
 
 Shape shape_of(const Case& c, const NormInput& input) {
   if (input.name == "x") return *c.shape;
   if (const std::string_view said = c.get(fmt::format("{}.shape", input.name)); !said.empty())
     return parse_shape(said);
-  return shape_beside(input.axes, *c.shape).value();
+  return shapes_beside(input.axes, *c.shape).front();
+}
+
+/// Shapes, formats and attributes that the norm refuses are refused before any value is made. Of the tensors' values it
+/// asks for those of a single number only, which stand for themselves here as 1.
+void check_norm(const Case& c) {
+  Tensors tensors;
+  for (const NormInput* input : inputs_of(c)) {
+    const bool is_x = input->name == "x";
+    const std::string_view said = c.get(fmt::format("{}.format", input->name));
+    Tensor tensor{.format = is_x ? c.format : find_format(said).value(), .shape = shape_of(c, *input), .bytes = {}};
+    if (tensor.size() == 1) {
+      tensor = Tensor::zeros(tensor.format, tensor.shape);
+      tensor.set_code(0, encode(tensor.format, 1.0, Overflow::saturate));
+    }
+    tensors.emplace(input->name, std::move(tensor));
+  }
+  CaseAttributes attributes = attributes_of(c);
+  try {
+    norm_of(c).check({.inputs = &tensors, .numbers = std::move(attributes.numbers), .words = std::move(attributes.words)});
+  } catch (const NormError& e) {
+    throw CaseError(e.what());
+  }
 }
 
 Tensor make_input(const Case& c, const NormInput& input, int threads) {
@@ -292,6 +359,7 @@ Case expand_defaults(const Case& c, std::string_view eps_default) {
     if (input->name == "x") expand_input(expanded, *input);
   for (const NormInput* input : inputs)
     if (input->name != "x") expand_input(expanded, *input);
+  check_norm(expanded);
   return expanded;
 }
 

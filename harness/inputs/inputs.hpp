@@ -13,15 +13,16 @@ namespace norma {
 ///   eps and the path's attributes, then the norm's; numbers in their shortest form
 ///   profile of the path
 ///   TENSOR.format and TENSOR.input of each tensor that takes part: those the norm or the path
-///   requires, and those a TENSOR.* key names; TENSOR.shape only where the norm leaves it open
+///   requires, and those a TENSOR.* key names; TENSOR.shape only where it is not the usual one
+///   of those the norm takes beside x
 ///   families with their version (normal/1); files with the hash of the tensor
 ///   (file:PATH#TENSOR@sha256-12 digits), a path's file with the hash of its text; seed (0); the
 ///   shape a file gives
 ///
 /// `eps_default`: what the path or implementation uses when nothing is said; empty: the path's, or
 /// the norm's. Inverse: expand_defaults(e) == e == parse_case(print_case(e)) for every expanded e.
-/// Errors: CaseError for an unknown family or version, a shape that does not fit, a file that
-/// disagrees or has changed; SafetensorsError for a file that cannot be read.
+/// Errors: CaseError for an unknown family or version, a shape or attribute that the norm refuses,
+/// a file that disagrees or has changed; SafetensorsError for a file that cannot be read.
 Case expand_defaults(const Case& c, std::string_view eps_default = {});
 
 /// The tensors of a case. Depends on nothing but the case and the files it names; `threads` changes

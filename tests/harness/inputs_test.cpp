@@ -129,7 +129,7 @@ TEST_CASE("each family has its known bits", "[inputs]") {
       "constant/1 1d7f0dd5 945d33ff 24677143",       "one_outlier/1 38fdeab5 0357f9be 183ea3f5",
       "exact_sums/1 b374dac9 f049d3db f7c06065",     "sprinkled/1 b7f5eb6d 14874f97 db495593",
       "weight_normal/1 3cbf6884 25f6f38d 773e05f5",  "small_normal/1 0c40dbb0 3ff9fa75 1a6b0e36",
-      "scale_uniform/1 41e6005c 94d20158 07a23d49",
+      "scale_uniform/1 41e6005c 94d20158 07a23d49", "variance_uniform/1 c3a3873c e22a36ea 41739eab",
   };
   CHECK(digests == known);
 }
@@ -207,6 +207,7 @@ TEST_CASE("the precondition of each family holds in every format that it fills",
     for (std::int64_t i = row * 1024; i < (row + 1) * 1024; ++i)
       REQUIRE((sums.value(i) == std::round(sums.value(i)) && std::fabs(sums.value(i)) <= 4));
     CHECK(moments(made("scale_uniform", format, shape), row).least >= 0.03125);
+    CHECK(moments(made("variance_uniform", format, shape), row).least >= 0.5);
     const Tensor sprinkled = made("sprinkled", format, shape);
     std::int64_t strange = 0;
     for (std::int64_t i = row * 1024; i < (row + 1) * 1024; ++i)
@@ -284,6 +285,38 @@ TEST_CASE("an expanded case makes the same tensors as the short one", "[inputs]"
   CHECK(a.at("weight").shape == Shape{64});
   CHECK(make_inputs(parse_case("rmsnorm bf16 4x64 scale.input=scale_uniform")).at("scale").shape ==
         Shape{});
+}
+
+TEST_CASE("parameters take the shapes that their norm has beside x", "[inputs]") {
+  const auto shape_of = [](const std::string& line, const char* name) {
+    return make_inputs(parse_case(line)).at(name).shape;
+  };
+  CHECK(shape_of("layernorm bf16 2x3x8 weight.input=ones", "weight") == Shape{8});
+  CHECK(shape_of("layernorm bf16 2x3x8 weight.shape=2x8", "weight") == Shape{2, 8});
+  CHECK(shape_of("layernorm bf16 2x3x8 weight.shape=2x1x8", "weight") == Shape{2, 1, 8});
+  CHECK(shape_of("gated_residual bf16 2x3x8", "gate") == Shape{8});
+  CHECK(shape_of("gated_residual bf16 2x3x8 gate.shape=2x3x8", "gate") == Shape{2, 3, 8});
+  CHECK(shape_of("groupnorm bf16 2x6x5x5 groups=3 bias.input=ones", "bias") == Shape{6});
+  CHECK_THAT(expanded("layernorm bf16 2x3x8 weight.shape=8"), !ContainsSubstring("shape="));
+  CHECK_THAT(expanded("modulate bf16 2x3x8 shift.shape=2x8"),
+             ContainsSubstring(" scale.input=small_normal/1 shift.format=bf16 shift.input=small_normal/1 shift.shape=2x8 "));
+  const Tensors batch =
+      make_inputs(parse_case("batchnorm fp32 2x600 statistics=running running_mean.input=normal running_var.format=fp32"));
+  for (std::int64_t c = 0; c < 600; ++c) CHECK(batch.at("running_var").value(c) >= 0.5);
+  for (const char* line : {"layernorm bf16 2x3x8 bias.shape=2x1x8", "modulate fp32 2x3x8 shift.shape=2x8",
+                           "batchnorm bf16 2x3x8 statistics=running running_mean.format=fp32 running_var.format=fp32"}) {
+    const Case once = expand_defaults(parse_case(line));
+    CHECK(expand_defaults(once) == once);
+    CHECK(parse_case(print_case(once)) == once);
+  }
+  CHECK(refusal("layernorm bf16 2x3x8 weight.shape=3x8") ==
+        "weight.shape=3x8 does not fit x 2x3x8: weight has to be 8 or 2x8 or 2x1x8");
+  CHECK(refusal("groupnorm bf16 8 groups=4") ==
+        "groupnorm takes x with samples and channels, [N, C, ...], and x has shape 8");
+  CHECK(refusal("groupnorm bf16 2x8x3") == "groupnorm: groups is 32 but must divide the 8 channels of x.");
+  CHECK(refusal("batchnorm bf16 2x8 statistics=running") ==
+        "batchnorm: statistics=running needs a tensor running_mean.");
+  CHECK(refusal("rmsnorm bf16 2x8 quant=static") == "rmsnorm: quant=static needs a tensor scale of one value.");
 }
 
 TEST_CASE("inputs that cannot be made are refused in one sentence", "[inputs]") {
