@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "reference/exact/decide.hpp"
-#include "tests/reference/rational.hpp"
+#include "tests/reference/element_check.hpp"
 
 namespace norma::test {
 namespace {
@@ -39,17 +39,13 @@ struct Setup {
 // One finite row: the columns' factors of r, and what r is.
 struct RationalRow {
   std::vector<Rational> a, b;
-  Rational square_sum, count, eps;
-  std::string place;
-  bool undefined = false;
+  RationalRoot root;
 };
 
 RationalRow rational_row(const Setup& s, std::int64_t row) {
   const Tensor& x = s.inputs.at("x");
   RationalRow r;
-  r.count = x.cols();
-  r.eps = rational(s.number("eps", 1e-6));
-  r.place = s.place();
+  r.root = {.total = 0, .count = x.cols(), .eps = rational(s.number("eps", 1e-6)), .place = s.place()};
   const Rational offset = rational(s.number("weight_offset", 0));
   for (std::int64_t j = 0; j < x.cols(); ++j) {
     Rational h = rational(x.value(row * x.cols() + j));
@@ -57,126 +53,18 @@ RationalRow rational_row(const Setup& s, std::int64_t row) {
     const Rational w = s.inputs.contains("weight") ? offset + rational(s.inputs.at("weight").value(j)) : Rational(1);
     r.a.push_back(w * h);
     r.b.push_back(s.inputs.contains("bias") ? rational(s.inputs.at("bias").value(j)) : Rational(0));
-    r.square_sum += h * h;
+    r.root.total += h * h;
   }
-  r.undefined = r.square_sum == 0 && (r.eps == 0 || r.place == "none");
   return r;
 }
 
-// Is t > d, equal, less, where t >= 0 and d = 1 / r is the norm's denominator?
-int against_denominator(const RationalRow& r, const Rational& t) {
-  const auto sign = [](const Rational& v) { return (v > 0) - (v < 0); };
-  const Rational mean = r.square_sum / r.count;
-  if (r.place == "inside") return sign(t * t - (mean + r.eps));
-  if (r.place == "sum") return sign(t * t - (r.square_sum + r.eps));
-  if (r.place == "none") return sign(t * t - mean);
-  if (r.place == "outside") return t < r.eps ? -1 : sign((t - r.eps) * (t - r.eps) - mean);
-  // A maximum is exceeded if both are; it is the smaller of the two answers.
-  if (r.place == "max") return std::min(sign(t * t - mean), sign(t - r.eps));
-  REQUIRE(r.place == "l2max");
-  return std::min(sign(t * t * r.count - r.square_sum), sign(t * t * r.count - r.eps * r.eps));
-}
-
-// The sign of a r - c.
-int linear(const RationalRow& r, const Rational& a, const Rational& c) {
-  if (c == 0) return (a > 0) - (a < 0);
-  if (a == 0) return c > 0 ? -1 : 1;
-  if ((a > 0) != (c > 0)) return a > 0 ? 1 : -1;
-  return (a > 0 ? 1 : -1) * against_denominator(r, a / c);
-}
-
 // The sign of y_j - m.
-int sign_of_difference(const RationalRow& r, std::size_t j, const Rational& m) { return linear(r, r.a[j], m - r.b[j]); }
-
-// ---- what is asked of every element ----
-
-// The code of y, by bisection over all values and their midpoints.
-std::uint64_t rounded(const RationalRow& r, std::size_t j, FormatId format, Overflow overflow, bool zero_is_negative) {
-  const Format& f = format_of(format);
-  const int sign = sign_of_difference(r, j, 0);
-  const bool negative = sign < 0 || (sign == 0 && zero_is_negative);
-  const auto magnitude_against = [&](const Rational& m) {
-    return negative ? -sign_of_difference(r, j, -m) : sign_of_difference(r, j, m);
-  };
-  const auto value = [&](std::uint64_t code) {
-    if (code <= f.max_finite_code()) return rational(decode(format, code));
-    return rational(max_finite(format)) + power_of_two(f.emax - f.precision + 1);
-  };
-  std::uint64_t low = 0, high = f.max_finite_code() + 1;  // at the end: y in low's upper or high's lower half
-  while (high - low > 1) {
-    const std::uint64_t middle = low + (high - low) / 2;
-    if (magnitude_against(value(middle)) >= 0)
-      low = middle;
-    else
-      high = middle;
-  }
-  const int half = magnitude_against((value(low) + value(high)) / 2);
-  const std::uint64_t code = half > 0 || (half == 0 && (low & 1) != 0) ? high : low;
-  const std::uint64_t sign_code = negative ? f.sign_code() : 0;
-  if (code > f.max_finite_code()) {
-    if (overflow == Overflow::saturate || overflow == Overflow::saturate_finite) return sign_code | f.max_finite_code();
-    return overflow == Overflow::ieee && f.has_infinity() ? sign_code | f.infinity_code() : f.nan_code();
-  }
-  if (code == 0 && !f.has_negative_zero()) return 0;
-  return sign_code | code;
-}
-
-struct Counts {
-  int elements = 0, ties = 0;
-};
+int sign_of_difference(const RationalRow& r, std::size_t j, const Rational& m) { return linear(r.root, r.a[j], m - r.b[j]); }
 
 void check_element(const RationalRow& r, const TruthSource& truth, std::int64_t row, std::size_t j, const Enclosure& e,
                    std::span<const FormatId> formats, Counts& counts) {
-  const Element y{truth, row, static_cast<std::int64_t>(j), e};
-  ++counts.elements;
-
-  // It contains y and is narrow.
-  const Rational middle = rational(e.hi) + rational(e.lo);
-  REQUIRE(sign_of_difference(r, j, middle - rational(e.radius)) >= 0);
-  REQUIRE(sign_of_difference(r, j, middle + rational(e.radius)) <= 0);
-  REQUIRE(e.radius <= 0x1p-100 * e.magnitude + 0x1p-1074);
-  REQUIRE(is_double_double(e.hi, e.lo));
-
-  for (FormatId format : formats) {
-    CAPTURE(name_of(format));
-    const Format& f = format_of(format);
-    const std::uint64_t right = rounded(r, j, format, Overflow::ieee, std::signbit(e.hi));
-    REQUIRE(round_to(y, format, Overflow::ieee) == right);
-    REQUIRE(is_correctly_rounded(y, format, Overflow::ieee, right) == true);
-    REQUIRE(is_faithful(y, format, Overflow::ieee, right) == true);
-
-    // Comparisons at y's neighbourhood: the codes around it and the midpoints between them, all exact.
-    const std::uint64_t magnitude = right & f.magnitude_mask();
-    if (magnitude > f.max_finite_code()) continue;
-    const std::uint64_t first = magnitude < 2 ? 0 : magnitude - 2;
-    for (std::uint64_t c = first; c <= std::min(magnitude + 1, f.max_finite_code() - 1); ++c) {
-      const double low = decode(format, (right & f.sign_code()) | c),
-                   high = decode(format, (right & f.sign_code()) | (c + 1));
-      const double half = (high - low) / 2;
-      const int at_value = sign_of_difference(r, j, rational(low));
-      const int at_middle = sign_of_difference(r, j, rational(low) + rational(half));
-      REQUIRE(static_cast<int>(truth.compare(row, y.col, low, 0)) == at_value);
-      REQUIRE(static_cast<int>(truth.compare(row, y.col, low, half)) == at_middle);
-      REQUIRE(static_cast<int>(compare(y, low, half)) == at_middle);
-      counts.ties += at_middle == 0;
-
-      // The error of that neighbour, in units of 2^-16 ulp: y lies within half a unit of got - k units.
-      const ScaledError error = scaled_error(y, low, format);
-      REQUIRE(error.decided);
-      int exponent = f.emin;
-      for (int s : {-1, 1})
-        if (s * sign_of_difference(r, j, 0) > 0)
-          while (s * sign_of_difference(r, j, s * power_of_two(exponent + 1)) >= 0) ++exponent;
-      REQUIRE(binade(y, format) == exponent);
-      const Rational unit = power_of_two(exponent - f.precision + 1 - 16);
-      const int upper = sign_of_difference(r, j, rational(low) - (Rational(error.value) - Rational(1, 2)) * unit);
-      const int lower = sign_of_difference(r, j, rational(low) - (Rational(error.value) + Rational(1, 2)) * unit);
-      REQUIRE(upper <= 0);
-      REQUIRE(lower >= 0);
-      if (upper == 0 || lower == 0) REQUIRE(error.value % 2 == 0);
-    }
-    if (magnitude > 0) REQUIRE(is_correctly_rounded(y, format, Overflow::ieee, right - 1) == false);
-  }
+  check_element([&](const Rational& m) { return sign_of_difference(r, j, m); }, truth, row, static_cast<std::int64_t>(j), e,
+                formats, counts);
 }
 
 constexpr FormatId kFormatsTested[] = {FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::fp32};
@@ -195,28 +83,13 @@ Counts check_rows(const Setup& setup, std::span<const FormatId> formats, std::st
     const std::size_t step = out.size() <= 8 ? 1 : out.size() / 3;
     for (std::size_t j = 0; j < out.size(); j += step) {
       CAPTURE(j);
-      if (r.undefined)
+      if (r.root.undefined())
         REQUIRE(std::isnan(out[j].hi));
       else
         check_element(r, *truth, row, j, out[j], formats, counts);
     }
   }
   return counts;
-}
-
-Tensor random_tensor(FormatId format, Shape shape, Random& random, int least, int most) {
-  Tensor t = Tensor::zeros(format, std::move(shape));
-  const Format& f = format_of(format);
-  const std::uint64_t hidden = std::uint64_t{1} << f.mantissa_bits();
-  for (std::int64_t i = 0; i < t.size(); ++i) {
-    // Fields of the exponent: 0 is subnormal.
-    const int field = std::clamp(random.between(least, most) - f.emin + 1, 0, f.emax - f.emin + 1);
-    std::uint64_t code = (static_cast<std::uint64_t>(field) * hidden) | random.below(hidden);
-    code = std::min(code, f.max_finite_code());
-    if (random.below(8) == 0) code = 0;
-    t.set_code(i, code | (random.below(2) == 0 ? 0 : f.sign_code()));
-  }
-  return t;
 }
 
 TEST_CASE("rmsnorm agrees with exact rationals for every place of eps, on random rows of every magnitude") {
@@ -484,7 +357,7 @@ TEST_CASE("a static scale divides the norm, and the dequantized output is the no
 int sign_of_quotient(const RationalRow& r, std::size_t j, std::size_t top, const Rational& quant_max,
                      const Rational& m) {
   const int s = sign_of_difference(r, top, 0);
-  return linear(r, r.a[j] * quant_max - m * s * r.a[top], m * s * r.b[top] - r.b[j] * quant_max);
+  return linear(r.root, r.a[j] * quant_max - m * s * r.a[top], m * s * r.b[top] - r.b[j] * quant_max);
 }
 
 TEST_CASE("a per-token scale is set by the row's largest value, and codes are decided exactly") {
@@ -505,7 +378,7 @@ TEST_CASE("a per-token scale is set by the row's largest value, and codes are de
     std::size_t top = 0;
     for (std::size_t j = 1; j < 6; ++j) {
       const int sj = sign_of_difference(r, j, 0) < 0 ? -1 : 1, st = sign_of_difference(r, top, 0) < 0 ? -1 : 1;
-      if (linear(r, sj * r.a[j] - st * r.a[top], st * r.b[top] - sj * r.b[j]) > 0) top = j;
+      if (linear(r.root, sj * r.a[j] - st * r.a[top], st * r.b[top] - sj * r.b[j]) > 0) top = j;
     }
     const auto scale = rmsnorm.truth(s.call(), "scale");
     const auto truth = rmsnorm.truth(s.call(), "y");
@@ -514,7 +387,7 @@ TEST_CASE("a per-token scale is set by the row's largest value, and codes are de
     scale->enclose_row(0, std::span(&e, 1));
     const int top_sign = sign_of_difference(r, top, 0);
     for (double m : {e.hi, e.hi * 1.5, e.hi * 0.5, e.hi + e.lo}) {
-      const int right = linear(r, top_sign * r.a[top], rational(m) * 448 - top_sign * r.b[top]);
+      const int right = linear(r.root, top_sign * r.a[top], rational(m) * 448 - top_sign * r.b[top]);
       REQUIRE(static_cast<int>(scale->compare(0, 0, m, 0)) == right);
     }
     std::vector<Enclosure> out(6);

@@ -1,0 +1,987 @@
+// Every canonical norm against exact rationals, written down once more from its formula, index by index.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "harness/inputs/safetensors.hpp"
+#include "reference/certified/three_terms.hpp"
+#include "reference/norms/norm.hpp"
+#include "tests/reference/element_check.hpp"
+
+namespace norma::test {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+constexpr FormatId kTested[] = {FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::fp32};
+
+struct Setup {
+  std::string norm;
+  Tensors inputs{};
+  Attributes numbers{};
+  std::map<std::string, std::string, std::less<>> words{};
+
+  const NormDef& def() const { return *find_norm(norm); }
+  NormCall call() const { return {.inputs = &inputs, .numbers = numbers, .words = words}; }
+  std::unique_ptr<TruthSource> truth(std::string_view output = "y", TruthKind kind = TruthKind::mpfr) const {
+    def().check(call());
+    return truth_of(def(), call(), output, kind);
+  }
+  double number(const char* name, double fallback) const {
+    return numbers.contains(name) ? numbers.at(name) : fallback;
+  }
+  std::string word(const char* name, const char* fallback) const {
+    return words.contains(name) ? words.at(name) : fallback;
+  }
+  Rational at(const char* tensor, std::int64_t i, const Rational& absent) const {
+    const auto found = inputs.find(tensor);
+    return found == inputs.end() ? absent : rational(found->second.value(i));
+  }
+};
+
+// ---- the formulas, once more ----
+
+/// y = a r + b for every element, r by its group.
+struct Formula {
+  std::vector<Rational> a, b;
+  std::vector<std::int64_t> group;
+  std::map<std::int64_t, RationalRoot> roots;
+};
+
+using Index = std::function<std::int64_t(std::int64_t)>;
+
+/// y = weight (h - mean) / sqrt(var + eps) + bias, over the elements of equal `group`.
+Formula moments(const Setup& s, const Index& group, const Index& parameter, double eps, const std::string& place,
+                double correction = 0) {
+  Formula f;
+  std::map<std::int64_t, Rational> sums, counts;
+  const std::int64_t size = s.inputs.at("x").size();
+  const auto h = [&](std::int64_t i) -> Rational { return s.at("x", i, 0) + s.at("residual", i, 0); };
+  for (std::int64_t i = 0; i < size; ++i) {
+    f.group.push_back(group(i));
+    sums[group(i)] += h(i);
+    counts[group(i)] += 1;
+  }
+  for (const auto& [g, count] : counts)
+    f.roots[g] = {.total = 0, .count = count - rational(correction), .eps = rational(eps), .place = place};
+  const Rational offset = rational(s.number("weight_offset", 0));
+  for (std::int64_t i = 0; i < size; ++i) {
+    const Rational d = h(i) - sums[group(i)] / counts[group(i)];
+    f.roots[group(i)].total += d * d;
+    const Rational w = s.inputs.contains("weight") ? Rational(offset + s.at("weight", parameter(i), 1)) : Rational(1);
+    f.a.push_back(w * d);
+    f.b.push_back(s.at("bias", parameter(i), 0));
+  }
+  return f;
+}
+
+/// y = weight (x - running_mean) / sqrt(running_var + eps) + bias.
+Formula running(const Setup& s, const Index& channel) {
+  Formula f;
+  for (std::int64_t i = 0; i < s.inputs.at("x").size(); ++i) {
+    const std::int64_t c = channel(i);
+    f.group.push_back(c);
+    f.roots[c] = {
+        .total = s.at("running_var", c, 0) + rational(s.number("eps", 1e-5)), .count = 1, .eps = 0, .place = "none"};
+    f.a.push_back(s.at("weight", c, 1) * (s.at("x", i, 0) - s.at("running_mean", c, 0)));
+    f.b.push_back(s.at("bias", c, 0));
+  }
+  return f;
+}
+
+/// y itself, with r = 1.
+Formula plain(const Setup& s, const std::function<Rational(std::int64_t)>& y) {
+  Formula f;
+  f.roots[0] = {.total = 1, .count = 1, .eps = 0, .place = "none"};
+  for (std::int64_t i = 0; i < s.inputs.at("x").size(); ++i) {
+    f.a.push_back(y(i));
+    f.b.push_back(0);
+    f.group.push_back(0);
+  }
+  return f;
+}
+
+Formula formula_of(const Setup& s) {
+  const Tensor& x = s.inputs.at("x");
+  const Shape& shape = x.shape;
+  const std::int64_t cols = x.cols();
+  const std::int64_t spatial = shape.size() < 2 ? 1 : x.size() / (shape[0] * shape[1]);
+  const Index row = [=](std::int64_t i) { return i / cols; };
+  const Index channel = [=](std::int64_t i) { return i / spatial % shape[1]; };
+  const auto sample = [=](std::int64_t i) { return i / (x.size() / shape[0]); };
+  /// A vector's index for [cols], [samples, cols] or x's own shape.
+  const auto along = [&s, cols, sample](const char* name) {
+    const auto found = s.inputs.find(name);
+    const std::int64_t size = found == s.inputs.end() ? 0 : found->second.size();
+    const std::int64_t all = s.inputs.at("x").size();
+    return [=](std::int64_t i) {
+      return size == all && size != cols ? i : size == cols ? i % cols : sample(i) * cols + i % cols;
+    };
+  };
+  const double eps = s.number("eps", 1e-5);
+  if (s.norm == "layernorm")
+    return moments(s, row, along("weight"), eps, s.word("eps_place", "inside"), s.number("correction", 0));
+  if (s.norm == "groupnorm") {
+    const auto groups = static_cast<std::int64_t>(s.number("groups", 32));
+    return moments(
+        s, [=](std::int64_t i) { return sample(i) * groups + channel(i) / (shape[1] / groups); }, channel, eps,
+        "inside");
+  }
+  if (s.norm == "instancenorm" || s.norm == "batchnorm") {
+    if (s.word("statistics", "batch") == "running") return running(s, channel);
+    if (s.norm == "batchnorm") return moments(s, channel, channel, eps, "inside");
+    return moments(
+        s, [=](std::int64_t i) { return sample(i) * shape[1] + channel(i); }, channel, eps, "inside");
+  }
+  if (s.norm == "l2norm") {
+    Formula f;
+    for (std::int64_t i = 0; i < x.size(); ++i) {
+      auto& root = f.roots
+                       .try_emplace(row(i), RationalRoot{.total = 0,
+                                                         .count = 1,
+                                                         .eps = rational(s.number("eps", 1e-12)),
+                                                         .place = s.word("eps_place", "max")})
+                       .first->second;
+      root.total += rational(x.value(i)) * rational(x.value(i));
+      f.a.push_back(rational(x.value(i)));
+      f.b.push_back(0);
+      f.group.push_back(row(i));
+    }
+    return f;
+  }
+  if (s.norm == "modulate")
+    return plain(s, [&, scale = along("scale"), shift = along("shift")](std::int64_t i) -> Rational {
+      return s.at("x", i, 0) * (1 + s.at("scale", scale(i), 0)) + s.at("shift", shift(i), 0);
+    });
+  REQUIRE(s.norm == "gated_residual");
+  return plain(s, [&, gate = along("gate")](std::int64_t i) -> Rational {
+    return s.at("x", i, 0) + s.at("gate", gate(i), 0) * s.at("f", i, 0);
+  });
+}
+
+// ---- truth against formula ----
+
+/// All elements of small tensors; of larger ones every 7th or so.
+Counts check_norm(const Setup& s, std::span<const FormatId> formats, TruthKind kind = TruthKind::mpfr) {
+  const Formula f = formula_of(s);
+  const auto truth = s.truth("y", kind);
+  REQUIRE(truth->rows() * truth->cols() == s.inputs.at("x").size());
+  Counts counts;
+  std::vector<Enclosure> out(static_cast<std::size_t>(truth->cols()));
+  const std::int64_t step = s.inputs.at("x").size() <= 40 ? 1 : 7;
+  for (std::int64_t row = 0; row < truth->rows(); ++row) {
+    truth->enclose_row(row, out);
+    for (std::int64_t col = 0; col < truth->cols(); ++col) {
+      const std::int64_t flat = row * truth->cols() + col;
+      if (flat % step != 0) continue;
+      CAPTURE(flat);
+      const auto i = static_cast<std::size_t>(flat);
+      const RationalRoot& root = f.roots.at(f.group[i]);
+      const Enclosure& e = out[static_cast<std::size_t>(col)];
+      if (root.undefined()) {
+        REQUIRE(std::isnan(e.hi));
+        continue;
+      }
+      check_element([&](const Rational& m) { return linear(root, f.a[i], m - f.b[i]); }, *truth, row, col, e, formats,
+                    counts, kind == TruthKind::mpfr);
+      const Enclosure one = truth->enclose(row, col);
+      REQUIRE((one.hi == e.hi && one.lo == e.lo && one.radius == e.radius));
+    }
+  }
+  return counts;
+}
+
+constexpr std::pair<int, int> kExponents[] = {{-2, 2}, {-12, 3}, {-200, -120}, {-200, 200}, {120, 200}};
+
+double random_eps(Random& random) {
+  const double all[] = {1e-5, 0.0, 0x1p-20, 1.0, 1e-30};
+  return all[random.below(5)];
+}
+
+void add(Setup& s, const char* name, FormatId format, Shape shape, Random& random, int least = -3, int most = 3) {
+  s.inputs[name] = random_tensor(format, std::move(shape), random, least, most);
+}
+
+TEST_CASE("layernorm agrees with exact rationals, on random rows of every magnitude") {
+  Random random{11};
+  int elements = 0;
+  for (FormatId format : kTested)
+    for (const auto& [least, most] : kExponents)
+      for (const std::int64_t cols : {1, 2, 3, 5, 8, 33}) {
+        CAPTURE(name_of(format), least, most, cols);
+        Setup s{.norm = "layernorm"};
+        s.numbers["eps"] = random_eps(random);
+        const char* places[] = {"inside", "outside", "max", "none"};
+        s.words["eps_place"] = places[random.below(4)];
+        if (cols > 1 && random.below(3) == 0) s.numbers["correction"] = 1;
+        add(s, "x", format, {1, cols}, random, least, most);
+        if (random.below(4) != 0) add(s, "weight", format, {cols}, random);
+        if (random.below(2) == 0) s.numbers["weight_offset"] = 1;
+        if (random.below(2) == 0) add(s, "bias", FormatId::fp32, {cols}, random, -6, 2);
+        if (random.below(4) == 0) add(s, "residual", FormatId::fp32, {1, cols}, random, least, most);
+        const FormatId formats[] = {kTested[random.below(4)]};
+        elements += check_norm(s, formats).elements;
+      }
+  REQUIRE(elements > 600);
+}
+
+TEST_CASE("layernorm takes one weight and bias for each sample") {
+  Random random{12};
+  for (const Shape& shape : {Shape{2, 3, 4}, Shape{3, 4}, Shape{2, 1, 2, 4}, Shape{1, 3, 4}}) {
+    CAPTURE(shape_text(shape));
+    Setup s{.norm = "layernorm"};
+    add(s, "x", FormatId::bf16, shape, random);
+    add(s, "weight", FormatId::bf16, {shape[0], 4}, random);
+    s.numbers["weight_offset"] = 1;
+    Shape broadcast(shape.size(), 1);
+    broadcast.front() = shape[0];
+    broadcast.back() = 4;
+    add(s, "bias", FormatId::fp16, broadcast, random);
+    const FormatId formats[] = {FormatId::bf16};
+    REQUIRE(check_norm(s, formats).elements == element_count(shape));
+  }
+}
+
+TEST_CASE("group, instance and batch norm agree with exact rationals, channel by channel") {
+  Random random{13};
+  const Shape shapes[] = {{2, 6, 3, 3}, {1, 4, 1}, {3, 4}, {2, 4, 5, 1, 1}, {1, 1, 7}, {5, 2, 2}};
+  for (const Shape& shape : shapes)
+    for (const auto& [least, most] : kExponents)
+      for (const char* norm : {"groupnorm", "instancenorm", "batchnorm"}) {
+        CAPTURE(shape_text(shape), norm, least, most);
+        Setup s{.norm = norm};
+        const FormatId format = kTested[random.below(4)];
+        s.numbers["eps"] = random_eps(random);
+        add(s, "x", format, shape, random, least, most);
+        if (random.below(4) != 0) add(s, "weight", format, {shape[1]}, random);
+        if (random.below(2) == 0) add(s, "bias", FormatId::fp32, {shape[1]}, random, -6, 2);
+        if (s.norm == "groupnorm") {
+          std::int64_t groups = 1 + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(shape[1])));
+          while (shape[1] % groups != 0) --groups;
+          s.numbers["groups"] = static_cast<double>(groups);
+        } else if (random.below(2) == 0) {
+          s.words["statistics"] = "running";
+          add(s, "running_mean", FormatId::fp32, {shape[1]}, random, least, most);
+          add(s, "running_var", FormatId::fp32, {shape[1]}, random, -4, 4);
+          for (std::int64_t c = 0; c < shape[1]; ++c)
+            s.inputs["running_var"].set_code(c, (s.inputs["running_var"].code(c) & 0x7fffffff) | 0x10000000);
+        }
+        const FormatId formats[] = {kTested[random.below(4)]};
+        check_norm(s, formats);
+      }
+}
+
+TEST_CASE("l2norm agrees with exact rationals for every place of eps") {
+  const std::string place = GENERATE("max", "sum", "outside", "none");
+  Random random{14};
+  for (FormatId format : kTested)
+    for (const auto& [least, most] : kExponents)
+      for (const std::int64_t cols : {1, 2, 7}) {
+        CAPTURE(place, name_of(format), least, most, cols);
+        Setup s{.norm = "l2norm"};
+        s.words["eps_place"] = place;
+        s.numbers["eps"] = random.below(2) == 0 ? 1e-12 : random_eps(random);
+        add(s, "x", format, {2, cols}, random, least, most);
+        const FormatId formats[] = {kTested[random.below(4)]};
+        check_norm(s, formats);
+      }
+}
+
+TEST_CASE("modulate and gated_residual agree with exact rationals, in both truths") {
+  const TruthKind kind = GENERATE(TruthKind::mpfr, TruthKind::fast);
+  Random random{15};
+  for (const Shape& shape : {Shape{2, 3, 4}, Shape{3, 5}, Shape{7}, Shape{2, 2, 1, 3}})
+    for (const auto& [least, most] : kExponents)
+      for (int repeat = 0; repeat < 4; ++repeat) {
+        CAPTURE(shape_text(shape), least, most, repeat);
+        const std::int64_t cols = shape.back();
+        const FormatId format = kTested[random.below(4)];
+        const Shape vector = shape.size() > 1 && random.below(2) == 0 ? Shape{shape[0], cols} : Shape{cols};
+        Setup m{.norm = "modulate"}, g{.norm = "gated_residual"};
+        add(m, "x", format, shape, random, least, most);
+        add(m, "scale", kTested[random.below(4)], vector, random, -30, 1);
+        if (random.below(4) != 0) add(m, "shift", kTested[random.below(4)], vector, random, least, most);
+        add(g, "x", format, shape, random, least, most);
+        add(g, "f", kTested[random.below(4)], shape, random, least, most);
+        add(g, "gate", kTested[random.below(4)], random.below(3) == 0 ? shape : vector, random, -30, 1);
+        const FormatId formats[] = {kTested[random.below(4)]};
+        REQUIRE(check_norm(m, formats, kind).elements > 0);
+        REQUIRE(check_norm(g, formats, kind).elements > 0);
+      }
+}
+
+// ---- ties ----
+
+TEST_CASE("layernorm decides exact ties and near ties") {
+  // Rows of +-s have mean 0 and deviation s: without eps y = +-w + b, and an odd w + b of one bit more is a tie.
+  const double eps = GENERATE(0.0, 0x1p-40, 0x1p-239, 0x1p-700);
+  CAPTURE(eps);
+  Random random{16};
+  int ties = 0;
+  for (FormatId format : {FormatId::bf16, FormatId::fp16, FormatId::e4m3fn}) {
+    Setup s{.norm = "layernorm"};
+    s.numbers["eps"] = eps;
+    s.inputs["x"] = tensor(format, {1, 8}, {1.5, -1.5, 1.5, 1.5, -1.5, -1.5, -1.5, 1.5});
+    s.inputs["weight"] = Tensor::zeros(FormatId::fp32, {8});
+    for (std::int64_t j = 0; j < 8; ++j) {
+      const double step = std::ldexp(1.0, 1 - format_of(format).precision);
+      s.inputs["weight"].set_code(j, code_of(FormatId::fp32, 1 + (static_cast<double>(random.below(4)) + 0.5) * step));
+    }
+    const FormatId formats[] = {format};
+    ties += check_norm(s, formats).ties;
+  }
+  if (eps == 0) REQUIRE(ties >= 24);
+  if (eps > 0) REQUIRE(ties == 0);
+}
+
+TEST_CASE("a norm hands out exactly what is a binary64 number, although its root is not") {
+  Setup s{.norm = "layernorm"};
+  s.numbers["eps"] = 0;
+  s.inputs["x"] = tensor(FormatId::fp32, {1, 2}, {3.0, -3.0});
+  s.inputs["weight"] = tensor(FormatId::fp32, {2}, {1.0, 0x1.01p0});
+  s.inputs["bias"] = tensor(FormatId::fp32, {2}, {-1.0, 3.0});
+  Enclosure out[2];
+  s.truth()->enclose_row(0, out);
+  REQUIRE((out[0].hi == 0 && out[0].lo == 0 && out[0].radius == 0 && out[0].magnitude == 2));
+  REQUIRE((out[1].hi == 3 - 0x1.01p0 && out[1].lo == 0 && out[1].radius == 0));
+}
+
+// ---- special values ----
+
+struct Special {
+  std::string name;
+  std::vector<double> x, weight, bias, y;
+  double eps = 1e-5;
+};
+
+void check_special(Setup s, const Special& c, const Shape& shape, const Shape& parameters, TruthKind kind) {
+  CAPTURE(s.norm, c.name, kind == TruthKind::fast);
+  const auto fill = [&](const char* name, const std::vector<double>& values, const Shape& of) {
+    if (values.empty()) return;
+    Tensor t = Tensor::zeros(FormatId::fp32, of);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      t.set_code(static_cast<std::int64_t>(i), code_of(FormatId::fp32, values[i]));
+    s.inputs[name] = t;
+  };
+  s.numbers["eps"] = c.eps;
+  fill("x", c.x, shape);
+  fill("weight", c.weight, parameters);
+  fill("bias", c.bias, parameters);
+  const auto truth = s.truth("y", kind);
+  std::vector<Enclosure> out(static_cast<std::size_t>(truth->cols()));
+  for (std::size_t i = 0; i < c.y.size(); ++i) {
+    CAPTURE(i);
+    const auto at = static_cast<std::int64_t>(i);
+    truth->enclose_row(at / truth->cols(), out);
+    const Enclosure& e = out[static_cast<std::size_t>(at % truth->cols())];
+    CAPTURE(e.hi, c.y[i]);
+    if (std::isnan(c.y[i])) {
+      REQUIRE(std::isnan(e.hi));
+      continue;
+    }
+    REQUIRE(e.hi == c.y[i]);
+    REQUIRE(std::signbit(e.hi) == std::signbit(c.y[i]));
+    REQUIRE(e.radius == 0);
+    const Comparison compared =
+        truth->compare(at / truth->cols(), at % truth->cols(), std::isfinite(e.hi) ? e.hi : 0, 0);
+    REQUIRE(compared == (std::isfinite(e.hi) ? Comparison::equal : Comparison::undecided));
+  }
+}
+
+const TruthKind kKinds[] = {TruthKind::mpfr, TruthKind::fast};
+
+TEST_CASE("layernorm of rows that are not ordinary follows the stated rules") {
+  const Special cases[] = {
+      {"a NaN makes its row NaN", {1, kNaN}, {}, {}, {kNaN, kNaN}},
+      {"an Inf makes its row NaN", {1, kInfinity}, {}, {}, {kNaN, kNaN}},
+      {"a constant row gives the bias", {3, 3}, {2, -2}, {5, -7}, {5, -7}},
+      {"a constant row without a bias gives zeros with the weight's sign", {3, 3}, {2, -2}, {}, {0.0, -0.0}},
+      {"a zero row gives the bias", {0.0, -0.0}, {1, 1}, {5, 7}, {5, 7}},
+      {"a zero keeps its sign against a mean of +0", {0.0, -0.0}, {1, 1}, {}, {0.0, -0.0}},
+      {"a zero and a bias of zero add as IEEE does", {3, 3}, {1, -1}, {-0.0, -0.0}, {0.0, -0.0}},
+      {"a constant row without eps is undefined", {3, 3}, {1, 1}, {5, 5}, {kNaN, kNaN}, 0},
+      {"a NaN weight spoils its column", {1, -1}, {kNaN, 0}, {}, {kNaN, -0.0}, 0},
+      {"an infinite weight", {1, -1}, {kInfinity, -kInfinity}, {}, {kInfinity, kInfinity}, 0},
+      {"an infinite weight of a zero difference", {3, 3}, {kInfinity, 1}, {}, {kNaN, 0.0}},
+      {"an infinite bias", {1, -1}, {1, 1}, {kInfinity, -kInfinity}, {kInfinity, -kInfinity}},
+      {"an infinite weight against an infinite bias", {1, -1}, {kInfinity, 1}, {-kInfinity, 0.0}, {kNaN, -1}, 0},
+  };
+  for (const Special& c : cases)
+    for (const TruthKind kind : kKinds) {
+      check_special({.norm = "layernorm"}, c, {1, 2}, {2}, kind);
+      // The same row twice as the channels of a group, and as batches of one channel each.
+      Special twice = c;
+      twice.x.insert(twice.x.end(), c.x.begin(), c.x.end());
+      twice.y.insert(twice.y.end(), c.y.begin(), c.y.end());
+      Setup group{.norm = "groupnorm"};
+      group.numbers["groups"] = 1;
+      check_special(group, twice, {2, 2}, {2}, kind);
+    }
+  for (const TruthKind kind : kKinds) {
+    check_special({.norm = "layernorm"}, {"one column gives the bias", {3, -5}, {2}, {5}, {5, 5}}, {2, 1}, {1}, kind);
+    check_special({.norm = "layernorm"}, {"one column without eps", {3, -5}, {2}, {5}, {kNaN, kNaN}, 0}, {2, 1}, {1},
+                  kind);
+    check_special({.norm = "instancenorm"}, {"one position gives the bias", {3, -5}, {2, 2}, {5, 6}, {5, 6}}, {1, 2},
+                  {2}, kind);
+    check_special({.norm = "batchnorm"}, {"NaN stays in its channel", {1, 3, kNaN, 3}, {}, {}, {kNaN, 0.0, kNaN, 0.0}},
+                  {2, 2}, {2}, kind);
+    check_special({.norm = "l2norm"}, {"a zero row keeps signs", {0.0, -0.0}, {}, {}, {0.0, -0.0}}, {1, 2}, {}, kind);
+    check_special({.norm = "l2norm"}, {"a zero row without eps", {0.0, -0.0}, {}, {}, {kNaN, kNaN}, 0}, {1, 2}, {},
+                  kind);
+    check_special({.norm = "l2norm"}, {"an Inf", {-kInfinity, -3}, {}, {}, {kNaN, -0.0}}, {1, 2}, {}, kind);
+    check_special({.norm = "l2norm"}, {"a short row", {0x1p-41, 0}, {}, {}, {0x1p-1, 0}, 0x1p-40}, {1, 2}, {}, kind);
+  }
+}
+
+TEST_CASE("running statistics act by IEEE rules") {
+  struct Given {
+    std::string name;
+    double x, mean, variance, eps, y;
+  };
+  const Given cases[] = {
+      {"a difference of zero", 3, 3, 1, 0, 0.0},
+      {"-0 less +0", -0.0, 0.0, 1, 0, -0.0},
+      {"-0 less -0", -0.0, -0.0, 1, 0, 0.0},
+      {"no variance", 3, 1, 0, 0, kInfinity},
+      {"no variance, below the mean", 1, 3, 0, 0, -kInfinity},
+      {"no variance, no difference", 3, 3, 0, 0, kNaN},
+      {"a negative variance", 3, 1, -1, 0.5, kNaN},
+      {"a negative variance that eps outweighs", 3, 1, -0.75, 1, 4},
+      {"a negative variance that eps cancels", 3, 1, -1, 1, kInfinity},
+      {"an infinite variance", -3, 1, kInfinity, 0, -0.0},
+      {"an infinite mean", 3, kInfinity, 1, 0, -kInfinity},
+      {"an infinite mean and variance", 3, kInfinity, kInfinity, 0, kNaN},
+      {"an infinite x", -kInfinity, 1, 1, 0, -kInfinity},
+      {"an infinite x at an infinite mean", kInfinity, kInfinity, 1, 0, kNaN},
+      {"a NaN mean", 1, kNaN, 1, 0, kNaN},
+      {"a NaN variance", 1, 0, kNaN, 0, kNaN},
+  };
+  for (const Given& c : cases)
+    for (const char* norm : {"batchnorm", "instancenorm"})
+      for (const TruthKind kind : kKinds) {
+        Setup s{.norm = norm};
+        s.words["statistics"] = "running";
+        // A second channel that is ordinary: what is special must stay where it is.
+        s.inputs["running_mean"] = tensor(FormatId::fp32, {2}, {c.mean, 0});
+        s.inputs["running_var"] = tensor(FormatId::fp32, {2}, {c.variance, 1 - c.eps});
+        check_special(s, {c.name, {c.x, 5}, {}, {}, {c.y, 5}, c.eps}, {1, 2}, {2}, kind);
+      }
+}
+
+TEST_CASE("modulate and gated_residual follow IEEE rules for zeros, NaN and Inf") {
+  struct Case {
+    double x, scale, shift, y;
+  };
+  const Case modulated[] = {{0.0, -5, -0.0, -0.0},
+                            {-0.0, -5, -0.0, 0.0},
+                            {0.0, 1, -0.0, 0.0},
+                            {-0.0, 1, 0.0, 0.0},
+                            {-0.0, 1, -0.0, -0.0},
+                            {3, -1, -0.0, 0.0},
+                            {-3, -1, -0.0, -0.0},
+                            {2, 1, -4, 0.0},
+                            {kInfinity, -1, 0, kNaN},
+                            {kInfinity, 1, 0, kInfinity},
+                            {-kInfinity, 1, kInfinity, kNaN},
+                            {1, kInfinity, 0, kInfinity},
+                            {0, kInfinity, 0, kNaN},
+                            {1, -kInfinity, 5, -kInfinity},
+                            {1, kNaN, 0, kNaN},
+                            {1, 1, kNaN, kNaN},
+                            {1, 1, -kInfinity, -kInfinity},
+                            {0x1.fffffep127, 0x1.fffffep127, -kInfinity, -kInfinity}};
+  for (const Case& c : modulated)
+    for (const TruthKind kind : kKinds) {
+      CAPTURE(c.x, c.scale, c.shift);
+      Setup s{.norm = "modulate"};
+      s.inputs["scale"] = tensor(FormatId::fp32, {1}, {c.scale});
+      s.inputs["shift"] = tensor(FormatId::fp32, {1}, {c.shift});
+      check_special(s, {"", {c.x}, {}, {}, {c.y}}, {1, 1}, {1}, kind);
+      const ThreeTerms terms{.rows = 1,
+                             .cols = 1,
+                             .x = &s.inputs["scale"],
+                             .factor = {.tensor = &s.inputs["scale"]},
+                             .shift = {.tensor = &s.inputs["shift"]}};
+      Tensor x = tensor(FormatId::fp32, {1, 1}, {c.x});
+      ThreeTerms with_x = terms;
+      with_x.x = &x;
+      const double rounded = round_rows(with_x, FormatId::bf16, Overflow::ieee).y.value(0);
+      if (std::isnan(c.y)) {
+        REQUIRE(std::isnan(rounded));
+      } else {
+        REQUIRE(rounded == c.y);
+        REQUIRE(std::signbit(rounded) == std::signbit(c.y));
+      }
+    }
+  const Case gated[] = {{-0.0, 0.0, -1, -0.0},
+                        {-0.0, 0.0, 1, 0.0},
+                        {0.0, 0.0, -1, 0.0},
+                        {2, -1, 2, 0.0},
+                        {1, 0, kInfinity, kNaN},
+                        {kInfinity, -1, kInfinity, kNaN},
+                        {-kInfinity, -1, kInfinity, -kInfinity}};
+  for (const Case& c : gated)
+    for (const TruthKind kind : kKinds) {
+      CAPTURE(c.x, c.scale, c.shift);
+      Setup s{.norm = "gated_residual"};
+      s.inputs["gate"] = tensor(FormatId::fp32, {1}, {c.scale});
+      s.inputs["f"] = tensor(FormatId::fp32, {1, 1}, {c.shift});
+      check_special(s, {"", {c.x}, {}, {}, {c.y}}, {1, 1}, {1}, kind);
+    }
+}
+
+// ---- sums of three terms ----
+
+TEST_CASE("sums of three terms are rounded correctly, next to midpoints too") {
+  Random random{17};
+  const std::int64_t cols = 2048;
+  // x = a midpoint of bf16 or fp32's sums of half an ulp; the other terms are nothing, half an ulp, or next to nothing.
+  const auto pick = [&](double x) {
+    const double ulp = std::ldexp(1.0, std::ilogb(x) - 7);
+    const double all[] = {0.0,     0x1p-149, -0x1p-149, ulp / 2, -ulp / 2, ulp * 0x1p-16, -ulp * 0x1p-17,
+                          0x1p-40, -0x1p-60, x,         -x,      -x / 2};
+    return all[random.below(12)];
+  };
+  std::int64_t settled = 0, ties = 0;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    Setup s{.norm = "modulate"}, g{.norm = "gated_residual"};
+    for (const char* name : {"x", "f"}) s.inputs[name] = g.inputs[name] = Tensor::zeros(FormatId::fp32, {1, cols});
+    for (const char* name : {"scale", "shift", "gate"})
+      s.inputs[name] = g.inputs[name] = Tensor::zeros(FormatId::fp32, {cols});
+    for (std::int64_t j = 0; j < cols; ++j) {
+      const std::uint64_t code =
+          ((100 + random.below(60)) << 23) | (random.below(128) << 16) | (random.below(2) << 15) | random.below(2);
+      const double x = decode(FormatId::fp32, code | (random.below(2) << 31));
+      const double shift = pick(x);
+      const double scales[] = {0x1p-24, 0x1p-8, -0x1p-9, -1.0, -2.0, 0x1p-149, -0x1p-30, 0.0, -0.5, 0x1.000002p0};
+      const double scale = scales[random.below(10)];
+      s.inputs["x"].set_code(j, code_of(FormatId::fp32, x));
+      s.inputs["shift"].set_code(j, code_of(FormatId::fp32, shift));
+      s.inputs["scale"].set_code(j, code_of(FormatId::fp32, scale));
+      g.inputs["x"].set_code(j, code_of(FormatId::fp32, x));
+      g.inputs["f"].set_code(j, code_of(FormatId::fp32, shift));
+      g.inputs["gate"].set_code(j, code_of(FormatId::fp32, scale));
+    }
+    const ThreeTerms modulated{.rows = 1,
+                               .cols = cols,
+                               .x = &s.inputs["x"],
+                               .factor = {.tensor = &s.inputs["scale"]},
+                               .shift = {.tensor = &s.inputs["shift"]}};
+    const ThreeTerms gated{
+        .rows = 1, .cols = cols, .x = &g.inputs["x"], .f = &g.inputs["f"], .factor = {.tensor = &g.inputs["gate"]}};
+    for (const FormatId format : {FormatId::bf16, FormatId::fp32, FormatId::fp16, FormatId::e4m3fn}) {
+      const RoundedRows m = round_rows(modulated, format, Overflow::ieee, 2),
+                        p = round_rows(gated, format, Overflow::ieee, 1);
+      settled += m.tiers.binary64 + p.tiers.binary64;
+      for (std::int64_t j = 0; j < cols; ++j) {
+        const Rational x = s.at("x", j, 0), scale = s.at("scale", j, 0), shift = s.at("shift", j, 0);
+        const std::pair<Rational, std::uint64_t> both[] = {{x + x * scale + shift, m.y.code(j)},
+                                                           {x + scale * shift, p.y.code(j)}};
+        for (const auto& [y, code] : both) {
+          CAPTURE(name_of(format), j, code);
+          if (y == 0) {
+            REQUIRE(decode(format, code) == 0);
+            continue;
+          }
+          // The neighbours of the result, and the midpoints between them and it.
+          const Format& f = format_of(format);
+          const std::uint64_t magnitude = code & f.magnitude_mask();
+          const bool negative = (code & f.sign_code()) != 0;
+          if (magnitude <= f.max_finite_code()) REQUIRE(negative == (y < 0));
+          const auto value = [&](std::uint64_t c) {
+            return c <= f.max_finite_code() ? rational(decode(format, c))
+                                            : rational(max_finite(format)) + power_of_two(f.emax - f.precision + 1);
+          };
+          const std::uint64_t at = std::min(magnitude, f.max_finite_code() + 1);
+          const Rational size = y < 0 ? Rational(-y) : y;
+          if (at <= f.max_finite_code()) {
+            const int above = sign_of(size - (value(at) + value(at + 1)) / 2);
+            REQUIRE((above < 0 || (above == 0 && at % 2 == 0)));
+            ties += above == 0;
+          }
+          if (at > 0) {
+            const int below = sign_of(size - (value(at - 1) + value(at)) / 2);
+            REQUIRE((below > 0 || (below == 0 && at % 2 == 0)));
+            ties += below == 0;
+          }
+        }
+      }
+    }
+  }
+  REQUIRE(settled == 8 * 4 * 2 * cols);
+  REQUIRE(ties > 1000);
+}
+
+TEST_CASE("sums of three terms are compared with numbers far beyond them") {
+  Setup s{.norm = "gated_residual"};
+  s.inputs["x"] = tensor(FormatId::fp32, {1, 1}, {0x1p127});
+  s.inputs["f"] = tensor(FormatId::fp32, {1, 1}, {0x1p-149});
+  s.inputs["gate"] = tensor(FormatId::fp32, {1}, {0x1p-149});
+  const double huge = std::numeric_limits<double>::max();
+  for (const TruthKind kind : kKinds) {
+    const auto truth = s.truth("y", kind);
+    REQUIRE(truth->compare(0, 0, huge, huge * 0x1p-54) == Comparison::less);
+    REQUIRE(truth->compare(0, 0, -huge, 0) == Comparison::greater);
+    REQUIRE(truth->compare(0, 0, 0x1p950, -0x1p950) == Comparison::greater);
+    REQUIRE(truth->compare(0, 0, 0x1p127, 0x1p-298) == Comparison::equal);
+    REQUIRE(truth->compare(0, 0, 0x1p127, 0x1p-299) == Comparison::greater);
+    REQUIRE(truth->compare(0, 0, 0x1p127, 0x1p-1074) == Comparison::greater);
+    Enclosure e = truth->enclose(0, 0);
+    REQUIRE((e.hi == 0x1p127 && e.lo == 0x1p-298 && e.radius == 0));
+  }
+}
+
+// ---- running statistics as outputs ----
+
+TEST_CASE("batchnorm's running statistics are the rational numbers of their formulas") {
+  Random random{18};
+  for (const Shape& shape : {Shape{3, 2, 5}, Shape{2, 3}, Shape{4, 1, 2, 2}})
+    for (const auto& [least, most] : {std::pair{-2, 2}, std::pair{-90, 60}})
+      for (const double momentum : {0.1, 0.0, 1.0, 0.25}) {
+        CAPTURE(shape_text(shape), least, most, momentum);
+        Setup s{.norm = "batchnorm"};
+        s.numbers["momentum"] = momentum;
+        add(s, "x", FormatId::fp32, shape, random, least, most);
+        add(s, "running_mean", FormatId::fp32, {shape[1]}, random, least, most);
+        add(s, "running_var", FormatId::bf16, {shape[1]}, random, least, most);
+        const Formula f = formula_of(s);
+        const std::int64_t spatial = s.inputs["x"].size() / (shape[0] * shape[1]);
+        const Rational n = shape[0] * spatial;
+        for (const std::string output : {"running_mean", "running_var"}) {
+          const auto truth = s.truth(output);
+          REQUIRE((truth->rows() == shape[1] && truth->cols() == 1));
+          for (std::int64_t c = 0; c < shape[1]; ++c) {
+            Rational sum = 0;
+            for (std::int64_t i = 0; i < s.inputs["x"].size(); ++i)
+              if (i / spatial % shape[1] == c) sum += s.at("x", i, 0);
+            const Rational batch =
+                output == "running_mean" ? Rational(sum / n) : Rational(f.roots.at(c).total / (n - 1));
+            const Rational m = rational(momentum);
+            const Rational y = (1 - m) * s.at(output.c_str(), c, 0) + m * batch;
+            Enclosure e;
+            truth->enclose_row(c, std::span(&e, 1));
+            Counts counts;
+            const FormatId formats[] = {FormatId::fp32, FormatId::bf16};
+            check_element([&](const Rational& v) { return sign_of(y - v); }, *truth, c, 0, e, formats, counts);
+          }
+        }
+      }
+}
+
+TEST_CASE("batchnorm's running statistics of what is not finite") {
+  Setup s{.norm = "batchnorm"};
+  s.inputs["x"] = tensor(FormatId::fp32, {2, 5}, {kNaN, kInfinity, kInfinity, 1, 1, 1, 1, -kInfinity, 3, 3});
+  s.inputs["running_mean"] = tensor(FormatId::fp32, {5}, {0, 0, 0, kInfinity, 0});
+  s.inputs["running_var"] = tensor(FormatId::fp32, {5}, {1, 1, 1, kNaN, 1});
+  const auto value = [&](const char* output, std::int64_t c) { return s.truth(output)->enclose(c, 0).hi; };
+  for (std::int64_t c : {0, 2}) REQUIRE(std::isnan(value("running_mean", c)));
+  for (std::int64_t c : {1, 3}) REQUIRE(value("running_mean", c) == kInfinity);
+  REQUIRE(std::fabs(value("running_mean", 4) - 0.2) < 1e-15);
+  for (std::int64_t c : {0, 1, 2, 3}) REQUIRE(std::isnan(value("running_var", c)));
+  REQUIRE(std::fabs(value("running_var", 4) - 1.1) < 1e-15);
+  // One element has no unbiased variance.
+  s.inputs["x"] = tensor(FormatId::fp32, {1, 5}, {1, 2, 3, 4, 5});
+  REQUIRE(std::isnan(value("running_var", 0)));
+  REQUIRE(std::fabs(value("running_mean", 0) - 0.1) < 1e-15);
+}
+
+// ---- recordings of torch ----
+
+// torch computes in fp32: each y passes some 40 roundings of 2^-24 (sums in cascades, the root, the affine map), those
+// of the mean relative to the largest |x| of its row, which then count |w| r times. 64 of them bound the path with
+// room, and the output is rounded once more. Another definition would show: a variance over n - 1 moves y by |q| /
+// (2n), at least 2^-11 |q| here.
+void check_recording(const Setup& s, const Tensor& y) {
+  const auto truth = s.truth();
+  double most_weight = 1;
+  if (s.inputs.contains("weight"))
+    for (std::int64_t i = 0; i < s.inputs.at("weight").size(); ++i)
+      most_weight = std::max(most_weight, std::fabs(s.inputs.at("weight").value(i)));
+  const std::int64_t cols = truth->cols();
+  std::vector<Enclosure> out(static_cast<std::size_t>(cols));
+  for (std::int64_t row = 0; row < truth->rows(); ++row) {
+    // A row of the view is what the statistics are taken over.
+    double largest = 0, sum = 0, squares = 0;
+    for (std::int64_t i = row * cols; i < (row + 1) * cols; ++i) {
+      const double x = s.inputs.at("x").value(i);
+      largest = std::max(largest, std::fabs(x));
+      sum += x;
+      squares += x * x;
+    }
+    const auto n = static_cast<double>(cols);
+    const double r = 1 / std::sqrt(squares / n - sum / n * (sum / n));
+    truth->enclose_row(row, out);
+    for (std::int64_t col = 0; col < cols; ++col) {
+      const Enclosure& e = out[static_cast<std::size_t>(col)];
+      const std::int64_t i = row * cols + col;
+      CAPTURE(s.norm, name_of(y.format), i);
+      const double half_ulp = ulp_of(y.format, *binade({*truth, row, col, e}, y.format)) / 2;
+      REQUIRE(std::fabs(y.value(i) - e.hi) <= half_ulp + 64 * 0x1p-24 * (e.magnitude + most_weight * r * largest));
+    }
+  }
+}
+
+TEST_CASE("torch's recorded LayerNorm and GroupNorm are roundings of these norms") {
+  const std::string format = GENERATE("fp32", "bf16", "fp16");
+  const TensorFile file =
+      read_safetensors(std::string(NORMA_SOURCE_DIR) + "/tests/golden/captures/torch_ops." + format + ".safetensors");
+  int recordings = 0;
+  const auto read = [&](const std::string& norm, const std::string& prefix, bool affine) {
+    Setup s{.norm = norm};
+    s.numbers["eps"] = 1e-6;
+    if (norm == "groupnorm") s.numbers["groups"] = 4;
+    s.inputs["x"] = file.tensors.at(prefix + "x");
+    if (affine) s.inputs["weight"] = file.tensors.at(prefix + "weight");
+    if (affine) s.inputs["bias"] = file.tensors.at(prefix + "bias");
+    check_recording(s, file.tensors.at(prefix + (affine ? "y" : "y.plain")));
+    ++recordings;
+  };
+  for (const char* d : {"8", "9", "100", "576", "1001"})
+    for (const bool affine : {true, false}) read("layernorm", std::string("layernorm.D") + d + ".", affine);
+  for (const char* c : {"8", "64"}) read("groupnorm", std::string("groupnorm.C") + c + ".", true);
+  REQUIRE(recordings == 12);
+}
+
+// ---- the fast tiers ----
+
+/// Enclosures of both truths overlap, and comparisons are equal: at the midpoints, and at bf16's and fp32's numbers and
+/// midpoints next to y.
+void check_agreement(const Setup& s, std::string_view output = "y") {
+  const auto slow = s.truth(output, TruthKind::mpfr), fast = s.truth(output, TruthKind::fast);
+  REQUIRE((slow->rows() == fast->rows() && slow->cols() == fast->cols()));
+  const auto cols = static_cast<std::size_t>(slow->cols());
+  std::vector<Enclosure> a(cols), b(cols);
+  std::vector<double> mid(cols), radius(cols), magnitude(cols);
+  for (std::int64_t row = 0; row < slow->rows(); ++row) {
+    slow->enclose_row(row, a);
+    fast->enclose_row(row, b);
+    fast->enclose_quick(row, {.mid = mid, .radius = radius, .magnitude = magnitude});
+    for (std::size_t j = 0; j < cols; ++j) {
+      CAPTURE(s.norm, row, j, a[j].hi, a[j].lo, a[j].radius, b[j].hi, b[j].lo, b[j].radius, mid[j], radius[j]);
+      const auto col = static_cast<std::int64_t>(j);
+      REQUIRE(std::isnan(a[j].hi) == std::isnan(b[j].hi));
+      // What is quick may know nothing, but nothing else than the truth.
+      const bool known = radius[j] < kInfinity;
+      if (known) REQUIRE(std::isnan(a[j].hi) == std::isnan(mid[j]));
+      if (std::isnan(a[j].hi)) continue;
+      if (std::isinf(a[j].hi) || std::isinf(b[j].hi)) {
+        REQUIRE(a[j].hi == b[j].hi);
+        REQUIRE((!known || mid[j] == a[j].hi));
+        continue;
+      }
+      if (a[j].hi == 0 && a[j].radius == 0) REQUIRE(std::signbit(a[j].hi) == std::signbit(b[j].hi));
+      // |difference of the midpoints| <= sum of the radii, exactly.
+      const Rational centre = rational(a[j].hi) + rational(a[j].lo);
+      const auto overlap = [&](double hi, double lo, double r) {
+        if (r == kInfinity) return true;
+        Rational d = centre - (rational(hi) + rational(lo));
+        if (d < 0) d = -d;
+        return d <= rational(a[j].radius) + rational(r);
+      };
+      REQUIRE(overlap(b[j].hi, b[j].lo, b[j].radius));
+      REQUIRE(overlap(mid[j], 0, radius[j]));
+      const auto same = [&](double hi, double lo) {
+        CAPTURE(hi, lo);
+        REQUIRE(slow->compare(row, col, hi, lo) == fast->compare(row, col, hi, lo));
+      };
+      same(a[j].hi, a[j].lo);
+      same(b[j].hi, 0);
+      same(0, 0);
+      for (const FormatId format : {FormatId::bf16, FormatId::fp32}) {
+        const std::uint64_t code = encode(format, std::fabs(a[j].hi), Overflow::saturate);
+        const double low = std::copysign(decode(format, code), a[j].hi), ulp = min_subnormal(format);
+        const double next =
+            std::copysign(decode(format, std::min(code + 1, format_of(format).max_finite_code())), a[j].hi);
+        same(low, 0);
+        same(low, (next - low) / 2);
+        same(low, ulp / 2);
+      }
+    }
+  }
+}
+
+TEST_CASE("fast and slow truth agree") {
+  Random random{19};
+  for (int repeat = 0; repeat < 60; ++repeat) {
+    CAPTURE(repeat);
+    const auto [least, most] = kExponents[random.below(5)];
+    const FormatId format = kTested[random.below(4)];
+    const Shape shape = std::vector<Shape>{{2, 6, 3, 3}, {3, 4}, {1, 2, 33}, {2, 4, 5}, {1, 3, 130}}[random.below(5)];
+    for (const NormDef* norm : all_norms()) {
+      Setup s{.norm = std::string(norm->name)};
+      CAPTURE(s.norm, shape_text(shape), name_of(format), least, most);
+      add(s, "x", format, shape, random, least, most);
+      if (random.below(6) == 0) {  // rows of equal numbers, zeros, what is not finite
+        const std::uint64_t codes[] = {s.inputs["x"].code(0), 0, format_of(format).nan_code(),
+                                       format_of(format).sign_code(),
+                                       format_of(format).has_infinity() ? format_of(format).infinity_code() : 0};
+        const std::uint64_t code = codes[random.below(5)];
+        for (std::int64_t i = 0; i < s.inputs["x"].size(); ++i)
+          if (random.below(3) != 0 || i < shape.back()) s.inputs["x"].set_code(i, code);
+      }
+      const bool channels = norm->inputs.size() > 1 && norm->inputs[1].axes == "channels";
+      const Shape vector{channels ? shape[1] : shape.back()};
+      for (const NormInput& input : norm->inputs) {
+        if (input.name == "x" || (input.name == "scale" && s.norm == "rmsnorm")) continue;
+        if (!input.required && random.below(2) == 0) continue;
+        const bool full = input.axes == "rows,cols";
+        add(s, std::string(input.name).c_str(), full ? format : kTested[random.below(4)], full ? shape : vector, random,
+            full ? least : -4, full ? most : 3);
+      }
+      for (const NormAttribute& attribute : norm->attributes)
+        if (attribute.name == "groups") s.numbers["groups"] = shape[1] % 2 == 0 ? 2 : 1;
+      for (const NormAttribute& attribute : norm->attributes) {
+        if (attribute.name == "eps") s.numbers["eps"] = random_eps(random);
+        if (attribute.name == "weight_offset" && random.below(3) == 0) s.numbers["weight_offset"] = 1;
+        if (attribute.name == "statistics" && s.inputs.contains("running_mean") && s.inputs.contains("running_var") &&
+            random.below(2) == 0)
+          s.words["statistics"] = "running";
+        if (attribute.name == "eps_place") {
+          std::vector<std::string> words;
+          for (std::size_t at = 0; at != std::string_view::npos && at < attribute.choices.size();) {
+            const std::size_t bar = attribute.choices.find('|', at);
+            words.emplace_back(attribute.choices.substr(at, bar - at));
+            at = bar == std::string_view::npos ? bar : bar + 1;
+          }
+          s.words["eps_place"] = words[random.below(words.size())];
+        }
+      }
+      check_agreement(s);
+      for (const NormOutput& output : norm->outputs_of(s.call())) check_agreement(s, output.name);
+    }
+  }
+}
+
+// ---- calls ----
+
+std::string message_of(const Setup& s, std::string_view output = "y") {
+  try {
+    s.truth(output);
+  } catch (const NormError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST_CASE("norms name what does not fit") {
+  const auto zeros = [](Shape shape) { return Tensor::zeros(FormatId::bf16, std::move(shape)); };
+  Setup layer{.norm = "layernorm"};
+  REQUIRE(message_of(layer) == "layernorm: there is no tensor x; it is what is normalized.");
+  layer.inputs["x"] = zeros({2, 3, 4});
+  layer.inputs["weight"] = zeros({3});
+  REQUIRE(message_of(layer) == "layernorm: weight has shape 3 but must have 4 or 2x4 to fit x.");
+  layer.inputs["weight"] = zeros({2, 4});
+  layer.numbers["correction"] = 4;
+  REQUIRE(message_of(layer) == "layernorm: correction is 4 but must be at least 0 and below the number of columns.");
+  layer.numbers.clear();
+  layer.words["eps_place"] = "l2max";
+  REQUIRE(message_of(layer) == "layernorm: eps_place=l2max is not one of inside, outside, max, none.");
+  layer.words.clear();
+  REQUIRE(message_of(layer, "residual") == "layernorm: the output residual needs the input residual.");
+  REQUIRE(message_of(layer, "z") == "layernorm: there is no output z; known: y, residual.");
+
+  Setup group{.norm = "groupnorm"};
+  group.inputs["x"] = zeros({8});
+  REQUIRE(message_of(group) == "groupnorm: x has shape 8 but must have samples and channels, [N, C, ...].");
+  group.inputs["x"] = zeros({2, 8, 3});
+  REQUIRE(message_of(group) == "groupnorm: groups is 32 but must divide the 8 channels of x.");
+  group.numbers["groups"] = 2.5;
+  REQUIRE(message_of(group) == "groupnorm: groups is 2.5 but must be a whole number, at least 1.");
+  group.numbers["groups"] = 4;
+  group.inputs["bias"] = zeros({3});
+  REQUIRE(message_of(group) == "groupnorm: bias has shape 3 but must have 8 to fit x.");
+
+  Setup batch{.norm = "batchnorm"};
+  batch.inputs["x"] = zeros({2, 8, 3});
+  REQUIRE(message_of(batch, "running_var") ==
+          "batchnorm: the output running_var needs statistics=batch and the input running_var.");
+  batch.words["statistics"] = "running";
+  REQUIRE(message_of(batch) == "batchnorm: statistics=running needs a tensor running_mean.");
+  batch.inputs["running_mean"] = zeros({8});
+  REQUIRE(message_of(batch) == "batchnorm: statistics=running needs a tensor running_var.");
+  batch.inputs["running_var"] = zeros({8});
+  REQUIRE(message_of(batch).empty());
+  REQUIRE(message_of(batch, "running_var") ==
+          "batchnorm: the output running_var needs statistics=batch and the input running_var.");
+
+  Setup gated{.norm = "gated_residual"};
+  gated.inputs["x"] = zeros({2, 4});
+  REQUIRE(message_of(gated) == "gated_residual: there is no tensor f.");
+  gated.inputs["f"] = zeros({4, 2});
+  REQUIRE(message_of(gated) == "gated_residual: there is no tensor gate.");
+  gated.inputs["gate"] = zeros({4});
+  REQUIRE(message_of(gated) == "gated_residual: f has shape 4x2 but must have x's, 2x4.");
+}
+
+TEST_CASE("norms without attributes are norms with the fallbacks that their rows state") {
+  Random random{20};
+  for (const NormDef* norm : all_norms()) {
+    Setup bare{.norm = std::string(norm->name)};
+    CAPTURE(bare.norm);
+    add(bare, "x", FormatId::bf16, {2, 64, 2}, random, -30, -5);
+    const bool terms = bare.norm == "modulate" || bare.norm == "gated_residual";
+    if (terms)
+      for (const char* name : {"scale", "gate"}) add(bare, name, FormatId::bf16, {2}, random);
+    if (terms) add(bare, "f", FormatId::bf16, {2, 64, 2}, random);
+    Setup stated = bare;
+    for (const NormAttribute& a : norm->attributes)
+      if (a.choices.empty())
+        stated.numbers[std::string(a.name)] = std::strtod(std::string(a.fallback).c_str(), nullptr);
+      else
+        stated.words[std::string(a.name)] = a.fallback;
+    const auto left = bare.truth(), right = stated.truth();
+    for (std::int64_t row = 0; row < left->rows(); ++row)
+      for (std::int64_t col = 0; col < left->cols(); ++col) {
+        const Enclosure a = left->enclose(row, col), b = right->enclose(row, col);
+        REQUIRE((a.hi == b.hi && a.lo == b.lo && a.radius == b.radius));
+      }
+  }
+}
+
+TEST_CASE("norms take fp64 tensors by MPFR") {
+  Random random{21};
+  for (const NormDef* norm : all_norms()) {
+    if (norm->name == "rmsnorm") continue;
+    Setup s{.norm = std::string(norm->name)};
+    CAPTURE(s.norm);
+    add(s, "x", FormatId::fp64, {2, 4, 3}, random, -40, 40);
+    for (const char* name : {"scale", "gate"}) add(s, name, FormatId::fp64, {3}, random);
+    add(s, "f", FormatId::fp64, {2, 4, 3}, random, -40, 40);
+    if (s.norm == "groupnorm") s.numbers["groups"] = 2;
+    const FormatId formats[] = {FormatId::fp32};
+    REQUIRE(check_norm(s, formats, TruthKind::fast).elements == 24);
+  }
+}
+
+TEST_CASE("shared statistics may be asked for from several threads at once") {
+  Random random{22};
+  Setup s{.norm = "batchnorm"};
+  add(s, "x", FormatId::bf16, {20, 5, 7}, random);
+  const auto truth = s.truth();
+  const auto digest = [&] {
+    double total = 0;
+    std::vector<Enclosure> out(7);
+    for (std::int64_t row = 0; row < truth->rows(); ++row) {
+      truth->enclose_row(row, out);
+      for (const Enclosure& e : out) total += e.hi;
+    }
+    return total;
+  };
+  const double right = digest();
+  std::vector<double> got(4);
+  std::vector<std::thread> threads;
+  for (double& g : got) threads.emplace_back([&] { g = digest(); });
+  for (std::thread& t : threads) t.join();
+  for (double g : got) REQUIRE(g == right);
+}
+
+}  // namespace
+}  // namespace norma::test
