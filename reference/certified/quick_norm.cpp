@@ -175,16 +175,17 @@ void each_value(const Parameter& p, std::int64_t row, std::int64_t first, std::s
                 Apply apply) {
   const Format& f = format_of(p.tensor->format);
   const auto bytes = static_cast<std::size_t>(f.storage_bytes());
+  const double offset = p.offset == 0 ? -0.0 : p.offset;  // no offset leaves the sign of a zero alone
   if (p.index.span == 1) {
     buffer.resize(count);
     const auto at = static_cast<std::size_t>(p.index.at(row, first));
     decode_row(p.tensor->format, p.tensor->bytes.data() + at * bytes, buffer.data(), count);
-    for (std::size_t i = 0; i < count; ++i) apply(i, p.offset + static_cast<double>(buffer[i]));
+    for (std::size_t i = 0; i < count; ++i) apply(i, offset + static_cast<double>(buffer[i]));
     return;
   }
   for (std::size_t i = 0; i < count;) {
     const std::int64_t column = first + static_cast<std::int64_t>(i);
-    const double value = p.offset + p.tensor->value(p.index.at(row, column));
+    const double value = offset + p.tensor->value(p.index.at(row, column));
     const auto left = static_cast<std::size_t>(p.index.span - column % p.index.span);
     for (const std::size_t end = std::min(count, i + left); i < end; ++i) apply(i, value);
   }
