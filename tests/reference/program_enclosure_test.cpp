@@ -341,6 +341,92 @@ void check_truth(const Setting& s, std::string_view output, Slow& slow) {
   }
 }
 
+// ---- programs that people write ----
+
+constexpr std::string_view kRmsNorm =
+    "norm rmsnorm\nin x:T weight:W eps\nms = mean fp32 square(x)\nr = rsqrt fp32 ms + eps\n"
+    "n = mul T x, r\nout y = mul T n, weight\n";
+constexpr std::string_view kLayerNorm =
+    "norm layernorm\nin x:T weight:W bias:T eps\nm, v = moments fp32 x\nr = rsqrt fp32 v + eps\nd = sub fp32 x, m\n"
+    "n = mul fp32 d, r\nq = mul fp32 n, weight\nout y = add T q, bias\n";
+constexpr std::string_view kLayerNormByPowers =
+    "norm layernorm\nin x:T weight:W bias:T eps\nm = mean fp32 x\np = mean fp32 square(x)\nv = sub fp32 p, m * m\n"
+    "r = rsqrt fp32 fmax(v, 0) + eps\nq = fma fp32 (x - m) * r, weight, bias\nout y = cast T q\n";
+constexpr std::string_view kSoftmax =
+    "norm softmax\nin x:T\nlargest = amax fp32 x\ne = exp fp32 x - largest\ntotal = sum fp32 e\nout y = div T e, total\n";
+constexpr std::string_view kModulate =
+    "norm modulate\nin x:T weight:W bias:T\nout y = cast T x * (1 + weight) + bias\n";
+constexpr std::string_view kSigmoid = "norm sigmoid\nin x:T\nout y = reciprocal T 1 + exp(-x)\n";
+constexpr std::string_view kSilu = "norm silu\nin x:T\nout y = div T x, 1 + exp(-x)\n";
+constexpr std::string_view kGelu = "norm gelu\nin x:T\nout y = mul T 0.5 * x, 1 + erf(x / sqrt(2))\n";
+constexpr std::string_view kGeluTanh =
+    "norm gelu\nin x:T\nz = mul fp32 0.7978845608028654, x + 0.044715 * x * x * x\n"
+    "out y = mul T 0.5 * x, 1 + tanh(z)\n";
+
+/// A program over x [rows, cols], weight and bias [cols] of `format`.
+Setting setting_of(std::string_view text, FormatId format, std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
+  Random rng(seed);
+  Binding binding;
+  binding.x = format;
+  binding.cols = cols;
+  for (const char* name : {"weight", "bias", "residual"}) binding.formats[name] = format;
+  Setting s{.program = parse_program(text, binding), .tensors = {}, .attributes = {{"eps", 1e-6}}, .rows = rows, .cols = cols};
+  s.tensors["x"] = random_tensor(rng, format, {rows, cols});
+  s.tensors["weight"] = random_tensor(rng, format, {cols});
+  s.tensors["bias"] = random_tensor(rng, format, {cols});
+  return s;
+}
+
+/// Do the enclosures of two truths of one thing have a number in common, wherever both are real?
+std::int64_t check_overlap(const TruthSource& a, const TruthSource& b) {
+  REQUIRE(a.rows() * a.cols() == b.rows() * b.cols());
+  const auto cols = static_cast<std::size_t>(a.cols());
+  REQUIRE(b.cols() == a.cols());
+  std::vector<Enclosure> x(cols), y(cols);
+  std::int64_t compared = 0;
+  for (std::int64_t row = 0; row < a.rows(); ++row) {
+    a.enclose_row(row, x);
+    b.enclose_row(row, y);
+    for (std::size_t j = 0; j < cols; ++j) {
+      if (!std::isfinite(x[j].hi) || !std::isfinite(y[j].hi) || !std::isfinite(x[j].radius + y[j].radius)) continue;
+      const Dyadic distance = abs(Dyadic(x[j].hi) + Dyadic(x[j].lo) - Dyadic(y[j].hi) - Dyadic(y[j].lo));
+      const bool overlap = order(distance, Dyadic(x[j].radius) + Dyadic(y[j].radius)) <= 0;
+      CAPTURE(row, j, x[j].hi, y[j].hi, x[j].radius, y[j].radius);
+      if (!overlap) CHECK(overlap);
+      ++compared;
+    }
+  }
+  return compared;
+}
+
+/// Inputs for a path of the catalogue, all in x's format but for a scale.
+Setting setting_of(const CastPath& path, FormatId format, bool optional, std::uint64_t seed) {
+  Random rng(seed);
+  constexpr std::int64_t kRows = 12;
+  Setting s{.program = {}, .tensors = {}, .attributes = {}, .rows = kRows, .cols = 21};
+  Binding binding{.x = format, .formats = {}, .attributes = {}, .cols = s.cols, .profile = ""};
+  s.tensors["x"] = random_tensor(rng, format, {s.rows, s.cols});
+  std::string names(path.required);
+  if (optional) names += "," + std::string(path.optional);
+  for (std::size_t from = 0; from <= names.size();) {
+    const std::size_t to = std::min(names.find(',', from), names.size());
+    const std::string name = names.substr(from, to - from);
+    from = to + 1;
+    if (name.empty()) continue;
+    binding.formats[name] = name == "scale" ? FormatId::fp32 : format;
+    if (name == "scale") {
+      s.tensors[name] = Tensor::zeros(FormatId::fp32, {});
+      s.tensors[name].set_code(0, encode(FormatId::fp32, 0.037, Overflow::ieee));
+    } else {
+      s.tensors[name] = random_tensor(rng, format, name == "residual" ? Shape{s.rows, s.cols} : Shape{s.cols});
+    }
+  }
+  s.program = build_path(path, binding);
+  for (const Node& node : s.program.nodes)
+    if (node.kind == NodeKind::attribute) s.attributes[node.names[0]] = node.names[0] == "eps" ? 1e-6 : 1200;
+  return s;
+}
+
 }  // namespace
 
 TEST_CASE("a ball operation holds what the operation makes of everything in its operands' balls") {
@@ -413,4 +499,87 @@ TEST_CASE("the fast truth of random programs is program_truth's, as close and as
   }
   CAPTURE(slow.elements, slow.exact_tier);
   CHECK(slow.elements > 5000);
+}
+
+TEST_CASE("norms, softmax, modulation and activations: the fast truth is program_truth's") {
+  std::uint64_t seed = 0;
+  for (const std::string_view text :
+       {kRmsNorm, kLayerNorm, kLayerNormByPowers, kSoftmax, kModulate, kSigmoid, kSilu, kGelu, kGeluTanh}) {
+    Slow slow;
+    for (const FormatId format : {FormatId::bf16, FormatId::fp32, FormatId::e4m3fn})
+      for (const std::int64_t cols : {1, 3, 33, 130}) {
+        const Setting s = setting_of(text, format, cols < 100 ? 6 : 2, cols, ++seed);
+        Seen seen;
+        check_values(s, seen);
+        check_truth(s, "y", slow);
+      }
+    CAPTURE(std::string(text), slow.elements, slow.exact_tier);
+    CHECK(slow.single > 0);
+  }
+}
+
+TEST_CASE("what happens every day is settled without MPFR") {
+  Random rng(5);
+  for (const std::string_view text : {kRmsNorm, kLayerNorm, kLayerNormByPowers, kSoftmax, kModulate, kSilu}) {
+    Setting s = setting_of(text, FormatId::bf16, 6, 500, 3);
+    for (auto& [name, tensor] : s.tensors)
+      for (std::int64_t i = 0; i < tensor.size(); ++i) {
+        // Row 0 ordinary, row 1 constant, row 2 zeros, row 3 one outlier, row 4 integers, row 5 two neighbours.
+        const std::int64_t row = name == "x" ? i / s.cols : 0;
+        const double values[] = {signed_unit(rng) * 3, 1.171875, 0, i % s.cols == 7 ? 300 : signed_unit(rng),
+                                 static_cast<double>(rng() % 9) - 4, rng() % 2 == 0 ? 1 : 1.0078125};
+        tensor.set_code(i, encode(tensor.format, values[row], Overflow::ieee));
+      }
+    const auto truth = certified_program_truth(s.program, s.tensors, s.attributes, "y");
+    std::vector<Enclosure> e(static_cast<std::size_t>(s.cols));
+    for (std::int64_t row = 0; row < s.rows; ++row) {
+      truth->enclose_row(row, e);
+      const auto exact = std::ranges::count(e, Tier::exact, &Enclosure::tier);
+      CAPTURE(std::string(text), row);
+      CHECK(exact == 0);
+    }
+  }
+}
+
+TEST_CASE("the erasures of the catalogue have fast truths: program_truth's, and the canonical norm's") {
+  std::int64_t paths = 0, canonical = 0, compared = 0;
+  Slow slow;
+  for (const CastPath* path : all_cast_paths()) {
+    bool built = false;
+    for (const FormatId format : {FormatId::bf16, FormatId::fp32})
+      for (const bool optional : {false, true}) {
+        Setting s;
+        try {
+          s = setting_of(*path, format, optional, 17 + static_cast<std::uint64_t>(paths));
+        } catch (const ProgramError&) {
+          continue;  // a format or an input that the code refuses
+        }
+        built = true;
+        CAPTURE(path->name, name_of(format), optional);
+        for (const ProgramOutput& output : s.program.outputs) check_truth(s, output.name, slow);
+        if (!path->gaps.empty()) continue;
+        const NormDef* norm = find_norm(path->norm);
+        REQUIRE(norm != nullptr);
+        NormCall call{.inputs = &s.tensors, .numbers = {{"eps", 1e-6}}, .words = {}};
+        for (const CaseDefault& d : path->norm_attributes) {
+          const auto attribute = std::ranges::find(norm->attributes, d.key, &NormAttribute::name);
+          REQUIRE(attribute != norm->attributes.end());
+          if (attribute->choices.empty()) call.numbers[std::string(d.key)] = std::strtod(std::string(d.value).c_str(), nullptr);
+          else call.words[std::string(d.key)] = std::string(d.value);
+        }
+        for (const ProgramOutput& output : s.program.outputs) {
+          const auto fast = certified_program_truth(s.program, s.tensors, s.attributes, output.name);
+          const auto own = norm->truth(call, output.name);
+          compared += check_overlap(*fast, *own);
+          ++canonical;
+        }
+      }
+    CHECK(built);
+    ++paths;
+  }
+  CAPTURE(paths, canonical, compared, slow.elements, slow.exact_tier);
+  CHECK(paths >= 69);
+  CHECK(canonical > 60);
+  CHECK(compared > 5000);
+  CHECK(slow.elements > 20'000);
 }
