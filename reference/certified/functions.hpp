@@ -19,20 +19,22 @@ namespace norma {
 enum class Function : std::uint8_t { exp, tanh, erf, sigmoid, silu, gelu, gelu_tanh };
 std::span<const std::string_view> function_names();
 
-/// f(x[i]) ~ mid[i] in binary64: |f(x) - mid| <= function_bound(f) |mid| + 2^-1022, for every binary64 x. NaN for NaN;
-/// limits at +-Inf; results beyond binary64's range are Inf, below it 0 or the least numbers (then only the absolute
-/// term holds). Same bits at every vector width.
+/// f(x[i]) ~ mid[i] in binary64: |f(x) - mid| <= function_bound(f) |mid| + kFunctionFloor, for every binary64 x. NaN
+/// for NaN; the limits at +-Inf; Inf for results beyond binary64's range. mid has f(x)'s sign, and mid may be x. Same
+/// bits at every vector width. For the proofs see functions.cpp.
 void evaluate(Function f, std::span<const double> x, std::span<double> mid);
 double function_bound(Function f);
+inline constexpr double kFunctionFloor = 0x1p-1000;
 
-/// f(x) for finite x with |x| <= 700: |f(x) - (h + l)| <= function_bound_dd(f) |h| + 2^-1000, where |f(x)| >= 2^-900.
+/// f(x) for finite x with |x| <= 700: |f(x) - (h + l)| <= function_bound_dd(f) |f(x)|, where |f(x)| >= 2^-900;
+/// smaller results may be 0.
 DoubleDouble evaluate(Function f, DoubleDouble x);
 double function_bound_dd(Function f);
 
-/// f of an interval, outward-rounded (MPFR).
+/// f of an interval, outward-rounded (MPFR). At -Inf silu and the gelus are -0. e^x beyond MPFR's range: unknown.
 Interval evaluate(Function f, const Interval& x);
 
-/// The truth of y = f(x), elementwise over any tensor of a format up to fp64; view rows x cols as x. Tiers: binary64,
+/// The truth of y = f(x), elementwise over any tensor, which must outlive it; view rows x cols as x. Tiers: binary64,
 /// double-double, then MPFR to 4096 bits, where `undecided` is answered. f(x) = 0 and other exact values are known.
 std::unique_ptr<TruthSource> function_truth(Function f, const Tensor& x);
 

@@ -23,7 +23,8 @@ constexpr int kSteps = 64;  // e^x = 2^(k/64) e^r
 
 struct ExpTable {
   std::array<DoubleDouble, kSteps> powers;  // 2^(j/64)
-  // ln2/64 = c1 + c2 + c3: 36 bits, 36 bits, and a binary64 number for the rest: k c1 and k c2 are exact for |k| < 2^17.
+  // ln2/64 = c1 + c2 + c3: 36 bits, 36 bits, and a binary64 number for the rest: k c1 and k c2 are exact for |k| <
+  // 2^17.
   double c1, c2, c3;
 };
 
@@ -201,7 +202,8 @@ DoubleDouble gelu_of(DoubleDouble x) {
   return mul(x, negative ? tail : add(neg(tail), 1.0));
 }
 
-// x / (1 + e^-w), w = x (2 sqrt(2/pi) + 0.08943 sqrt(2/pi) x^2) to 18u^2 of itself: the exponential makes 18u^2 |w| of it.
+// x / (1 + e^-w), w = x (2 sqrt(2/pi) + 0.08943 sqrt(2/pi) x^2) to 18u^2 of itself: the exponential makes 18u^2 |w| of
+// it.
 DoubleDouble gelu_tanh_of(DoubleDouble x) {
   const Constants& c = constants();
   if (x.h > 40) return x;  // 1 - sigma(w) < e^-4500

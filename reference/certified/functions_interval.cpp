@@ -160,9 +160,7 @@ const Minimum& minimum_of(Function f, mpfr_prec_t bits) {
   return found->second;
 }
 
-bool has_minimum(Function f) {
-  return f == Function::silu || f == Function::gelu || f == Function::gelu_tanh;
-}
+bool has_minimum(Function f) { return f == Function::silu || f == Function::gelu || f == Function::gelu_tanh; }
 
 }  // namespace
 

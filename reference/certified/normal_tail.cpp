@@ -56,7 +56,8 @@ std::vector<Interval> coefficients(double t, std::size_t count) {
 
 DoubleDouble pair_of(const Interval& value) {
   const Enclosure e = enclosure_of(value);
-  if (!(e.radius <= 0x1p-104 * std::fabs(e.hi))) throw std::logic_error("a coefficient of the normal tail is not known");
+  if (!(e.radius <= 0x1p-104 * std::fabs(e.hi)))
+    throw std::logic_error("a coefficient of the normal tail is not known");
   return {e.hi, e.lo};
 }
 
@@ -72,8 +73,10 @@ const TailTable& tail_table() {
       TailTable::Piece piece{};
       for (std::size_t n = 0; n < TailTable::kTerms; ++n) {
         const DoubleDouble pair = pair_of(a[n]);
-        if (n < TailTable::kPairs) piece.a[n] = pair;
-        else piece.rest[n - TailTable::kPairs] = pair.h;
+        if (n < TailTable::kPairs)
+          piece.a[n] = pair;
+        else
+          piece.rest[n - TailTable::kPairs] = pair.h;
       }
       t.pieces.push_back(piece);
       // |a_N| w^N over m; m is at least half of m(centre) in the piece: m'/m > -1/t, m'/m >= -0.8.

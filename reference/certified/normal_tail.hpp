@@ -29,7 +29,8 @@ struct TailTable {
   }
   static constexpr double centre(std::size_t index) {
     return std::bit_cast<double>(((index + (std::uint64_t{1023} << kPerOctaveBits)) << (52 - kPerOctaveBits)) |
-                                 (std::uint64_t{1} << (51 - kPerOctaveBits))) - 1;
+                                 (std::uint64_t{1} << (51 - kPerOctaveBits))) -
+           1;
   }
   /// Half a piece's width.
   static constexpr double half_width(std::size_t index) {

@@ -1,0 +1,65 @@
+// The loops of function_loops.inc for each instruction set (docs/decisions/0007-vector-loops.md).
+#include "reference/certified/function_kernels.hpp"
+
+#include <cstdint>
+#include <limits>
+
+#include "reference/certified/vector_level.hpp"
+
+namespace norma {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::size_t kLanes = 32;
+
+namespace baseline {
+#include "reference/certified/function_loops.inc"
+}  // namespace baseline
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+namespace avx2 {
+#include "reference/certified/function_loops.inc"
+}  // namespace avx2
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#endif
+namespace avx512 {
+#include "reference/certified/function_loops.inc"
+}  // namespace avx512
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+constexpr const FunctionKernels* kLevels[] = {
+    &baseline::kKernels,
+#if defined(__x86_64__)
+    &avx2::kKernels,
+    &avx512::kKernels,
+#endif
+};
+
+}  // namespace
+
+const FunctionKernels& function_kernels() { return *kLevels[static_cast<std::size_t>(vector_level())]; }
+
+}  // namespace norma
