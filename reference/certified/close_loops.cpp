@@ -43,6 +43,9 @@ struct Loops {
   Extent (*extent)(ConstPairs, std::size_t);
   void (*add_bias)(ConstPairs, ConstPairs, const double*, CloseBounds, CloseOutput, std::size_t);
   void (*bracket)(ConstPairs, ConstPairs, ConstPairs, ConstPairs, const RationalRoot&, double*, double*, std::size_t);
+  void (*bracket_plain)(ConstPairs, const double*, const double*, const RationalRoot&, double*, double*, std::size_t);
+  double (*sum_of_sides)(const double*, std::size_t);
+  void (*sides_of)(const double*, const double*, double*, std::size_t);
   void (*round_to_odd)(const double*, const double*, double*, std::size_t);
   void (*widen)(const float*, double*, std::size_t);
   void (*narrow_to_odd)(const double*, float*, std::size_t);
@@ -156,6 +159,17 @@ void add_bias(ConstPairs q, ConstPairs bias, const double* spread, CloseBounds b
 void bracket(ConstPairs a, ConstPairs weight, ConstPairs scale, ConstPairs bias, const RationalRoot& root,
              double* value, double* side, std::size_t count) {
   loops().bracket(a, weight, scale, bias, root, value, side, count);
+}
+
+void bracket_plain(ConstPairs a, const double* weight, const double* bias, const RationalRoot& root, double* value,
+                   double* side, std::size_t count) {
+  loops().bracket_plain(a, weight, bias, root, value, side, count);
+}
+
+bool all_known(const double* side, std::size_t count) { return !std::isnan(loops().sum_of_sides(side, count)); }
+
+void sides_of(const double* low, const double* radius, double* side, std::size_t count) {
+  loops().sides_of(low, radius, side, count);
 }
 
 void round_to_odd(const double* near, const double* side, double* odd, std::size_t count) {

@@ -84,6 +84,17 @@ struct RationalRoot {
 void bracket(ConstPairs a, ConstPairs weight, ConstPairs scale, ConstPairs bias, const RationalRoot& root,
              double* value, double* side, std::size_t count);
 
+/// The same for the common case: weights and biases of one word, no scale, numerator 1. Less is known: what takes more
+/// than one rounding in the numerator is not.
+void bracket_plain(ConstPairs a, const double* weight, const double* bias, const RationalRoot& root, double* value,
+                   double* side, std::size_t count);
+
+/// The same of an enclosure: low > radius puts the value between high and its neighbour on low's side.
+void sides_of(const double* low, const double* radius, double* side, std::size_t count);
+
+/// No side is NaN.
+bool all_known(const double* side, std::size_t count);
+
 /// Rounded to odd: the number of 53 bits from which any rounding to 51 or fewer is that of the value itself (Boldo and
 /// Melquiond, IEEE TC 57(4), 2008). `side` is the sign of the value less `near`, a neighbour of it.
 void round_to_odd(const double* near, const double* side, double* odd, std::size_t count);

@@ -458,19 +458,28 @@ Enclosure CloseNorm::enclose(std::int64_t row, std::int64_t col) const {
 bool CloseNorm::bracket(std::int64_t r, std::int64_t first, std::span<double> value, std::span<double> side) const {
   const std::shared_ptr<const CloseRow> row = row_at(r);
   if (!row->rational) return false;
+  const RationalRoot& root = *row->rational;
   Scratch& memory = scratch();
+  double* const spare = memory.spare.data();
+  const bool plain =
+      norm_.residual == nullptr && norm_.scale.tensor == nullptr && norm_.weight.offset == 0 && root.numerator == 1;
   for (std::size_t done = 0; done < value.size();) {
     const std::size_t count = std::min(kCloseBlock, value.size() - done);
     const std::int64_t col = first + static_cast<std::int64_t>(done);
-    double* const spare = memory.spare.data();
+    double* const v = value.data() + done;
+    double* const s = side.data() + done;
     load_elements(norm_, r * norm_.cols + col, memory.a.pairs(), spare, count);
     if (norm_.statistics != Statistics::squares) subtract_centre(memory.a.pairs(), count, row->factor, row->centre);
     load_parameter(norm_.weight, 1.0, r, col, memory.weight.pairs(), spare, count);
-    load_parameter(norm_.scale, 1.0, r, col, memory.scale.pairs(), spare, count);
     load_parameter(norm_.bias, -0.0, r, col, memory.bias.pairs(), spare, count);
-    norma::bracket(memory.a.values(), memory.weight.values(), memory.scale.values(), memory.bias.values(),
-                   *row->rational, value.data() + done, side.data() + done, count);
     done += count;
+    if (plain) {
+      bracket_plain(memory.a.values(), memory.weight.h.data(), memory.bias.h.data(), root, v, s, count);
+      if (all_known(s, count)) continue;
+    }
+    load_parameter(norm_.scale, 1.0, r, col, memory.scale.pairs(), spare, count);
+    norma::bracket(memory.a.values(), memory.weight.values(), memory.scale.values(), memory.bias.values(), root, v, s,
+                   count);
   }
   return true;
 }

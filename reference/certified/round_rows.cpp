@@ -18,6 +18,9 @@ namespace norma {
 
 namespace {
 
+// One element alone costs as much as this many in a block (measured).
+constexpr std::size_t kFew = 64;
+
 class Rounder {
  public:
   Rounder(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow)
@@ -34,14 +37,14 @@ class Rounder {
     open.clear();
     quick_.round_row(row, format_, overflow_, stored, open);
     tiers.binary64 += norm_.cols - static_cast<std::int64_t>(open.size());
-    // Block after block where most of one is open, else element by element.
+    // A block at once where more than a few of it are open, else element by element.
     for (std::size_t i = 0; i < open.size();) {
       const std::size_t first = open[i] / kCloseBlock * kCloseBlock;
       std::size_t end = i;
       while (end < open.size() && open[end] < first + kCloseBlock) ++end;
       const std::size_t width = std::min(kCloseBlock, static_cast<std::size_t>(norm_.cols) - first);
       const auto columns = std::span(open).subspan(i, end - i);
-      if (columns.size() * 8 >= width) {
+      if (columns.size() * kFew >= width) {
         settle(row, first, width, columns, stored, tiers);
       } else {
         for (const std::uint32_t& col : columns) settle(row, col, 1, {&col, 1}, stored, tiers);
@@ -52,11 +55,12 @@ class Rounder {
 
  private:
   struct Memory {
-    std::array<double, kCloseBlock> value, side, radius, magnitude, odd;
+    std::array<double, kCloseBlock> value, low, side, radius, magnitude, odd;
     std::array<std::byte, kCloseBlock * 8> codes;
   };
 
-  // The `open` ones of `width` columns from `first`.
+  // The `open` ones of `width` columns from `first`. What is settled here is right for every column, so that a block is
+  // stored whole unless something in it stays open.
   void settle(std::int64_t row, std::size_t first, std::size_t width, std::span<const std::uint32_t> open,
               std::byte* stored, TierCounts& tiers) const {
     thread_local const std::unique_ptr<Memory> memory = std::make_unique<Memory>();
@@ -64,27 +68,27 @@ class Rounder {
     const auto part = [&](auto& array) { return std::span(array).first(width); };
     const auto col = static_cast<std::int64_t>(first);
     const bool rational = close_.bracket(row, col, part(m.value), part(m.side));
-    if (!rational) enclose(row, col, m, width);
+    if (!rational) {
+      close_.enclose(row, col, {part(m.value), part(m.low), part(m.radius), part(m.magnitude)});
+      sides_of(m.low.data(), m.radius.data(), m.side.data(), width);
+    }
     round_to_odd(m.value.data(), m.side.data(), m.odd.data(), width);
     store_odd(format_, overflow_, m.odd.data(), m.codes.data(), width);
+    std::int64_t& settled = rational ? tiers.exact : tiers.double_double;
+    if (all_known(m.side.data(), width)) {
+      std::memcpy(stored + first * bytes_, m.codes.data(), width * bytes_);
+      settled += static_cast<std::int64_t>(open.size());
+      return;
+    }
     for (const std::uint32_t c : open) {
       const std::size_t i = c - first;
-      std::byte* const out = stored + c * bytes_;
       if (std::isnan(m.side[i])) {
-        store(out, decide(row, c, tiers));
-        continue;
+        store(stored + c * bytes_, decide(row, c, tiers));
+      } else {
+        std::memcpy(stored + c * bytes_, m.codes.data() + i * bytes_, bytes_);
+        ++settled;
       }
-      std::memcpy(out, m.codes.data() + i * bytes_, bytes_);
-      tiers.settle(rational ? Tier::exact : Tier::double_double);
     }
-  }
-
-  // Enclosures as brackets: |lo| > radius puts y between hi and its neighbour on lo's side.
-  void enclose(std::int64_t row, std::int64_t col, Memory& m, std::size_t width) const {
-    const auto part = [&](auto& array) { return std::span(array).first(width); };
-    close_.enclose(row, col, {part(m.value), part(m.side), part(m.radius), part(m.magnitude)});
-    for (std::size_t i = 0; i < width; ++i)
-      m.side[i] = m.radius[i] == 0 || std::fabs(m.side[i]) > m.radius[i] ? m.side[i] : std::nan("");
   }
 
   // By the element's own enclosure, then exact comparisons.
