@@ -148,6 +148,7 @@ struct Problem {
 };
 
 double make_eps(Family family, Random& random) {
+  if (random.below(24) == 0) return pick(std::array{0x1p-300, 0x1p300, 1e-30, 1e-45, 1e8, 0.0}, random);
   if (family == Family::near_ties) return std::ldexp(1.0, -random.between(40, 239));
   if (family == Family::square_ties) return pick(std::array{0.0, 0.0, 0.5, 0.75, 3.0}, random);
   if (family == Family::sign_ties) return pick(std::array{0.0, 0.0, 0.0, 3.0, 0x1p-60}, random);
@@ -204,7 +205,7 @@ std::unique_ptr<Problem> make_problem(Family family, std::int64_t cols, Random& 
     parameter = {.tensor = slot ? &*slot : nullptr, .offset = 0, .index = index};
   };
   put(p->weight, n.weight, values());
-  if (random.below(4) == 0) n.weight.offset = 1;
+  if (random.below(4) == 0) n.weight.offset = pick(std::array{1.0, 1.0, -1.0, 0.1, 0x1p-100}, random);
   if (random.below(4) == 0) {
     put(p->scale, n.scale,
         ties ? Values::grid : pick(std::array{Values::tiny, Values::huge, Values::gauss, Values::random_bits}, random));
