@@ -1,4 +1,4 @@
-// torch in a process of its own.
+// A Python package in a process of its own.
 #include "bench/peer.hpp"
 
 #include <fcntl.h>
@@ -14,7 +14,7 @@ extern char** environ;
 
 namespace norma::bench {
 
-Peer::Peer() {
+Peer::Peer(const std::string& module) {
   // The peer at its best: large pages for large tensors, as the emulator asks for. Without, most of torch's time is
   // page faults on its intermediates.
   ::setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
@@ -24,23 +24,24 @@ Peer::Peer() {
       chosen != nullptr ? std::vector<std::string>{chosen} : std::vector<std::string>{"python3", "/usr/bin/python3"};
   std::string reasons;
   for (const std::string& python : pythons) {
-    if (start(python)) return;
+    if (start(python, module)) return;
     reasons += (reasons.empty() ? "" : "; ") + python + ": " + (name_.starts_with("none ") ? name_.substr(5) : name_);
   }
-  throw PeerError("there is no torch to compare with (" + reasons + "); NORMA_BENCH_PYTHON names a Python that has it");
+  throw PeerError("there is no " + module + " to compare with (" + reasons +
+                  "); NORMA_BENCH_PYTHON names a Python that has it");
 }
 
 Peer::~Peer() { stop(); }
 
-bool Peer::start(const std::string& python) {
+bool Peer::start(const std::string& python, const std::string& module) {
   int in[2], out[2];
   if (::pipe2(in, O_CLOEXEC) != 0 || ::pipe2(out, O_CLOEXEC) != 0) throw PeerError("no pipe to the peer");
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  std::string words[] = {python, NORMA_TORCH_EAGER};
-  char* argv[] = {words[0].data(), words[1].data(), nullptr};
+  std::string words[] = {python, NORMA_BENCH_PEER, module};
+  char* argv[] = {words[0].data(), words[1].data(), words[2].data(), nullptr};
   const int failed = ::posix_spawnp(&child_, argv[0], &actions, nullptr, argv, environ);
   posix_spawn_file_actions_destroy(&actions);
   ::close(in[0]);
@@ -49,7 +50,7 @@ bool Peer::start(const std::string& python) {
   from_ = ::fdopen(out[0], "r");
   if (failed != 0) child_ = -1;
   name_ = failed != 0 ? "cannot be started" : answer();
-  if (name_.starts_with("torch ")) return true;
+  if (name_.starts_with(module + " ")) return true;
   stop();
   if (name_.empty()) name_ = "ended without a word";
   return false;

@@ -1,4 +1,4 @@
-// torch in a process of its own (torch_eager.py): asked by lines, timed by its own clock.
+// A Python package in a process of its own (peer.py): asked by lines, timed by its own clock.
 #pragma once
 
 #include <sys/types.h>
@@ -17,21 +17,21 @@ struct PeerError : std::runtime_error {
 
 class Peer {
  public:
-  /// Starts $NORMA_BENCH_PYTHON, else the first of python3 and /usr/bin/python3 that has torch. PeerError if none
-  /// has.
-  Peer();
+  /// `module`: torch, numpy or mpmath. Starts $NORMA_BENCH_PYTHON, else the first of python3 and /usr/bin/python3 that
+  /// has it. PeerError if none has.
+  explicit Peer(const std::string& module);
   ~Peer();
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;
 
   const std::string& name() const { return name_; }  ///< "torch 2.6.0"
-  /// Makes the next runs run `job` (torch_eager.py names its jobs and keys), after one run to warm it up.
+  /// Makes the next runs run `job` (peer.py names its jobs and keys), after one run to warm it up.
   void prepare(const std::string& job);
   /// Seconds of one run.
   double run();
 
  private:
-  bool start(const std::string& python);  ///< false, with the reason in name_
+  bool start(const std::string& python, const std::string& module);  ///< false, with the reason in name_
   void stop();
   std::string ask(const std::string& line);
   std::string answer();
