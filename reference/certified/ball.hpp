@@ -42,6 +42,13 @@ inline constexpr double kU2 = 0x1p-106;  // u^2
 NORMA_INLINE double padded(double r) { return r * (1 + 0x1p-40) + 0x1p-1000; }
 NORMA_INLINE bool in_range(double h) { return (std::fabs(h) >= kLeast) & (std::fabs(h) <= kLargest); }
 NORMA_INLINE bool is_finite(double h) { return std::fabs(h) < kInfinity; }
+/// Without a branch, and without a compiler's doubt whether && was meant.
+NORMA_INLINE bool both(bool a, bool b) { return a & b; }
+/// A radius as it is handed on: nothing is claimed unless `known`.
+NORMA_INLINE double radius_of(bool known, bool exact, double r) {
+  const double finite = exact ? 0 : padded(r);
+  return (known & (r < kInfinity)) ? finite : kInfinity;
+}
 /// The sign is known, also that of a zero; so is whether the value is zero.
 NORMA_INLINE bool is_clear(const Ball& x) { return (x.r == 0) | (std::fabs(x.h) * (1 - 0x1p-52) > x.r); }
 NORMA_INLINE Ball choose(bool first, const Ball& a, const Ball& b) {
@@ -51,7 +58,7 @@ NORMA_INLINE Ball choose(bool first, const Ball& a, const Ball& b) {
 NORMA_INLINE Ball special(double h, bool known) { return {h, 0, known ? 0 : kInfinity}; }
 
 /// An input.
-NORMA_INLINE Ball exactly(double h) { return {h, 0, (std::fabs(h) <= kLargest) | !is_finite(h) ? 0 : kInfinity}; }
+NORMA_INLINE Ball exactly(double h) { return {h, 0, ((std::fabs(h) <= kLargest) | !is_finite(h)) ? 0 : kInfinity}; }
 
 NORMA_INLINE Ball neg(const Ball& x) { return {-x.h, -x.l, x.r}; }
 
@@ -69,8 +76,7 @@ NORMA_INLINE Ball add(const Ball& x, const Ball& y) {
   const double radii = x.r + y.r;
   const double r = radii + (std::fabs(c.l) + std::fabs(w.l));
   const bool zero = (z.h == 0) & (s.h == 0);  // s.h has the sign of -0 + -0
-  const Ball sum{zero ? s.h : z.h, z.l,
-                 (std::fabs(z.h) <= kLargest) & (r < kInfinity) ? (r == 0 ? 0 : padded(r)) : kInfinity};
+  const Ball sum{zero ? s.h : z.h, z.l, radius_of(std::fabs(z.h) <= kLargest, r == 0, r)};
   const bool finite = std::fabs(x.h) + std::fabs(y.h) < kInfinity;
   return choose(finite, sum, special(s.h, radii < kInfinity));
 }
@@ -85,10 +91,10 @@ NORMA_INLINE Ball mul(const Ball& x, const Ball& y) {
   const double r = (ax * y.r + ay * x.r) + (x.r * y.r + 6 * kU2 * (std::fabs(z.h) * (1 + 0x1p-51)));
   const bool exact = (x.r == 0) & (y.r == 0) & (x.l == 0) & (y.l == 0);
   const bool ranged = in_range(p.h) | (x.h == 0) | (y.h == 0);
-  const Ball product{z.h, z.l, ranged & (r < kInfinity) ? (exact ? 0 : padded(r)) : kInfinity};
+  const Ball product{z.h, z.l, radius_of(ranged, exact, r)};
   const bool finite = std::fabs(x.h) + std::fabs(y.h) < kInfinity;
   const bool zero = ((x.h == 0) & (x.r == 0)) | ((y.h == 0) & (y.r == 0));
-  return choose(finite & !zero, product, special(p.h, is_clear(x) & is_clear(y)));
+  return choose(finite & !zero, product, special(p.h, both(is_clear(x), is_clear(y))));
 }
 
 /// R = 2 A Rx + Rx^2 + 6u^2 z: dropping Xl^2 is u^2, the rounding of 2 Xh Xl + p.l 3u^2.
@@ -99,7 +105,7 @@ NORMA_INLINE Ball square(const Ball& x) {
   const double r = x.r * (2 * a + x.r) + 6 * kU2 * (p.h * (1 + 0x1p-51));
   const bool exact = (x.r == 0) & (x.l == 0);
   const bool ranged = in_range(p.h) | ((x.h == 0) & (x.r > 0));
-  const Ball result{z.h, z.l, ranged & (r < kInfinity) ? (exact ? 0 : padded(r)) : kInfinity};
+  const Ball result{z.h, z.l, radius_of(ranged, exact, r)};
   const bool ordinary = is_finite(x.h) & !((x.h == 0) & (x.r == 0));
   return choose(ordinary, result, special(p.h, x.r < kInfinity));
 }
@@ -118,11 +124,11 @@ NORMA_INLINE Ball div(const Ball& x, const Ball& y) {
   const double r = (x.r + az * y.r) / (b - y.r) + 16 * kU2 * az;
   const bool last_exact = (d.h == 0) | ((std::fma(-low, y.h, d.h) == 0) & (std::fabs(d.h) >= 0x1p-960));
   const bool exact = (x.r == 0) & (y.r == 0) & (y.l == 0) & (d.l == 0) & last_exact;
-  const bool ranged = in_range(y.h) & ((in_range(x.h) & in_range(t)) | (x.h == 0));
-  const Ball quotient{z.h, z.l, ranged & (y.r <= 0.5 * b) & (r < kInfinity) ? (exact ? 0 : padded(r)) : kInfinity};
+  const bool ranged = both(in_range(y.h), (x.h == 0) | both(in_range(x.h), in_range(t)));
+  const Ball quotient{z.h, z.l, radius_of(ranged & (y.r <= 0.5 * b), exact, r)};
   const bool finite = std::fabs(x.h) + std::fabs(y.h) < kInfinity;
   const bool zero = (y.h == 0) | ((x.h == 0) & (x.r == 0));
-  return choose(finite & !zero, quotient, special(t, is_clear(x) & is_clear(y)));
+  return choose(finite & !zero, quotient, special(t, both(is_clear(x), is_clear(y))));
 }
 
 NORMA_INLINE Ball reciprocal(const Ball& x) { return div(Ball{1, 0, 0}, x); }
@@ -135,7 +141,7 @@ NORMA_INLINE Ball sqrt(const Ball& x) {
   const double r = x.r / s + 4 * kU2 * (std::fabs(z.h) * (1 + 0x1p-51));
   const bool exact = (x.r == 0) & (x.l == 0) & (rest == 0);
   const bool nonnegative = std::fabs(x.h) * (1 - 0x1p-52) >= x.r;
-  const Ball root{z.h, z.l, in_range(x.h) & nonnegative & (r < kInfinity) ? (exact ? 0 : padded(r)) : kInfinity};
+  const Ball root{z.h, z.l, radius_of(in_range(x.h) & nonnegative, exact, r)};
   return choose((x.h > 0) & is_finite(x.h), root, special(s, is_clear(x)));
 }
 
@@ -150,7 +156,7 @@ NORMA_INLINE Ball rsqrt(const Ball& x) {
   const double az = std::fabs(z.h) * (1 + 0x1p-51);
   const double r = az * (0.5 * rho) * (1 + rho) + 32 * kU2 * az;
   const bool exact = (x.r == 0) & (x.l == 0) & (q.l == 0) & (p.l == 0) & (p.h == 1);
-  const Ball root{z.h, z.l, in_range(x.h) & (rho >= 0) & (rho <= 0.25) ? (exact ? 0 : padded(r)) : kInfinity};
+  const Ball root{z.h, z.l, radius_of(in_range(x.h) & (rho >= 0) & (rho <= 0.25), exact, r)};
   return choose((x.h > 0) & is_finite(x.h), root, special(r0, is_clear(x)));
 }
 
@@ -162,12 +168,14 @@ NORMA_INLINE Ball max(const Ball& x, const Ball& y) {
   const double gap = 0x1p-51 * (std::fabs(x.h) + std::fabs(y.h));
   const bool apart = std::fabs(x.h - y.h) > padded(radii + gap);
   winner.r = apart ? winner.r : (x.r > y.r ? x.r : y.r);
-  winner.h = (x.h == 0) & (y.h == 0) ? x.h + y.h : winner.h;  // +0 of zeros with different signs
+  winner.h = ((x.h == 0) & (y.h == 0)) ? x.h + y.h : winner.h;  // +0 of zeros with different signs
   const bool nan = (x.h != x.h) | (y.h != y.h);
   const bool finite = std::fabs(x.h) + std::fabs(y.h) < kInfinity;
-  const double chosen = first ? x.h : y.h, radius = first ? x.r : y.r;
-  const double known = radii < kInfinity ? (is_finite(chosen) & !nan ? radius : 0) : kInfinity;
-  const Ball unusual{nan ? x.h + y.h : chosen, is_finite(chosen) & !nan ? (first ? x.l : y.l) : 0, known};
+  // Where one is infinite: the winner as it is; where one is NaN: NaN.
+  const Ball chosen = choose(first, x, y);
+  const bool real = is_finite(chosen.h) & !nan;
+  const double known = real ? chosen.r : 0;
+  const Ball unusual{nan ? x.h + y.h : chosen.h, real ? chosen.l : 0, radii < kInfinity ? known : kInfinity};
   return choose(finite, winner, unusual);
 }
 

@@ -261,10 +261,12 @@ NORMA_FMA_CLONES void settled_row(const BallRow& y, const BallRow& size, std::in
                                   std::size_t count) {
   const double *h = y.h, *l = y.l, *r = y.r, *mh = size.h, *ml = size.l, *mr = size.r;
   for (std::size_t i = 0; i < count; ++i) {
-    const bool finite = ball::is_finite(h[i]) & ball::is_finite(mh[i]) & (r[i] < ball::kInfinity) & (mr[i] < ball::kInfinity);
+    const bool known = (r[i] < ball::kInfinity) & (mr[i] < ball::kInfinity);
+    const bool finite = known & ball::both(ball::is_finite(h[i]), ball::is_finite(mh[i]));
     const bool close = r[i] <= 0x1p-81 * std::fabs(mh[i]);
     const bool apart = (std::fabs(l[i]) > r[i]) & (std::fabs(h[i] + l[i]) > r[i]);  // from h and from 0
-    settled[i] = finite & nearest_of(mh[i], ml[i], mr[i]) & ((r[i] == 0) | (close & apart)) ? 1 : 0;
+    const bool tight = (r[i] == 0) | (close & apart);
+    settled[i] = ball::both(finite & tight, nearest_of(mh[i], ml[i], mr[i])) ? 1 : 0;
   }
 }
 
