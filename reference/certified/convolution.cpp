@@ -153,8 +153,8 @@ class ConvolutionTruth final : public TruthSource {
     const std::int64_t first = at.group * g.group_outputs + piece * kTruthChannels;
     const std::int64_t last = std::min(first + kTruthChannels, (at.group + 1) * g.group_outputs);
     const auto block = blocks_.get(index, [&] { return channels(at, first, last); });
-    const auto copy = [&](const std::vector<double>& from, std::span<double> to) {
-      std::copy_n(from.begin() + (at.output - first) * g.pixels, g.pixels, to.begin());
+    const auto copy = [&](const Numbers& from, std::span<double> to) {
+      std::copy_n(from.data() + (at.output - first) * g.pixels, g.pixels, to.begin());
     };
     copy(block->mid, out.mid);
     copy(block->radius, out.radius);
@@ -183,13 +183,13 @@ class ConvolutionTruth final : public TruthSource {
   matmul::QuickBlock channels(const Place& at, std::int64_t first, std::int64_t last) const {
     const std::int64_t pixels = geometry().pixels;
     matmul::QuickBlock all;
-    for (std::vector<double>* values : {&all.mid, &all.radius, &all.magnitude})
-      values->resize(static_cast<std::size_t>((last - first) * pixels));
+    for (Numbers* values : {&all.mid, &all.radius, &all.magnitude})
+      values->reserve(static_cast<std::size_t>((last - first) * pixels));
     for_patches(at, [&](const Panel& patches, std::int64_t pixel) {
       const matmul::QuickBlock part = quick_block(prepared_.product(patches), {first, last, 0, patches.rows}, quick_);
-      const auto place_rows = [&](const std::vector<double>& from, std::vector<double>& to) {
+      const auto place_rows = [&](const Numbers& from, Numbers& to) {
         for (std::int64_t r = 0; r < last - first; ++r)
-          std::copy_n(from.begin() + r * patches.rows, patches.rows, to.begin() + r * pixels + pixel);
+          std::copy_n(from.data() + r * patches.rows, patches.rows, to.data() + r * pixels + pixel);
       };
       place_rows(part.mid, all.mid);
       place_rows(part.radius, all.radius);

@@ -74,8 +74,8 @@ class MatmulTruth final : public TruthSource {
     const auto block = blocks_.get(index, [&] {
       return quick_block(product_, {first, std::min(first + kTruthRows, extent_.m), 0, extent_.n}, quick_);
     });
-    const auto copy = [&](const std::vector<double>& from, std::span<double> to) {
-      std::copy_n(from.begin() + (row - first) * extent_.n, extent_.n, to.begin());
+    const auto copy = [&](const Numbers& from, std::span<double> to) {
+      std::copy_n(from.data() + (row - first) * extent_.n, extent_.n, to.begin());
     };
     copy(block->mid, out.mid);
     copy(block->radius, out.radius);
@@ -118,24 +118,35 @@ std::unique_ptr<TruthSource> matmul_truth(const Matmul& problem, QuickProduct qu
   return std::make_unique<MatmulTruth>(problem, quick);
 }
 
-RoundedRows round_matmul(const Matmul& problem, FormatId format, Overflow overflow, int threads) {
+TierCounts round_matmul(const Matmul& problem, FormatId format, Overflow overflow, std::span<std::byte> out,
+                        int threads) {
   require(problem);
   const Extent extent = extent_of(problem);
-  const Operands operands(problem, extent, threads);
-  const Product product = operands.product();
-  RoundedRows result{.y = Tensor::zeros(format, {extent.m, extent.n}), .tiers = {}};
   const auto bytes = static_cast<std::size_t>(format_of(format).storage_bytes());
   const std::size_t row_bytes = static_cast<std::size_t>(extent.n) * bytes;
+  if (out.size() != static_cast<std::size_t>(extent.m) * row_bytes)
+    throw std::invalid_argument("round_matmul needs room for " + std::to_string(extent.m * extent.n) + " elements of " +
+                                std::string(name_of(format)) + ", but got " + std::to_string(out.size()) + " bytes.");
+  const Operands operands(problem, extent, threads);
+  const Product product = operands.product();
   const std::int64_t across = (extent.n + kBlockCols - 1) / kBlockCols;
   const std::int64_t blocks = across * ((extent.m + kBlockRows - 1) / kBlockRows);
   const auto round_one = [&](std::int64_t index, Block& block, TierCounts& tiers) {
     const std::int64_t i = index / across * kBlockRows, j = index % across * kBlockCols;
     const Range range{i, std::min(i + kBlockRows, extent.m), j, std::min(j + kBlockCols, extent.n)};
-    std::byte* first =
-        result.y.bytes.data() + static_cast<std::size_t>(i) * row_bytes + static_cast<std::size_t>(j) * bytes;
+    std::byte* first = out.data() + static_cast<std::size_t>(i) * row_bytes + static_cast<std::size_t>(j) * bytes;
     matmul::round_block(product, range, format, overflow, first, row_bytes, block, tiers);
   };
-  matmul::for_blocks(blocks, threads, round_one, result.tiers);
+  TierCounts tiers;
+  matmul::for_blocks(blocks, threads, round_one, tiers);
+  return tiers;
+}
+
+RoundedRows round_matmul(const Matmul& problem, FormatId format, Overflow overflow, int threads) {
+  require(problem);
+  const Extent extent = extent_of(problem);
+  RoundedRows result{.y = Tensor::zeros(format, {extent.m, extent.n}), .tiers = {}};
+  result.tiers = round_matmul(problem, format, overflow, result.y.bytes, threads);
   return result;
 }
 

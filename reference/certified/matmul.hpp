@@ -1,8 +1,10 @@
 // Matrix products with bias, certified: every element of C = A B^T + bias over the reals.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "reference/certified/row_norm.hpp"
@@ -53,5 +55,8 @@ std::unique_ptr<TruthSource> matmul_truth(const Matmul& problem, QuickProduct qu
 ///
 /// Memory: a and b in binary64, and 16 MiB a thread.
 RoundedRows round_matmul(const Matmul& problem, FormatId format, Overflow overflow, int threads = 1);
+/// The same to memory of the caller's: M x N elements in storage layout.
+TierCounts round_matmul(const Matmul& problem, FormatId format, Overflow overflow, std::span<std::byte> out,
+                        int threads = 1);
 
 }  // namespace norma

@@ -39,15 +39,12 @@ namespace {
 constexpr double kUp = 1 + 0x1p-40;
 constexpr std::int64_t kPiece = 1024;  // columns of the pieces in which products of prepared rows are taken
 
-void grow(std::vector<double>& buffer, std::int64_t size) {
-  if (buffer.size() < static_cast<std::size_t>(size)) buffer.resize(static_cast<std::size_t>(size));
-}
+void reserve(Numbers& numbers, std::int64_t size) { numbers.reserve(static_cast<std::size_t>(size)); }
 
 /// The biases of a block's row: those of b's rows, or the one of a's row repeated, or zeros.
-const double* bias_row(const Product& product, const Range& range, std::int64_t i, Terms terms,
-                       std::vector<double>& buffer) {
+const double* bias_row(const Product& product, const Range& range, std::int64_t i, Terms terms, Numbers& buffer) {
   if (!product.bias_of_b.empty() && terms == Terms::signed_terms) return product.bias_of_b.data() + range.b0;
-  if (buffer.size() != static_cast<std::size_t>(range.width())) buffer.resize(static_cast<std::size_t>(range.width()));
+  reserve(buffer, range.width());
   for (std::int64_t j = range.b0; j < range.b1; ++j) {
     const double bias = product.bias(i, j);
     buffer[static_cast<std::size_t>(j - range.b0)] = terms == Terms::magnitudes ? std::fabs(bias) : bias;
@@ -113,8 +110,8 @@ double low_norm(const Panel& panel, std::int64_t i) {
 
 /// Columns [k0, k0 + depth) of some rows, or of their absolute values.
 void take_columns(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t k0, std::int64_t depth,
-                  Terms terms, std::vector<double>& into) {
-  grow(into, (last - first) * depth);
+                  Terms terms, Numbers& into) {
+  reserve(into, (last - first) * depth);
   for (std::int64_t i = first; i < last; ++i) {
     const double* x = panel.values.data() + i * panel.depth + k0;
     double* y = into.data() + (i - first) * depth;
@@ -125,10 +122,10 @@ void take_columns(const Panel& panel, std::int64_t first, std::int64_t last, std
   }
 }
 
-void split_rows(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t depth,
-                const std::vector<double>& whole, std::vector<double>& high, std::vector<double>& low) {
-  grow(high, (last - first) * depth);
-  grow(low, (last - first) * depth);
+void split_rows(const Panel& panel, std::int64_t first, std::int64_t last, std::int64_t depth, const Numbers& whole,
+                Numbers& high, Numbers& low) {
+  reserve(high, (last - first) * depth);
+  reserve(low, (last - first) * depth);
   for (std::int64_t i = first; i < last; ++i) {
     const std::int64_t at = (i - first) * depth;
     split_row(whole.data() + at, static_cast<std::size_t>(depth), split_grid(panel.norm[static_cast<std::size_t>(i)]),
@@ -148,11 +145,11 @@ void multiply_pieces(const Product& product, const Range& range, QuickProduct qu
   const Panel& b = *product.b;
   const bool split = quick == QuickProduct::split;
   const bool low_in_a = split && any_low(a, range.a0, range.a1), low_in_b = split && any_low(b, range.b0, range.b1);
-  std::fill_n(block.mid.begin(), range.height() * range.width(), 0.0);
-  if (split) std::fill_n(block.rest.begin(), range.height() * range.width(), 0.0);
+  std::fill_n(block.mid.data(), range.height() * range.width(), 0.0);
+  if (split) std::fill_n(block.rest.data(), range.height() * range.width(), 0.0);
   for (std::int64_t k0 = 0; k0 < a.depth; k0 += kPiece) {
     const std::int64_t depth = std::min(kPiece, a.depth - k0);
-    const auto add = [&](const std::vector<double>& x, const std::vector<double>& y, std::vector<double>& sum) {
+    const auto add = [&](const Numbers& x, const Numbers& y, Numbers& sum) {
       dgemm({.m = range.height(),
              .n = range.width(),
              .k = depth,
@@ -185,11 +182,11 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
   const Panel& b = *product.b;
   const std::int64_t width = range.width();
   const auto depth = static_cast<double>(a.depth);
-  grow(block.mid, range.height() * width);
-  grow(block.radius, range.height() * width);
+  reserve(block.mid, range.height() * width);
+  reserve(block.radius, range.height() * width);
   std::vector<double> low_norms;
   if (quick == QuickProduct::split) {
-    grow(block.rest, range.height() * width);
+    reserve(block.rest, range.height() * width);
     for (std::int64_t j = range.b0; j < range.b1; ++j) low_norms.push_back(low_norm(b, j));
   }
   if (quick == QuickProduct::product && terms == Terms::signed_terms)
@@ -233,7 +230,8 @@ QuickBlock quick_block(const Product& product, const Range& range, QuickProduct 
   enclose_block(product, range, quick, Terms::signed_terms, terms);
   enclose_block(product, range, quick, Terms::magnitudes, magnitudes);
   // A magnitude serves by its binade. Where its own radius leaves that open, the element's radius says so.
-  for (std::size_t at = 0; at < terms.radius.size(); ++at) {
+  const auto size = static_cast<std::size_t>(range.height() * range.width());
+  for (std::size_t at = 0; at < size; ++at) {
     const double m = magnitudes.mid[at], r = magnitudes.radius[at];
     if (std::isfinite(m) && r > 0 && std::ilogb(m - r) != std::ilogb(m + r))
       terms.radius[at] = std::max(terms.radius[at], r);
@@ -292,10 +290,13 @@ void round_block(const Product& product, const Range& range, FormatId format, Ov
     const std::size_t at = static_cast<std::size_t>(i - range.a0) * width;
     std::byte* stored = first + static_cast<std::size_t>(i - range.a0) * row_bytes;
     open.clear();
-    round_enclosed(format, overflow, std::span(block.mid).subspan(at, width),
-                   std::span(block.radius).subspan(at, width), stored, open);
+    round_enclosed(format, overflow, {block.mid.data() + at, width}, {block.radius.data() + at, width}, stored, open);
     tiers.binary64 += static_cast<std::int64_t>(width - open.size());
     for (const std::uint32_t j : open) {
+      if (block.radius[at + j] == 0) {  // an exact tie: the code is that of mid, which is c
+        ++tiers.binary64;
+        continue;
+      }
       const std::uint64_t code = round_open(truth, i, range.b0 + j, format, overflow, tiers) << f.storage_shift();
       const auto bytes = static_cast<std::size_t>(f.storage_bytes());
       std::memcpy(stored + j * bytes, &code, bytes);

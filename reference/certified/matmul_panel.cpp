@@ -14,7 +14,7 @@ namespace norma::matmul {
 
 Panel::Panel(std::int64_t rows_, std::int64_t depth_) : rows(rows_), depth(depth_) {
   const auto n = static_cast<std::size_t>(rows);
-  values.resize(n * static_cast<std::size_t>(depth));
+  values.reserve(n * static_cast<std::size_t>(depth));
   norm.resize(n);
   grid.resize(n);
   span.resize(n);

@@ -12,6 +12,7 @@
 
 #include "reference/certified/double_double.hpp"
 #include "reference/certified/matmul.hpp"
+#include "reference/certified/numbers.hpp"
 #include "reference/exact/enclosure.hpp"
 #include "reference/formats/format.hpp"
 
@@ -28,7 +29,7 @@ struct Special {
 /// Rows of values of a format up to fp32.
 struct Panel {
   std::int64_t rows = 0, depth = 0;
-  std::vector<double> values;                  ///< rows x depth; what is not finite is 0 here
+  Numbers values;                              ///< rows x depth; what is not finite is 0 here
   std::vector<double> norm;                    ///< at least the row's Euclidean norm
   std::vector<double> grid;                    ///< a power of two; all entries of the row are multiples of it
   std::vector<double> span;                    ///< norm / grid
@@ -81,8 +82,8 @@ struct Range {
 
 /// mid and radius of a block, width() numbers a row.
 struct Block {
-  std::vector<double> mid, radius;
-  std::vector<double> rest, whole_a, high_a, low_a, whole_b, high_b, low_b, bias;  ///< scratch
+  Numbers mid, radius;
+  Numbers rest, whole_a, high_a, low_a, whole_b, high_b, low_b, bias;  ///< scratch
 };
 /// `magnitudes`: of sum |a b| + |bias| instead, NaN or Inf where c is.
 enum class Terms : std::uint8_t { signed_terms, magnitudes };
@@ -90,7 +91,7 @@ void enclose_block(const Product& product, const Range& range, QuickProduct quic
 
 /// A block as TruthSource::enclose_quick gives it.
 struct QuickBlock {
-  std::vector<double> mid, radius, magnitude;
+  Numbers mid, radius, magnitude;
 };
 QuickBlock quick_block(const Product& product, const Range& range, QuickProduct quick);
 
