@@ -46,6 +46,12 @@ double power_of_two(int exponent) { return std::ldexp(1.0, exponent); }
 
 Comparison compare(const Element& y, double m_hi, double m_lo) {
   const Enclosure& e = y.enclosure;
+  if (e.radius == 0 && e.lo == 0 && std::isfinite(e.hi) && std::isfinite(m_hi)) {
+    // y is hi: y - m_hi is exact, and if it is one number it is compared with m_lo.
+    const TwoSum d = two_sum(e.hi, -m_hi);
+    if (d.error == 0 && std::isfinite(d.sum))
+      return d.sum < m_lo ? Comparison::less : d.sum > m_lo ? Comparison::greater : Comparison::equal;
+  }
   if (e.radius < kInfinity) {
     // y - m = (hi - m_hi) + (lo - m_lo) +- radius, the first difference exact. Three additions round, each by at
     // most 2^-53 of its result.
@@ -341,7 +347,7 @@ std::optional<bool> is_faithful(const Element& y, FormatId format, Overflow over
   const std::optional<std::uint64_t> below = code_below(y, format, sign->negative);
   if (!below) return std::nullopt;
   const std::uint64_t sign_code = sign->negative ? f.sign_code() : 0;
-  const double lower = decode(format, sign_code | *below);
+  const double lower = *below == 0 ? 0 : decode(format, sign_code | *below);  // not every format has -0
   if (got == lower) return true;
   if (compare(y, lower) == Comparison::equal) return false;
   if (*below < f.max_finite_code()) return got == decode(format, sign_code | (*below + 1));
