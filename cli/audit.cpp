@@ -10,7 +10,7 @@ namespace norma::cli {
 namespace {
 
 struct Options {
-  std::string norm, paths = "*", path, out, html;
+  std::string norm, paths = "*", path, out, html, truth;
   std::vector<std::string> in, map, set;
   bool json = false;
   int jobs = 0, top = 0;
@@ -75,7 +75,7 @@ void print_overview(const std::vector<nlohmann::ordered_json>& lines) {
 }
 
 int run_audit(const Options& options, const std::vector<std::string>& command_line) {
-  Session session;
+  Session session(truth_kind(options.truth));
   TensorOptions tensors{.norm = options.norm, .in = "", .path = options.path, .map = options.map, .set = options.set};
   std::vector<Site> sites;
   for (const std::string& file : options.in) {
@@ -140,6 +140,7 @@ void add_audit(CLI::App& app, Outcome& outcome) {
   command->add_option("--top", options->top, "rows printed a site (default: 8, and for more than 3 sites one line each)")
       ->check(number_in(1, 1000))
       ->type_name("N");
+  add_truth_option(*command, options->truth);
   add_jobs(*command, options->jobs);
   command->add_option("--out", options->out, "write the run.jsonl")->type_name("FILE");
   command->add_option("--html", options->html, "write the page")->type_name("FILE");

@@ -12,7 +12,7 @@ namespace {
 
 struct Options {
   TensorOptions tensors;
-  std::string got, no_worse_than, append, html;
+  std::string got, no_worse_than, append, html, truth;
   std::vector<std::string> limits;
   bool json = false;
   int jobs = 0;
@@ -82,7 +82,7 @@ int list_by_equal_bits(Session& session, const Options& options, const std::vect
 }
 
 int run_check(const Options& options, const std::vector<std::string>& command_line) {
-  Session session;
+  Session session(truth_kind(options.truth));
   SiteOptions site_options = options.tensors.site_options();
   const bool automatic = options.tensors.path == "auto";
   if (automatic) site_options.path.clear();
@@ -134,6 +134,7 @@ void add_check(CLI::App& app, Outcome& outcome) {
       ->type_name("PATH");
   command->add_option("--append", options->append, "add the record to this run.jsonl")->type_name("FILE");
   command->add_option("--html", options->html, "write the page")->type_name("FILE");
+  add_truth_option(*command, options->truth);
   add_jobs(*command, options->jobs);
   command->add_flag("--json", options->json, "print the record as JSON");
   command->callback([options, &outcome] { outcome.exit_code = run_check(*options, outcome.command_line); });

@@ -6,6 +6,7 @@
 #include "cli/commands.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
+#include "harness/metrics/watched.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
 #include "reference/exact/decide.hpp"
@@ -15,8 +16,9 @@ namespace norma::cli {
 namespace {
 
 struct Options {
-  std::string what, out, round_to, overflow = "ieee";
+  std::string what, out, round_to, overflow = "ieee", truth;
   TensorOptions tensors;
+  bool json = false;
 };
 
 /// Binary64 numbers below and above everything in the enclosure. hi + (lo +- radius) is rounded to nearest twice;
@@ -28,8 +30,10 @@ std::pair<double, double> bounds(const Enclosure& e) {
   return {std::nextafter(e.hi + low_rest, -HUGE_VAL), std::nextafter(e.hi + high_rest, HUGE_VAL)};
 }
 
-void add_truth(Tensors& outputs, const TruthSource& truth, const Shape& shape, const std::string& prefix,
-               std::optional<FormatId> rounded, Overflow overflow) {
+/// How many elements each tier settled: as enclosures, or as rounded where that was asked for.
+TierCounts add_truth(Tensors& outputs, const TruthSource& truth, const Shape& shape, const std::string& prefix,
+                     std::optional<FormatId> rounded, Overflow overflow) {
+  TierCounts tiers;
   Tensor lo = Tensor::zeros(FormatId::fp64, shape);
   Tensor hi = lo;
   std::optional<Tensor> nearest;
@@ -43,18 +47,23 @@ void add_truth(Tensors& outputs, const TruthSource& truth, const Shape& shape, c
       const auto [low, high] = bounds(e);
       lo.set_code(at, encode(FormatId::fp64, low, Overflow::ieee));
       hi.set_code(at, encode(FormatId::fp64, high, Overflow::ieee));
-      if (!nearest) continue;
-      const auto code = round_to({truth, r, c, e}, *rounded, overflow);
-      if (!code) throw NormError(fmt::format("the rounding of element [{},{}] to {} could not be decided", r, c, name_of(*rounded)));
-      nearest->set_code(at, *code);
+      const WatchedTruth watched(truth);
+      if (nearest) {
+        const auto code = round_to({watched, r, c, e}, *rounded, overflow);
+        if (!code) throw NormError(fmt::format("the rounding of element [{},{}] to {} could not be decided", r, c, name_of(*rounded)));
+        nearest->set_code(at, *code);
+      }
+      tiers.settle(watched.asked() ? Tier::exact : e.tier);
     }
   }
   outputs[prefix + "lo"] = std::move(lo);
   outputs[prefix + "hi"] = std::move(hi);
   if (nearest) outputs[prefix + "rounded"] = *std::move(nearest);
+  return tiers;
 }
 
-void evaluate_site(Session& session, const Options& options, const Site& site, const std::string& prefix, Tensors& outputs) {
+void evaluate_site(Session& session, const Options& options, const Site& site, const std::string& prefix, Tensors& outputs,
+                   nlohmann::ordered_json& tiers) {
   Case value = site.value;
   const bool is_path = options.what.starts_with("path:");
   if (is_path) {
@@ -77,9 +86,11 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
     const NormDef& norm = norm_of(expanded);
     for (const NormOutput& output : norm.outputs_of(norm_call(expanded, inputs->tensors))) {
       const bool is_scale = output.name == "scale";  // of a quantized output: a divisor, never rounded for anybody
-      add_truth(outputs, *session.truth(expanded, std::string(output.name)), output.shape,
-                output.name == "y" ? prefix : fmt::format("{}{}.", prefix, output.name), is_scale ? std::nullopt : rounded,
-                *overflow);
+      const TierCounts settled = add_truth(outputs, *session.truth(expanded, std::string(output.name)), output.shape,
+                                           output.name == "y" ? prefix : fmt::format("{}{}.", prefix, output.name),
+                                           is_scale ? std::nullopt : rounded, *overflow);
+      tiers[fmt::format("{}{}", prefix, output.name)] = {
+          {"binary64", settled.binary64}, {"double_double", settled.double_double}, {"exact", settled.exact}};
     }
     return;
   }
@@ -96,13 +107,20 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
 }
 
 int evaluate(const Options& options) {
-  Session session;
+  Session session(truth_kind(options.truth));
   if (options.what != "truth") session.implementation(options.what);
   const std::vector<Site> sites = sites_of(options.tensors.in, options.tensors.site_options());
   Tensors outputs;
+  nlohmann::ordered_json tiers = nlohmann::ordered_json::object();
   for (const Site& site : sites)
-    evaluate_site(session, options, site, sites.size() == 1 ? "" : site.label + ".", outputs);
+    evaluate_site(session, options, site, sites.size() == 1 ? "" : site.label + ".", outputs, tiers);
   write_safetensors(options.out, outputs, {{"norm", options.tensors.norm}, {"made_by", options.what}});
+  if (options.json) {
+    nlohmann::ordered_json line = {{"out", options.out}};
+    if (options.what == "truth") line["truth"] = kTruthKinds[static_cast<std::size_t>(session.truth_kind())];
+    if (options.what == "truth") line["tiers"] = std::move(tiers);
+    fmt::print("{}\n", line.dump());
+  }
   return 0;
 }
 
@@ -116,6 +134,8 @@ void add_eval(CLI::App& app, Outcome& outcome) {
   command->add_option("--out", options->out, "safetensors file to write")->required()->type_name("FILE");
   command->add_option("--round-to", options->round_to, "with truth: also y rounded once to this format")->type_name("FORMAT");
   command->add_option("--overflow", options->overflow, "overflow rule of --round-to: ieee, saturate_finite, saturate, nan")->type_name("RULE");
+  add_truth_option(*command, options->truth);
+  command->add_flag("--json", options->json, "print what was written, and by tiers how many elements each settled");
   command->callback([options, &outcome] { outcome.exit_code = evaluate(*options); });
 }
 

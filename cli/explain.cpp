@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> words;
-  std::string in, impl, path, at;
+  std::string in, impl, path, at, truth;
   std::vector<std::string> map, set;
   bool json = false;
 };
@@ -43,7 +43,7 @@ Place parse_place(const std::string& text, const Tensor& x) {
 }
 
 int explain_element(const Options& options) {
-  Session session;
+  Session session(truth_kind(options.truth));
   std::string impl = options.impl;
   Case value;
   if (!options.in.empty()) {
@@ -113,6 +113,7 @@ void add_explain(CLI::App& app, Outcome& outcome) {
   command->add_option("--path", options->path, "cast path to explain by")->type_name("PATH");
   command->add_option("--impl", options->impl, "implementation (default: the case's path, or the recorded y)")->type_name("IMPL");
   command->add_option("--at", options->at, "ROW,COL or flat index (default: the worst element)")->type_name("INDEX");
+  add_truth_option(*command, options->truth);
   command->add_flag("--json", options->json, "print JSON");
   command->callback([options, &outcome] { outcome.exit_code = explain_element(*options); });
 }

@@ -16,7 +16,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> words, impls, limits;
-  std::string out, html, shard;
+  std::string out, html, shard, truth;
   bool resume = false, json = false;
   int jobs = 0;
   double timeout_s = 60;
@@ -95,7 +95,7 @@ std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
 
 int run_cases(const Options& options, const std::vector<std::string>& command_line) {
   if (options.resume && options.out.empty()) throw UsageError("--resume needs --out, the file to go on with");
-  Session session(options.timeout_s);
+  Session session(truth_kind(options.truth), options.timeout_s);
   std::vector<CheckJob> jobs = jobs_of(session, options);
   RunOptions run{.jobs = threads_or_all(options.jobs), .shard = parse_shard(options.shard), .out = options.out,
                  .resume = options.resume, .append = false, .command = command_line, .stop = &interrupt_flag(),
@@ -126,6 +126,7 @@ void add_run(CLI::App& app, Outcome& outcome) {
   command->add_option("--timeout", options->timeout_s, "seconds that a cmd: implementation has for one answer (default: 60)")
       ->check(number_in(0.001, 1e6))
       ->type_name("S");
+  add_truth_option(*command, options->truth);
   command->add_option("--shard", options->shard, "only every N-th case, from the I-th")->type_name("I/N");
   command->add_option("--out", options->out, "write the run.jsonl")->type_name("FILE");
   command->add_flag("--resume", options->resume, "go on with --out where it was cut off");

@@ -1,10 +1,12 @@
 // What the commands share.
 #include "cli/support.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/ioctl.h>
 #include <thread>
 #include <unistd.h>
@@ -130,6 +132,19 @@ CLI::Validator number_in(double low, double high) {
 
 void add_jobs(CLI::App& command, int& jobs) {
   command.add_option("--jobs", jobs, "threads (default: all cores)")->check(number_in(1, 4096))->type_name("N");
+}
+
+void add_truth_option(CLI::App& command, std::string& word) {
+  command.add_option("--truth", word, "fast (binary64 and double-double with proved bounds, MPFR where they do not tell; default), or mpfr alone: same figures")
+      ->type_name("KIND");
+}
+
+TruthKind truth_kind(const std::string& word) {
+  if (word.empty()) return TruthKind::fast;
+  const auto found = std::find(kTruthKinds.begin(), kTruthKinds.end(), word);
+  if (found == kTruthKinds.end())
+    throw UsageError(fmt::format("--truth: unknown kind '{}'; known: {}", word, fmt::join(kTruthKinds, ", ")));
+  return static_cast<TruthKind>(found - kTruthKinds.begin());
 }
 
 CLI::Option* add_repeated(CLI::App& command, const std::string& name, std::vector<std::string>& words, const std::string& word,

@@ -56,6 +56,10 @@ void print_records(const std::vector<nlohmann::ordered_json>& records, std::size
 
 /// --jobs: at least 1; left out: all cores.
 void add_jobs(CLI::App& command, int& jobs);
+/// --truth: which truth errors are measured against.
+void add_truth_option(CLI::App& command, std::string& word);
+/// UsageError for an unknown word.
+TruthKind truth_kind(const std::string& word);
 /// Threads to use: the option, or all cores.
 int threads_or_all(int jobs);
 /// A finite number in a range; the help stays without it.

@@ -19,8 +19,8 @@
 #include "harness/run/contract.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
+#include "reference/certified/program_enclosure.hpp"
 #include "reference/exact/decide.hpp"
-#include "reference/exact/program_truth.hpp"
 #include "reference/norms/norm.hpp"
 
 namespace norma {
@@ -108,7 +108,7 @@ std::shared_ptr<const TruthSource> truth_of(const NormDef& norm, const NormCall&
     for (const std::string_view name : norm.outputs) names += (names.empty() ? "" : " ") + std::string(name);
     throw std::invalid_argument(fmt::format("{} has no output '{}'; known: {}", norm.name, output, names));
   }
-  std::shared_ptr<const TruthSource> truth = norm.truth(call, output);
+  std::shared_ptr<const TruthSource> truth = truth_of(norm, call, output, TruthKind::fast);
   if (truth == nullptr) throw std::invalid_argument(fmt::format("this call of {} has no output '{}'", norm.name, output));
   return truth;
 }
@@ -143,9 +143,7 @@ std::string element_text(const Judged& judged, Overflow overflow, const Place& a
   if (at.row < 0 || judged.name == "dequantized") return {};  // of codes times a scale only the bounds are told
   const FormatId format = judged.got->format;
   const std::int64_t i = at.row * judged.truth->cols() + at.col;
-  std::vector<Enclosure> row(static_cast<std::size_t>(judged.truth->cols()));
-  judged.truth->enclose_row(at.row, row);
-  const Enclosure& enclosure = row[static_cast<std::size_t>(at.col)];
+  const Enclosure enclosure = judged.truth->enclose(at.row, at.col);
   const Element y{*judged.truth, at.row, at.col, enclosure};
   const std::uint64_t got = judged.got->code(i);
   std::string text = fmt::format("  at      {}\n  got     {}\n", place_text(judged, at), value_text(format, got));
@@ -228,7 +226,7 @@ Verification judge_call(const NormDef& norm, const VerifyCall& call) {
     return held;
   };
   const auto erasure = [&](const std::string& output) -> std::shared_ptr<const TruthSource> {
-    return program_truth(contract->program, call.inputs, attributes.numbers, output);
+    return certified_program_truth(contract->program, call.inputs, attributes.numbers, output);
   };
   const std::vector<NamedMeasures> measures =
       measure_outputs({.canonical = truth, .erasure = erasure}, attributes, contract, ideals, call.outputs,

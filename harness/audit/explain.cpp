@@ -49,9 +49,7 @@ std::string enclosure_text(const Enclosure& e) {
 double unit_of(Session& session, const Case& expanded, const std::string& output, FormatId format, std::int64_t row,
                std::int64_t col, Enclosure& truth_out) {
   const auto truth = session.truth(expanded, output);
-  std::vector<Enclosure> enclosures(static_cast<std::size_t>(truth->cols()));
-  truth->enclose_row(row, enclosures);
-  truth_out = enclosures[static_cast<std::size_t>(col)];
+  truth_out = truth->enclose(row, col);
   const auto e = binade({*truth, row, col, truth_out}, format);
   if (!e) throw std::invalid_argument(fmt::format("the truth at [{},{}] is not a finite number", row, col));
   return ulp_of(format, *e);

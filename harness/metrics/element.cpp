@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "harness/metrics/watched.hpp"
+
 namespace norma {
 
 namespace {
@@ -67,24 +69,6 @@ void count_nonfinite(Tally& tally, const MeasureJob& job, double truth, const El
   ++tally.counts.inf_expected;
   if (!same_bits(job.format, element.code, encode(job.format.id, truth, job.policy))) ++tally.counts.inf_missing;
 }
-
-/// A truth that remembers whether it was asked to compare.
-class Watched final : public TruthSource {
- public:
-  explicit Watched(const TruthSource& truth) : truth_(truth) {}
-  std::int64_t rows() const override { return truth_.rows(); }
-  std::int64_t cols() const override { return truth_.cols(); }
-  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override { truth_.enclose_row(row, out); }
-  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
-    asked_ = true;
-    return truth_.compare(row, col, m_hi, m_lo);
-  }
-  bool asked() const { return asked_; }
-
- private:
-  const TruthSource& truth_;
-  mutable bool asked_ = false;
-};
 
 /// y correctly rounded to binary64, the largest finite number beyond it; empty: undecided.
 std::optional<double> nearest_binary64(const Element& y) {
@@ -203,7 +187,7 @@ bool count_special(Tally& tally, const MeasureJob& job, const ElementQuery& elem
 void decide_element(Tally& tally, const MeasureJob& job, const ElementQuery& element, const Enclosure& truth,
                     const Enclosure* erasure, Decided& decided, std::size_t at) {
   decided.state[at] = 0;
-  const Watched watched(job.truth);
+  const WatchedTruth watched(job.truth);
   const Element y{.truth = watched, .row = element.row, .col = element.col, .enclosure = truth};
   bool undecided = false;
   const auto decide = [&] {

@@ -24,27 +24,43 @@ std::string value_text(double value) {
   return fmt::format("{:a} ({})", value, value);
 }
 
-/// hi + lo to 20 significant digits, and hi in hex: "1.0078124999999999999e+0 (0x1.02p+0)".
+struct Decimal {
+  std::string digits;  ///< twenty of them
+  long exponent;       ///< of the first
+};
+
+/// (|hi| + |lo|, signs told apart) (1 + 2^-77 nudge) to twenty significant digits.
+Decimal decimal_of(double hi, double lo, int nudge) {
+  mpfr_t sum, change;
+  // Wide enough for hi + lo but for a lo far below the twentieth digit.
+  mpfr_init2(sum, 160);
+  mpfr_init2(change, 160);
+  mpfr_set_d(sum, hi, MPFR_RNDN);
+  mpfr_add_d(sum, sum, lo, MPFR_RNDN);
+  mpfr_abs(sum, sum, MPFR_RNDN);
+  mpfr_mul_si(change, sum, nudge, MPFR_RNDN);
+  mpfr_mul_2si(change, change, -77, MPFR_RNDN);
+  mpfr_add(sum, sum, change, MPFR_RNDN);
+  mpfr_exp_t exponent = 0;
+  char* raw = mpfr_get_str(nullptr, &exponent, 10, 20, sum, MPFR_RNDN);
+  Decimal decimal{.digits = raw, .exponent = exponent - 1};
+  mpfr_free_str(raw);
+  mpfr_clear(sum);
+  mpfr_clear(change);
+  return decimal;
+}
+
+/// hi + lo to 20 significant digits, and hi in hex: "1.0078124999999999999e+0 (0x1.02p+0)". What lies within 2^-77 of
+/// half-way between two such decimals goes to the even one: midpoints good to 2^-80 give the same text.
 std::string midpoint_text(double hi, double lo) {
   if (!std::isfinite(hi)) return json_number(hi).get<std::string>();
   if (hi == 0) return fmt::format("{}0 (0x0p+0)", std::signbit(hi) ? "-" : "");
-  mpfr_t sum;
-  // Wide enough for hi + lo but for a lo far below the twentieth digit.
-  mpfr_init2(sum, 160);
-  mpfr_set_d(sum, hi, MPFR_RNDN);
-  mpfr_add_d(sum, sum, lo, MPFR_RNDN);
-  mpfr_exp_t exponent = 0;
-  char* raw = mpfr_get_str(nullptr, &exponent, 10, 20, sum, MPFR_RNDN);
-  std::string digits = raw;
-  mpfr_free_str(raw);
-  mpfr_clear(sum);
-  std::string sign;
-  if (digits.front() == '-') {
-    sign = "-";
-    digits.erase(0, 1);
-  }
+  Decimal decimal = decimal_of(hi, lo, -1);
+  if ((decimal.digits.back() - '0') % 2 != 0) decimal = decimal_of(hi, lo, 1);
+  auto& [digits, exponent] = decimal;
+  const std::string sign = std::signbit(hi) ? "-" : "";
   digits.erase(std::max<std::size_t>(digits.find_last_not_of('0') + 1, 2));
-  return fmt::format("{}{}.{}e{:+d} ({:a})", sign, digits.substr(0, 1), digits.substr(1), exponent - 1, hi);
+  return fmt::format("{}{}.{}e{:+d} ({:a})", sign, digits.substr(0, 1), digits.substr(1), exponent, hi);
 }
 
 Json part_json(const std::optional<SplitPart>& part) {
@@ -117,6 +133,7 @@ Json to_json(const Measures& m) {
           {"shape", m.shape},
           {"elements", m.elements},
           {"counts", counts_json(m.counts)},
+          {"tiers", {{"binary64", m.tiers.binary64}, {"double_double", m.tiers.double_double}, {"exact", m.tiers.exact}}},
           {"ulp", ulp_json(m.ulp)},
           {"condition_ulp",
            {{"max", json_number(m.ulp.condition_max)},

@@ -178,7 +178,8 @@ void RowPass::decide_open(const Segment& segment) {
   const std::int64_t open = size - settled();
   tally_.tiers.settle(tier, size - open);
   if (open == 0) return;
-  const bool whole = open * kWholeRowShare > size;
+  // Of a truth that is all MPFR a single enclosure costs what a row does.
+  const bool whole = open * kWholeRowShare > size || tier == Tier::exact;
   for (std::int64_t i = segment.begin; i < segment.end; ++i) {
     const auto at = static_cast<std::size_t>(i - run_begin_), quick_at = static_cast<std::size_t>(i - batch_begin_);
     if (decided_->state[at] != 0) continue;

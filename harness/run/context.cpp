@@ -42,7 +42,7 @@ nlohmann::ordered_json machine_facts() {
             {"tbb", fmt::format("{}.{}", TBB_VERSION_MAJOR, TBB_VERSION_MINOR)}}}};
 }
 
-nlohmann::ordered_json run_context(std::size_t total, const RunOptions& options) {
+nlohmann::ordered_json run_context(std::size_t total, TruthKind truth, const RunOptions& options) {
   nlohmann::ordered_json shaken = machine_facts();
   shaken["commit"] = norma_commit();
   shaken["command"] = options.command;
@@ -52,6 +52,7 @@ nlohmann::ordered_json run_context(std::size_t total, const RunOptions& options)
           {"kind", "context"},
           {"norma", {{"version", norma_version()}}},
           {"flags", NORMA_FLAGS},
+          {"truth", kTruthKinds[static_cast<std::size_t>(truth)]},
           {"units",
            {{"ulp", "|got - exact| / ulp_F(exact), exact never rounded first; at most 0.5 if correctly rounded"},
             {"grid", "each ulp error is the exact value rounded to 2^-16 ulp, decided; means and squares are integer sums"}}},

@@ -80,11 +80,21 @@ Json without_volatile(Json context) {
   return context;
 }
 
+std::string truth_of_run(const Json& context) { return context.value("truth", "mpfr"); }  // older runs do not say
+
+/// A run's counts of tiers are those of one kind of truth.
+void refuse_other_truth(const std::string& path, const Json& begun, const Json& context, std::string_view verb) {
+  const std::string before = truth_of_run(begun), now = truth_of_run(context);
+  if (before != now)
+    throw RunError(fmt::format("cannot {} '{}': it was begun with --truth {}, this run has --truth {}", verb, path, before, now));
+}
+
 /// The records of an interrupted run that the new one begins with.
 std::vector<Json> resumable(const RunOptions& options, const Json& context, const std::vector<CheckJob>& jobs) {
   if (!options.resume || !is_file(options.out)) return {};
   std::vector<Json> lines = read_run(options.out);
   if (lines.empty()) return {};
+  refuse_other_truth(options.out, lines.front(), context, "resume");
   if (without_volatile(lines.front()) != without_volatile(context))
     throw RunError(fmt::format("cannot resume '{}': it was begun with another norma or other cases; "
                                "move it away or leave out --resume", options.out));
@@ -123,7 +133,8 @@ RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOpti
   std::erase_if(jobs, [&](const CheckJob& job) {
     return job.ordinal % options.shard.count != options.shard.index - 1;
   });
-  result.context = run_context(total, options);
+  result.context = run_context(total, session.truth_kind(), options);
+  if (!kept.empty()) refuse_other_truth(options.out, kept.front(), result.context, "append to");
   result.records = resumable(options, result.context, jobs);
   std::optional<LineFile> file;
   if (!options.out.empty()) {
@@ -230,6 +241,9 @@ std::vector<Json> merge_runs(const std::vector<std::string>& paths) {
     std::vector<Json> lines = read_run(path);
     if (lines.empty()) throw RunError(fmt::format("the run file '{}' has no whole line", path));
     if (context.is_null()) context = lines.front();
+    if (truth_of_run(context) != truth_of_run(lines.front()))
+      throw RunError(fmt::format("'{}' was made with --truth {} and '{}' with --truth {}; merge runs of one kind", paths.front(),
+                                 truth_of_run(context), path, truth_of_run(lines.front())));
     if (without_volatile(context) != without_volatile(lines.front()))
       throw RunError(fmt::format("'{}' and '{}' are not parts of one run: their contexts differ", paths.front(), path));
     for (std::size_t i = 1; i < lines.size(); ++i) {

@@ -47,7 +47,7 @@ struct RunResult {
 };
 
 /// The first line of a run: what its figures mean and, under "volatile", where and how they were made.
-nlohmann::ordered_json run_context(std::size_t total, const RunOptions& options);
+nlohmann::ordered_json run_context(std::size_t total, TruthKind truth, const RunOptions& options);
 
 /// Runs the jobs (ordinals 0, 1, ... are given here). Errors of single checks are records; RunError: the file.
 RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOptions& options);

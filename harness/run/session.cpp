@@ -15,6 +15,7 @@
 #include "impls/cpu/cpu.hpp"
 #include "impls/library/command.hpp"
 #include "impls/recorded/recorded.hpp"
+#include "reference/certified/program_enclosure.hpp"
 #include "reference/exact/program_truth.hpp"
 
 namespace norma {
@@ -40,6 +41,12 @@ std::string attributes_key(const Case& expanded) {
   for (const auto& [name, value] : attributes.numbers) key += fmt::format(" {}={:a}", name, value);
   for (const auto& [name, value] : attributes.words) key += fmt::format(" {}={}", name, value);
   return key;
+}
+
+/// Quick enclosures come from a tier below MPFR. Asked of one row: which of them it is changes no result.
+bool is_fast(const TruthSource& truth) {
+  std::vector<double> mid(static_cast<std::size_t>(truth.cols())), radius(mid.size()), magnitude(mid.size());
+  return truth.enclose_quick(0, {.mid = mid, .radius = radius, .magnitude = magnitude}) != Tier::exact;
 }
 
 std::unique_ptr<Implementation> make_recorded(const std::string& impl) {
@@ -74,10 +81,11 @@ std::string hash_of(const Tensors& tensors) {
   return sha.hex();
 }
 
-HeldTruth::HeldTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_ptr<TruthSource> source)
+SharedTruth::SharedTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_ptr<TruthSource> source)
     : inputs_(std::move(inputs)), source_(std::move(source)) {
   const std::int64_t size = source_->rows() * source_->cols();
-  if (size > kHeldElements) return;
+  fast_ = size > 0 && is_fast(*source_);
+  if (fast_ || size > kHeldElements) return;
   enclosures_.resize(static_cast<std::size_t>(size));
   const auto cols = static_cast<std::size_t>(source_->cols());
   // Isolated: a thread that waits here for its rows must not pick up another check, which could wait for this truth.
@@ -88,13 +96,41 @@ HeldTruth::HeldTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_ptr<T
   });
 }
 
-void HeldTruth::enclose_row(std::int64_t row, std::span<Enclosure> out) const {
-  if (enclosures_.empty()) {
+std::pair<std::span<const Enclosure>, std::shared_ptr<const std::vector<Enclosure>>> SharedTruth::held(
+    std::int64_t row) const {
+  const auto cols = static_cast<std::size_t>(source_->cols());
+  if (!enclosures_.empty()) return {std::span(enclosures_).subspan(static_cast<std::size_t>(row) * cols, cols), nullptr};
+  Slot& slot = slots_[static_cast<std::size_t>(row) % slots_.size()];
+  {
+    const std::lock_guard lock(mutex_);
+    if (slot.row == row) return {*slot.enclosures, slot.enclosures};
+  }
+  auto made = std::make_shared<std::vector<Enclosure>>(cols);
+  source_->enclose_row(row, *made);
+  const std::lock_guard lock(mutex_);
+  slot = {.row = row, .enclosures = made};
+  return {*made, made};
+}
+
+void SharedTruth::enclose_row(std::int64_t row, std::span<Enclosure> out) const {
+  if (fast_) {
     source_->enclose_row(row, out);
     return;
   }
-  const auto from = enclosures_.begin() + static_cast<std::ptrdiff_t>(row * source_->cols());
-  std::copy(from, from + static_cast<std::ptrdiff_t>(out.size()), out.begin());
+  const auto [enclosures, keep] = held(row);
+  std::copy(enclosures.begin(), enclosures.end(), out.begin());
+}
+
+Enclosure SharedTruth::enclose(std::int64_t row, std::int64_t col) const {
+  if (fast_) return source_->enclose(row, col);
+  const auto [enclosures, keep] = held(row);
+  return enclosures[static_cast<std::size_t>(col)];
+}
+
+Tier SharedTruth::enclose_quick(std::int64_t row, const QuickRow& out) const {
+  if (fast_) return source_->enclose_quick(row, out);
+  const auto [enclosures, keep] = held(row);
+  return quick_from(enclosures, out);
 }
 
 std::shared_ptr<const CaseInputs> Session::inputs(const Case& expanded) {
@@ -116,7 +152,7 @@ std::shared_ptr<const TruthSource> Session::truth(const Case& expanded, const st
   return truths_.get(key, [&]() -> std::shared_ptr<const TruthSource> {
     const auto made = inputs(expanded);
     const NormCall call = norm_call(expanded, made->tensors);
-    return std::make_shared<HeldTruth>(made, norm_of(expanded).truth(call, output));
+    return std::make_shared<SharedTruth>(made, truth_of(norm_of(expanded), call, output, kind_));
   });
 }
 
@@ -133,6 +169,8 @@ std::shared_ptr<const TruthSource> Session::erasure(const Case& expanded, const 
       std::int64_t rows() const override { return source->rows(); }
       std::int64_t cols() const override { return source->cols(); }
       void enclose_row(std::int64_t row, std::span<Enclosure> out) const override { source->enclose_row(row, out); }
+      Enclosure enclose(std::int64_t row, std::int64_t col) const override { return source->enclose(row, col); }
+      Tier enclose_quick(std::int64_t row, const QuickRow& out) const override { return source->enclose_quick(row, out); }
       Comparison compare(std::int64_t row, std::int64_t col, double hi, double lo) const override {
         return source->compare(row, col, hi, lo);
       }
@@ -140,9 +178,10 @@ std::shared_ptr<const TruthSource> Session::erasure(const Case& expanded, const 
     auto owned = std::make_unique<Erasure>();
     owned->program = erased;
     owned->inputs = inputs(expanded);
-    owned->source = program_truth(owned->program, owned->inputs->tensors, attributes_of(expanded).numbers, output);
+    const auto source = kind_ == TruthKind::fast ? certified_program_truth : program_truth;
+    owned->source = source(owned->program, owned->inputs->tensors, attributes_of(expanded).numbers, output);
     auto held_inputs = owned->inputs;
-    return std::make_shared<HeldTruth>(held_inputs, std::move(owned));
+    return std::make_shared<SharedTruth>(held_inputs, std::move(owned));
   });
 }
 

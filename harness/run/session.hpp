@@ -2,12 +2,14 @@
 // started once.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "harness/cases/case.hpp"
@@ -61,27 +63,41 @@ struct CaseInputs {
 };
 std::string hash_of(const Tensors& tensors);
 
-/// A truth whose enclosures are held in memory; keeps the tensors it speaks of alive.
-class HeldTruth final : public TruthSource {
+/// A truth that keeps the tensors it speaks of alive. One without fast tiers costs a hundred times what reading does: its
+/// enclosures are held in memory, up to a limit of elements, beyond it those of the last rows.
+class SharedTruth final : public TruthSource {
  public:
-  HeldTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_ptr<TruthSource> source);
+  SharedTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_ptr<TruthSource> source);
   std::int64_t rows() const override { return source_->rows(); }
   std::int64_t cols() const override { return source_->cols(); }
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override;
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override;
+  Tier enclose_quick(std::int64_t row, const QuickRow& out) const override;
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
     return source_->compare(row, col, m_hi, m_lo);
   }
 
  private:
+  struct Slot {
+    std::int64_t row = -1;
+    std::shared_ptr<const std::vector<Enclosure>> enclosures;
+  };
+  /// The row's enclosures, and what keeps them.
+  std::pair<std::span<const Enclosure>, std::shared_ptr<const std::vector<Enclosure>>> held(std::int64_t row) const;
+
   std::shared_ptr<const CaseInputs> inputs_;
   std::unique_ptr<TruthSource> source_;
-  std::vector<Enclosure> enclosures_;  ///< empty: too many to hold, asked for again each time
+  bool fast_ = false;                  ///< nothing is held
+  std::vector<Enclosure> enclosures_;  ///< all of them, or empty: too many
+  mutable std::mutex mutex_;
+  mutable std::array<Slot, 8> slots_;
 };
 
 class Session {
  public:
-  /// Seconds that a cmd: implementation has for one answer.
-  explicit Session(double timeout_s = 60) : timeout_s_(timeout_s) {}
+  /// timeout_s: seconds that a cmd: implementation has for one answer.
+  explicit Session(TruthKind truth = TruthKind::fast, double timeout_s = 60) : kind_(truth), timeout_s_(timeout_s) {}
+  TruthKind truth_kind() const { return kind_; }
   /// The expanded case's tensors.
   std::shared_ptr<const CaseInputs> inputs(const Case& expanded);
   /// The canonical norm's output.
@@ -95,6 +111,7 @@ class Session {
  private:
   SharedCache<CaseInputs> inputs_{6};
   SharedCache<TruthSource> truths_{48};
+  TruthKind kind_;
   double timeout_s_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Implementation>> implementations_;

@@ -15,9 +15,13 @@ Enclosure TruthSource::enclose(std::int64_t row, std::int64_t col) const {
 Tier TruthSource::enclose_quick(std::int64_t row, const QuickRow& out) const {
   std::vector<Enclosure> all(static_cast<std::size_t>(cols()));
   enclose_row(row, all);
+  return quick_from(all, out);
+}
+
+Tier quick_from(std::span<const Enclosure> enclosures, const QuickRow& out) {
   Tier slowest = Tier::binary64;
-  for (std::size_t j = 0; j < all.size(); ++j) {
-    const Enclosure& e = all[j];
+  for (std::size_t j = 0; j < enclosures.size(); ++j) {
+    const Enclosure& e = enclosures[j];
     slowest = std::max(slowest, e.tier);
     out.mid[j] = e.hi;
     // |y - hi| <= radius + |lo|, the sum rounded up.

@@ -81,4 +81,7 @@ class TruthSource {
   virtual Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const = 0;
 };
 
+/// Quick enclosures from closer ones: hi with the radius that covers lo. Returns the slowest tier among them.
+Tier quick_from(std::span<const Enclosure> enclosures, const QuickRow& out);
+
 }  // namespace norma

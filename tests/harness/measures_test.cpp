@@ -246,6 +246,133 @@ TEST_CASE("figures do not depend on the number of threads") {
   CHECK(to_json(measure(wide, &erasure, &sample.ideal, sample.got, Overflow::ieee, {.threads = 2})).dump() == alone);
 }
 
+namespace {
+
+/// Values where decisions are hard, in pairs with what a kernel might have written.
+struct HardCases {
+  std::vector<HandMade> truth;
+  std::vector<double> got;
+  void add(HandMade y, double g) {
+    for (const double sign : {1.0, -1.0}) {
+      truth.push_back({sign * y.hi, sign * y.lo, y.magnitude});
+      got.push_back(sign * g);
+    }
+  }
+};
+
+HardCases hard_cases(FormatId id) {
+  const Format& f = format_of(id);
+  HardCases cases;
+  const double ulp = std::ldexp(1.0, 1 - f.precision), least = min_subnormal(id), largest = max_finite(id);
+  const double tiny = 0x1p-80;
+  for (const double base : {1.0, 1 + ulp, 2.0, min_normal(id), 4 * least, largest / 2, 3 * min_normal(id)}) {
+    const double unit = std::max(std::ldexp(ulp, std::ilogb(base)), least);
+    // On a value, half-way, at a half-way point of the grid, one ulp off, and a hair to each side of each.
+    for (const double offset : {0.0, 0.5, -0.5, -0.25, 0x1p-17, 0.5 + 0x1p-17, 1.0, -1.0, 1 - 0x1p-17, 1 + 0x1p-17, 3 + 0x1p-17}) {
+      for (const double hair : {0.0, tiny, -tiny}) {
+        for (const double away : {-1.0, 0.0, 1.0}) cases.add({base + offset * unit, hair * base}, base + away * unit);
+        cases.add({base + offset * unit, hair * base, 4.0 * base}, base);
+        cases.add({base + offset * unit, hair * base, std::ldexp(base, 5) * (1 - 0x1p-53)}, base);
+      }
+    }
+  }
+  const double threshold = largest + std::ldexp(ulp, f.emax) / 2;
+  for (const double hair : {0.0, tiny, -tiny}) {
+    for (const double g : {largest, kInfinity, kNan, 0.0}) {
+      cases.add({threshold, hair * threshold}, g);
+      cases.add({largest, hair * largest}, g);
+      cases.add({4 * threshold}, g);
+      cases.add({0.75 * largest}, g);
+    }
+    cases.add({least / 2, hair * least}, 0.0);
+    cases.add({least / 2, hair * least}, least);
+    cases.add({least * 0x1p-30}, 0.0);
+    cases.add({least * 0x1p-30}, least);
+  }
+  for (const double g : {0.0, 1.0, kInfinity, kNan, least}) {
+    cases.add({0.0, 0.0, 0.0}, g);
+    cases.add({0.0, 0.0, 1.0}, g);
+    cases.add({kNan, 0, kNan}, g);
+    cases.add({kInfinity, 0, kInfinity}, g);
+  }
+  cases.add({1e-3}, std::min(largest, 1e30));
+  return cases;
+}
+
+/// Without what may differ.
+std::string figures_of(const Measures& measures) {
+  nlohmann::ordered_json json = to_json(measures);
+  json.erase("tiers");
+  return json.dump();
+}
+
+}  // namespace
+
+TEST_CASE("quick enclosures of any radius change no figure") {
+  for (const FormatId format :
+       {FormatId::fp64, FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::e5m2, FormatId::e5m2fnuz}) {
+    CAPTURE(name_of(format));
+    const HardCases cases = hard_cases(format);
+    const auto size = static_cast<std::int64_t>(cases.truth.size());
+    const Tensor got = tensor_of(format, {1, size}, cases.got);
+    // The ideal is off by up to two codes, the erasure by shares of an ulp with half-way points of the grid among them.
+    Tensor ideal = got;
+    std::vector<HandMade> erased = cases.truth;
+    for (std::int64_t i = 0; i < size; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      ideal.set_code(i, got.code(i) ^ static_cast<std::uint64_t>(i % 4));
+      const double size_of_y = std::fabs(erased[at].hi);
+      if (size_of_y > 0 && std::isfinite(size_of_y)) {
+        const int binade = std::max(std::ilogb(size_of_y), format_of(format).emin);
+        const double quarter = std::ldexp(1.0, binade - format_of(format).precision - 18);
+        erased[at].hi += static_cast<double>(i % 7) * quarter;
+      }
+    }
+    for (const bool with_ideal : {false, true}) {
+      const HandMadeTruth plain(1, size, cases.truth), plain_erasure(1, size, erased);
+      const Tensor* held = with_ideal ? &ideal : nullptr;
+      const Measures expected = measure(plain, with_ideal ? &plain_erasure : nullptr, held, got, Overflow::ieee);
+      CHECK(expected.tiers.exact + expected.counts.undecided == size);
+      for (const double radius : {0.0, 0x1p-48, 0x1p-40, 0x1p-30, 0x1p-12, 0.5, kInfinity}) {
+        for (const double off : {0.0, -1.0, 1.0, 0.37}) {
+          if (std::isinf(radius) && off != 0) continue;
+          CAPTURE(with_ideal, radius, off);
+          const HandMadeQuick quick{.radius = radius, .off = off};
+          const HandMadeTruth truth(1, size, cases.truth, 0, quick), erasure(1, size, erased, 0, quick);
+          const Measures m = measure(truth, with_ideal ? &erasure : nullptr, held, got, Overflow::ieee);
+          CHECK(figures_of(m) == figures_of(expected));
+          CHECK(m.tiers.binary64 + m.tiers.double_double + m.tiers.exact + m.tiers.undecided == size);
+          CHECK(m.tiers.undecided == m.counts.undecided);
+          if (radius == 0x1p-48 && format_of(format).precision <= 11) CHECK(m.tiers.binary64 > size / 6);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("elements are counted by the slowest tier that they took") {
+  // 1.25 is far from every decision, 1 + 2^-8 is a tie of bf16.
+  const HandMadeQuick quick{.radius = 0x1p-47};
+  const HandMadeTruth truth(1, 4, {{1.25 + 0x1p-20}, {1.25 + 0x1p-20}, {1 + 0x1p-8}, {kNan}}, 0, quick);
+  const Tensor got = tensor_of(FormatId::bf16, {4}, {1.25, 1.25, 1.0, 1.0});
+  CHECK(measure(truth, nullptr, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 3, .exact = 1});
+  const HandMadeTruth erasure(1, 4, {{1.25 + 0x1p-20 + 0x1p-24}, {1.25}, {1 + 0x1p-8}, {kNan}}, 0, quick);
+  // The first's definition gap is half a grid unit.
+  CHECK(measure(truth, &erasure, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 2, .exact = 2});
+}
+
+TEST_CASE("a definition's part at a half-way point of the grid does not hang on the last bits of midpoints") {
+  // (e - c) / ulp = 3/2 units exactly, and with midpoints off by 2^-90.
+  const double c = 1.25, e = 1.25 + 1.5 * 0x1p-23;
+  for (const double slip : {0.0, 0x1p-90, -0x1p-90}) {
+    CAPTURE(slip);
+    const HandMadeTruth truth(1, 1, {{c}}), erasure(1, 1, {{e, slip}});
+    const Measures m = measure(truth, &erasure, nullptr, tensor_of(FormatId::bf16, {1}, {1.25}), Overflow::ieee);
+    REQUIRE(m.definition);
+    CHECK(m.definition->bias == 2.0 / 65536);
+  }
+}
+
 TEST_CASE("the largest error is the first in row order of those as large") {
   const HandMadeTruth truth(2, 3, {{1}, {1}, {1}, {1}, {1}, {1}});
   const Measures m =
@@ -394,6 +521,6 @@ TEST_CASE("the worst elements are told in hex and in decimals") {
   CHECK(json["ulp"]["histogram"]["edges"].size() == json["ulp"]["histogram"]["counts"].size() + 1);
   std::vector<std::string> keys;
   for (const auto& [key, value] : json.items()) keys.push_back(key);
-  CHECK(keys == std::vector<std::string>{"format", "shape", "elements", "counts", "ulp", "condition_ulp", "rounding",
+  CHECK(keys == std::vector<std::string>{"format", "shape", "elements", "counts", "tiers", "ulp", "condition_ulp", "rounding",
                                          "relative_l2", "angle", "split", "conformance", "allclose", "worst"});
 }
