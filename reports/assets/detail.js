@@ -201,12 +201,22 @@ function allclosePanel(output, verdict) {
 const kCountNames = {compared: 'compared', nan_expected: 'NaN, expected', nan_unexpected: 'NaN, unexpected', nan_missing: 'NaN, missing',
                      inf_expected: 'Inf, expected', inf_unexpected: 'Inf, unexpected', inf_missing: 'Inf, missing', overflow: 'overflow',
                      underflow: 'underflow', subnormal: 'subnormal', undecided: 'undecided truth', beyond_scale: 'beyond the scale'};
+/// Which tier of the reference settled the elements, the cheapest first; all but undecided ones are proved alike.
+function tiersText(tiers, undecided) {
+  const names = {binary64: 'binary64', double_double: 'double-double', exact: 'exact'};
+  const keys = Object.keys(names).filter(key => key in tiers);
+  const all = keys.reduce((sum, key) => sum + tiers[key], undecided);
+  const share = n => n === 0 ? '0' : n === all ? '100 %'
+      : n / all >= 0.01 ? (Math.floor(n / all * 1e4) / 100).toFixed(2) + ' %' : String(Number((n / all * 100).toPrecision(2))) + ' %';
+  return 'settled by ' + keys.map(key => `${names[key]} ${share(tiers[key])}`).join(', ') + `; undecided ${countText(undecided)}`;
+}
 function countsPanel(output) {
   if (!output.counts) return null;
   const keys = Object.keys(kCountNames).filter(key => key in output.counts)
       .concat(Object.keys(output.counts).filter(key => !(key in kCountNames)).sort());
   return panel('third', 'Counts of elements', pairs([['all', countText(output.elements ?? 0)],
-      ...keys.map(key => [kCountNames[key] ?? key, countText(output.counts[key])])]));
+      ...keys.map(key => [kCountNames[key] ?? key, countText(output.counts[key])])]),
+      output.tiers ? h('p', {class: 'note'}, 'Exact values: ' + tiersText(output.tiers, output.counts.undecided ?? 0) + '.') : ''));
 }
 
 function worstPanel(output, row) {

@@ -138,6 +138,34 @@ Row row_of(const json& record, std::string_view name, const json& output) {
                     share_text(at(output, {"conformance", "equal"}), at(output, {"conformance", "of"}))}};
 }
 
+/// "binary64 99.98 %, double-double 0.016 %, exact 0; undecided 0": how many elements each tier of the reference settled,
+/// all outputs together. Empty where no record says.
+std::string tiers_text(std::span<const json> records) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kTiers{
+      {{"binary64", "binary64"}, {"double_double", "double-double"}, {"exact", "exact"}}};
+  std::array<double, kTiers.size()> settled{};
+  double undecided = 0;
+  for (const json& record : records)
+    for (const auto& [name, output] : at(record, {"outputs"}).items()) {
+      for (std::size_t i = 0; i < kTiers.size(); ++i)
+        settled[i] += number_of(at(output, {"tiers", kTiers[i].first})).value_or(0);
+      undecided += number_of(at(output, {"counts", "undecided"})).value_or(0);
+    }
+  const double all = settled[0] + settled[1] + settled[2] + undecided;
+  if (all == undecided) return "";
+  std::string text;
+  for (std::size_t i = 0; i < kTiers.size(); ++i) {
+    const double percent = 100 * settled[i] / all;
+    // Not all is never shown as 100.
+    const std::string share = settled[i] == 0     ? "0"
+                              : settled[i] == all ? "100 %"
+                              : percent >= 1      ? fmt::format("{:.2f} %", std::floor(percent * 100) / 100)
+                                                  : fmt::format("{:.2g} %", percent);
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", kTiers[i].second, share);
+  }
+  return fmt::format("{}; undecided {:.0f}", text, undecided);
+}
+
 std::vector<Row> rows_of(std::span<const json> records) {
   std::vector<Row> rows;
   for (const json& record : records) {
@@ -241,6 +269,7 @@ std::string render_table(std::span<const json> records, const TerminalOptions& o
     if (counts[i] != 0) text += fmt::format(", {} {}", counts[i], kWorstFirst[i]);
   if (counts[measured] != 0) text += fmt::format(", {} measured without a criterion", counts[measured]);
   if (shown < rows.size()) text += fmt::format("; {} shown", shown);
+  if (const std::string tiers = tiers_text(records); !tiers.empty()) text += fmt::format("\nsettled by {}", tiers);
   text += fmt::format("\nmax, rms and bias in ulp: {}\n", kUlpDefinition);
   return text;
 }

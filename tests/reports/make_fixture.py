@@ -121,6 +121,8 @@ def output_of(rng, path, format, shape, spread, recorded, drawn=400, overflow=0)
         "counts": {"compared": elements - overflow, "nan_expected": 0, "nan_unexpected": 0, "nan_missing": 0,
                    "inf_expected": 0, "inf_unexpected": 0, "inf_missing": 0, "overflow": overflow, "underflow": 0,
                    "subnormal": 0, "undecided": 0, "beyond_scale": 0},
+        "tiers": {"binary64": elements - elements // 70, "double_double": elements // 70 - elements // 5000,
+                  "exact": elements // 5000},
         "ulp": {"max": quantized(ulps[-1]), "max_at": at(order[0]), "mean_abs": quantized(sum(ulps) / drawn),
                 "rms": part(total)["rms"], "bias": part(total)["bias"],
                 "quantiles": {q: quantized(ulps[min(drawn - 1, int(float(q) * drawn))])
@@ -176,7 +178,7 @@ def record_of(rng, ordinal, norm, path, format, shape, family, seed, impl, sprea
 
 
 def context():
-    return {"schema": 1, "kind": "context", "norma": {"version": "0.1.0"}, "flags": "-ffp-contract=off -fno-fast-math",
+    return {"schema": 1, "kind": "context", "norma": {"version": "0.1.0"}, "flags": "-ffp-contract=off -fno-fast-math", "truth": "fast",
             "units": {"ulp": "|got - exact| / ulp_F(exact), exact never rounded first"},
             "volatile": {"compiler": "gcc 12.2.0",
                          "platform": {"cpu": "Intel Xeon Platinum 8480C", "isa": "x86-64-v4", "os": "Linux 6.1"},
