@@ -887,5 +887,119 @@ class Terminal(CliTest):
         self.assertFalse(piped.stderr)
 
 
+class Norms(CliTest):
+    """Every norm of the catalogue against its formula in 60 digits, index by index: [2, 4, 3] as samples, channels, positions."""
+    SHAPE = [2, 4, 3]
+    D = decimal.Decimal
+
+    def setUp(self):
+        super().setUp()
+        decimal.getcontext().prec = 60
+        self.random = random.Random(7)
+
+    def fp32(self, count, around=0.0):
+        return [struct.unpack("<f", struct.pack("<f", around + self.random.gauss(0, 0.5)))[0] for _ in range(count)]
+
+    def normalized(self, values, groups, eps):
+        """(x - mean) / sqrt(var + eps), over the elements that `groups` says are together."""
+        values = [self.D(v) for v in values]
+        result = []
+        for i, v in enumerate(values):
+            own = [values[k] for k in range(len(values)) if groups(k) == groups(i)]
+            mean = sum(own) / len(own)
+            variance = sum((o - mean) ** 2 for o in own) / len(own)
+            result.append((v - mean) / (variance + self.D(eps)).sqrt())
+        return result
+
+    def affine(self, values, weight, bias, index):
+        return [v * self.D(weight[index(i)]) + self.D(bias[index(i)]) for i, v in enumerate(values)]
+
+    def holds(self, norm, inputs, exact, *words, outputs=None):
+        """eval's bounds hold the exact values and its rounding passes check; the same with one bit flipped does not."""
+        with self.subTest(norm=norm, words=words):
+            outputs = dict(outputs or {}, y=exact)
+            stored = {n: ("F32", shape, struct.pack(f"<{len(v)}f", *v)) for n, (shape, v) in inputs.items()}
+            write("in.safetensors", pack(stored))
+            made = ["--in", "in.safetensors", *(w for word in words for w in ("--set", word))]
+            self.ends(0, "eval", "truth", norm, *made, "--out", "out.safetensors", "--round-to", "fp32")
+            found = load("out.safetensors")
+            got = {}
+            for name, values in outputs.items():
+                prefix = "" if name == "y" else name + "."
+                lo, hi = (struct.unpack(f"<{len(values)}d", found[prefix + end][2]) for end in ("lo", "hi"))
+                for low, high, value in zip(lo, hi, values):
+                    self.assertLessEqual(self.D(low), value)
+                    self.assertLessEqual(value, self.D(high))
+                    self.assertLessEqual(high - low, abs(high) * 2.0 ** -50 + 2.0 ** -70)
+                got[name] = found[prefix + "rounded"]
+            self.assertEqual(set(found), {p + end for n in outputs for p in ["" if n == "y" else n + "."] for end in ("lo", "hi", "rounded")})
+            self.assertEqual(found["lo"][1], inputs["x"][0])
+            write("got.safetensors", pack({"y": got["y"]}))
+            check = ["check", norm, *made, "--got", "got.safetensors", "--limit", "max_ulp<=0.5", "--limit", "incorrect<=0"]
+            self.ends(0, *check)
+            data = bytearray(got["y"][2])
+            data[0] ^= 1
+            write("got.safetensors", pack({"y": (*got["y"][:2], bytes(data))}))
+            self.ends(1, *check)
+
+    def test_layernorm(self):
+        x, weight, bias = self.fp32(24, 1), self.fp32(3, 1), self.fp32(3)
+        y = self.affine(self.normalized(x, lambda i: i // 3, 1e-5), weight, bias, lambda i: i % 3)
+        self.holds("layernorm", {"x": (self.SHAPE, x), "weight": ([3], weight), "bias": ([3], bias)}, y)
+        each = self.fp32(6, 1)
+        y = self.affine(self.normalized(x, lambda i: i // 3, 0.25), each, [0] * 6, lambda i: i // 12 * 3 + i % 3)
+        self.holds("layernorm", {"x": (self.SHAPE, x), "weight": ([2, 3], each)}, y, "eps=0.25")
+
+    def test_channel_norms(self):
+        x, weight, bias = self.fp32(24, 1), self.fp32(4, 1), self.fp32(4)
+        inputs = {"x": (self.SHAPE, x), "weight": ([4], weight), "bias": ([4], bias)}
+        channel = lambda i: i // 3 % 4
+        for norm, groups, words in [("groupnorm", lambda i: i // 6, ["groups=2"]), ("groupnorm", lambda i: i // 12, ["groups=1"]),
+                                    ("instancenorm", lambda i: i // 3, []), ("batchnorm", channel, [])]:
+            self.holds(norm, inputs, self.affine(self.normalized(x, groups, 1e-5), weight, bias, channel), *words)
+
+    def test_running_statistics(self):
+        x, mean, variance = self.fp32(24, 1), self.fp32(4), [abs(v) for v in self.fp32(4, 2)]
+        inputs = {"x": (self.SHAPE, x), "running_mean": ([4], mean), "running_var": ([4], variance)}
+        channel = lambda i: i // 3 % 4
+        y = [(self.D(v) - self.D(mean[channel(i)])) / (self.D(variance[channel(i)]) + self.D(1e-5)).sqrt() for i, v in enumerate(x)]
+        for norm in ("batchnorm", "instancenorm"):
+            self.holds(norm, inputs, y, "statistics=running")
+        own = [[self.D(v) for i, v in enumerate(x) if channel(i) == c] for c in range(4)]
+        means = [sum(o) / 6 for o in own]
+        momentum = self.D(0.25)
+        outputs = {"running_mean": [(1 - momentum) * self.D(m) + momentum * b for m, b in zip(mean, means)],
+                   "running_var": [(1 - momentum) * self.D(v) + momentum * sum((e - b) ** 2 for e in o) / 5
+                                   for v, b, o in zip(variance, means, own)]}
+        self.holds("batchnorm", inputs, self.normalized(x, channel, 1e-5), "momentum=0.25", outputs=outputs)
+
+    def test_l2norm(self):
+        x = self.fp32(24)
+        lengths = [sum(self.D(v) ** 2 for v in x[r * 3:r * 3 + 3]).sqrt() for r in range(8)]
+        self.holds("l2norm", {"x": (self.SHAPE, x)}, [self.D(v) / lengths[i // 3] for i, v in enumerate(x)])
+        self.holds("l2norm", {"x": (self.SHAPE, x)}, [self.D(v) / 8 for v in x], "eps=8")
+
+    def test_modulate_and_gated_residual(self):
+        x, scale, shift, f = self.fp32(24), self.fp32(6), self.fp32(3), self.fp32(24)
+        each = lambda i: i // 12 * 3 + i % 3
+        y = [self.D(v) * (1 + self.D(scale[each(i)])) + self.D(shift[i % 3]) for i, v in enumerate(x)]
+        self.holds("modulate", {"x": (self.SHAPE, x), "scale": ([2, 3], scale), "shift": ([3], shift)}, y)
+        y = [self.D(v) + self.D(scale[each(i)]) * self.D(f[i]) for i, v in enumerate(x)]
+        self.holds("gated_residual", {"x": (self.SHAPE, x), "f": (self.SHAPE, f), "gate": ([2, 1, 3], scale)}, y)
+
+    def test_refusals(self):
+        x = ("F32", self.SHAPE, struct.pack("<24f", *self.fp32(24)))
+        write("in.safetensors", pack({"x": x, "scale": ("F32", [4], bytes(16))}))
+        evaluate = ["eval", "truth", "--in", "in.safetensors", "--out", "o.safetensors"]
+        self.refused([*evaluate, "groupnorm"], "groups is 32", "4 channels")
+        self.refused([*evaluate, "batchnorm", "--set", "statistics=running"], "running_mean")
+        self.refused([*evaluate, "modulate"], "scale has shape 4", "3 or 2x3")
+        self.refused([*evaluate, "gated_residual"], "gated_residual needs the tensor 'f'")
+        self.refused(["check", "groupnorm", "--in", "in.safetensors", "--map", "y=x", "--set", "groups=3"], "groups is 3")
+        self.refused(["run", "layernorm", "fp32", "4x8"], "--impl")
+        write("flat.safetensors", pack({"x": ("F32", [24], x[2])}))
+        self.refused(["eval", "truth", "instancenorm", "--in", "flat.safetensors", "--out", "o.safetensors"], "[N, C, ...]")
+
+
 if __name__ == "__main__":
     unittest.main()
