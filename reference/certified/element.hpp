@@ -4,13 +4,17 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 
 #include "reference/formats/format.hpp"
 
 #if defined(__GNUC__)
 #define NORMA_INLINE __attribute__((always_inline)) inline
+#define NORMA_INLINE_LAMBDA __attribute__((always_inline))
 #else
 #define NORMA_INLINE inline
+#define NORMA_INLINE_LAMBDA
 #endif
 
 namespace norma {
@@ -21,29 +25,37 @@ constexpr double exact_power(int exponent) {
   return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
 }
 
-/// A format's grid: p significand bits, least exponent emin.
+/// A format's grid in binary64 or binary32 arithmetic (P = 53 or 24 bits): p significand bits, least exponent emin.
+template <class F>
 struct Grid {
-  double least;  ///< 2^emin
-  double cut;    ///< 2^(emax+2)
-  double half_quantum;       ///< times t: half the distance of neighbours, 2^-p
-  std::uint64_t least_bits;  ///< of `least`
-  std::uint64_t to_c;        ///< bits(1.5 * 2^(53-p) t) = bits(t) + this
-  int shift;                 ///< from exponent bits to code
+  using Bits = std::conditional_t<sizeof(F) == 8, std::uint64_t, std::uint32_t>;
+  F least;         ///< 2^emin
+  F cut;           ///< 2^(emax+2)
+  F half_quantum;  ///< times t: half the distance of neighbours, 2^-p
+  Bits least_bits;  ///< of `least`
+  Bits to_c;        ///< bits(1.5 * 2^(P-p) t) = bits(t) + this
+  Bits exponent;    ///< mask
+  int shift;        ///< from exponent bits to code
 };
-constexpr Grid grid_of(FormatId id) {
+template <class F>
+constexpr Grid<F> grid_of(FormatId id) {
+  using Bits = typename Grid<F>::Bits;
+  constexpr int kFraction = sizeof(F) == 8 ? 52 : 23, kBias = sizeof(F) == 8 ? 1023 : 127;
   const Format& f = format_of(id);
-  return {.least = exact_power(f.emin),
-          .cut = exact_power(f.emax + 2),
-          .half_quantum = exact_power(-f.precision),
-          .least_bits = static_cast<std::uint64_t>(f.emin + 1023) << 52,
-          .to_c = (static_cast<std::uint64_t>(53 - f.precision) << 52) | (std::uint64_t{1} << 51),
-          .shift = 52 - f.mantissa_bits()};
+  return {.least = static_cast<F>(exact_power(f.emin)),
+          .cut = f.emax + 2 > kBias ? std::numeric_limits<F>::max() : static_cast<F>(exact_power(f.emax + 2)),
+          .half_quantum = static_cast<F>(exact_power(-f.precision)),
+          .least_bits = static_cast<Bits>(f.emin + kBias) << kFraction,
+          .to_c = static_cast<Bits>((static_cast<Bits>(kFraction + 1 - f.precision) << kFraction) | (Bits{1} << (kFraction - 1))),
+          .exponent = static_cast<Bits>(2 * kBias + 1) << kFraction,
+          .shift = kFraction - f.mantissa_bits()};
 }
 
 /// A format's ulp.
 struct UlpRule {
   double least;              ///< 2^emin
   double limit;              ///< the overflow threshold less 2^-20 of it: |h| from there on is looked at again
+  double two_to_p;           ///< y / ulp is below
   std::uint64_t to_inverse;  ///< bits(1 / ulp) = this - bits(2^e)
 };
 /// (2 - 2^-p) 2^emax, where rounding begins to overflow; for e4m3fn, whose last code of the top binade is NaN, 464.
@@ -55,6 +67,7 @@ constexpr UlpRule ulp_rule(FormatId id) {
   const Format& f = format_of(id);
   return {.least = exact_power(f.emin),
           .limit = overflow_threshold(id) * (1 - 0x1p-20),
+          .two_to_p = exact_power(f.precision),
           .to_inverse = static_cast<std::uint64_t>(2 * 1023 + f.mantissa_bits()) << 52};
 }
 
@@ -69,6 +82,8 @@ struct Words<double> {
   using Mask = int;
 };
 inline double select(bool yes, double a, double b) { return yes ? a : b; }
+inline double max_of(double a, double b) { return a > b ? a : b; }
+inline double min_of(double a, double b) { return a < b ? a : b; }
 inline double absolute(double v) { return std::fabs(v); }
 template <class To, class From>
 To bits_as(From v) { return std::bit_cast<To>(v); }

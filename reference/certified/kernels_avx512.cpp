@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <bit>
+#include <limits>
 #include <type_traits>
 
 #include "reference/certified/kernel_tables.hpp"

@@ -2,6 +2,7 @@
 #include "reference/certified/kernels.hpp"
 
 #include <bit>
+#include <limits>
 #include <cstdlib>
 #include <type_traits>
 

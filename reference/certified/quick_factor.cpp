@@ -73,6 +73,7 @@ class Group {
     return sum_depth(block) + static_cast<double>(std::bit_width(static_cast<std::uint64_t>(blocks() - 1)));
   }
   bool exact() const { return exact_; }
+  const RowValues& only() const { return only_; }
 
   template <class Visit>
   void each_block(Visit visit) {
@@ -87,6 +88,10 @@ class Group {
   }
   template <class Sum>
   double sum(Sum sum_block) {
+    if (blocks() == 1) {
+      exact_ = only_.exact;
+      return sum_block(static_cast<const std::byte*>(only_.data), static_cast<std::size_t>(norm_.cols));
+    }
     Pairwise pairs;
     each_block([&](const std::byte* x, std::size_t n) { pairs.push(sum_block(x, n)); });
     return pairs.total();
@@ -376,8 +381,10 @@ RowValues RowReader::read(std::int64_t row, Scratch& scratch) const {
   return {scratch.h.data(), layout_, exact};
 }
 
-RowFactor row_factor(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch) {
+RowFactor row_factor(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch,
+                     RowValues& values) {
   Group group(norm, reader, row, scratch);
+  values = group.only();
   switch (norm.statistics) {
     case Statistics::squares: return of_squares(norm, reader, group);
     case Statistics::moments: return of_moments(norm, reader, group);

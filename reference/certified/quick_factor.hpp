@@ -54,6 +54,8 @@ struct RowFactor {
   double hi = 0, lo = 0, factor = 0;
   double relative = 0, eta = 0;
 };
-RowFactor row_factor(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch);
+/// `values`: the row's, unless it has its statistics in common with others.
+RowFactor row_factor(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch,
+                     RowValues& values);
 
 }  // namespace norma

@@ -35,9 +35,22 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 /// Factors and terms beyond these are left to wider arithmetic (see kLeastScale).
 constexpr double kLeastWeight = 0x1p-300, kMostWeight = 0x1p300;
 
-/// Parameters of some columns: w = weight scale and b, as binary64 numbers.
+/// No offset leaves the sign of a zero alone.
+constexpr double neutral(double offset) { return offset == 0 ? -0.0 : offset; }
+
+/// A segment's parameters are written out for this many columns at a time.
+constexpr std::size_t kConstant = 512;
+
+/// Columns with the same parameters.
+struct Segment {
+  std::size_t first, count;
+  double weight, bias;
+};
+
+/// Parameters of a row: w = weight scale and b as binary64 numbers, of each column or of segments.
 struct Columns {
   std::vector<double> weight, bias;
+  std::vector<Segment> segments;
   /// Columns whose parameters are not finite or too large or small; their w is NaN here.
   std::vector<std::uint32_t> strange;
   double most_weight = 0;  ///< largest |w| of the others
@@ -88,7 +101,7 @@ struct QuickNorm::State {
   RowNorm norm;
   RowReader reader;
   double product_roundings = 0;  ///< k above
-  bool by_columns = true;        ///< every parameter has a value of its own for each column
+  bool by_segments = false;      ///< every parameter is the same over spans of columns
   Columns shared;                ///< where the parameters are the same for all rows
   bool is_shared = false;
   std::uint64_t id = 0;  ///< tells threads whose memory they hold
@@ -102,8 +115,9 @@ struct QuickNorm::State {
 
   struct Scratch;
   Scratch& scratch() const;
-  void fill(std::int64_t row, std::int64_t first, std::size_t count, Columns& out) const;
-  RowFactor factor(std::int64_t row, Scratch& s) const;
+  void fill(std::int64_t row, Columns& out) const;
+  void fill_segments(std::int64_t row, Columns& out) const;
+  RowFactor factor(std::int64_t row, Scratch& s, RowValues& values) const;
 
   /// A row with all that its elements need.
   struct Row {
@@ -111,12 +125,16 @@ struct QuickNorm::State {
     RowValues values;
     const Columns* columns;
     double of_product, of_value, absolute;
+    bool is_strange(std::size_t column) const {
+      return std::binary_search(columns->strange.begin(), columns->strange.end(), column);
+    }
   };
   Row prepare(std::int64_t row, Scratch& s) const;
   /// Calls visit(first column, run) for each run of the row.
   template <class Visit>
-  void each_run(const Row& r, Visit visit) const;
-  void elements(const ElementRun& run, Scratch& s, double* magnitude) const;
+  void each_run(const Row& r, Scratch& s, Visit visit) const;
+  /// The run's values, and radii if there is a bias, in the thread's memory.
+  EnclosedRun enclosed(const ElementRun& run, Scratch& s, double* magnitude = nullptr) const;
   bool biased() const { return norm.bias.tensor != nullptr; }
   bool centred() const { return norm.statistics != Statistics::squares; }
 };
@@ -125,7 +143,7 @@ struct QuickNorm::State::Scratch {
   std::uint64_t owner = 0;
   RowReader::Scratch reader;
   Columns columns;
-  std::vector<double> value, radius;
+  std::vector<double> value, radius, weight, bias;
   std::vector<float> got;
 };
 
@@ -135,11 +153,14 @@ QuickNorm::State::State(const RowNorm& n) : norm(n), reader(norm) {
   const Parameter* const parameters[] = {&norm.weight, &norm.scale, &norm.bias};
   int bits = norm.residual != nullptr || centred() ? 54 : reader.precision();
   is_shared = true;
+  bool spans = true, any = false;
   for (const Parameter* p : parameters) {
     if (p->tensor == nullptr) continue;
-    by_columns = by_columns && p->index.span == 1;
+    any = true;
+    spans = spans && p->index.span > 1;
     is_shared = is_shared && p->index.period == 1;
   }
+  by_segments = spans && any;
   double k = 1;
   for (const Parameter* p : {&norm.weight, &norm.scale}) {
     if (p->tensor == nullptr) continue;
@@ -151,8 +172,7 @@ QuickNorm::State::State(const RowNorm& n) : norm(n), reader(norm) {
   const bool weightless = norm.weight.tensor == nullptr && norm.scale.tensor == nullptr;
   k += bits <= 53 || weightless ? 0 : 1;
   product_roundings = k;
-  is_shared = is_shared && by_columns;
-  if (is_shared) fill(0, 0, static_cast<std::size_t>(norm.cols), shared);
+  if (is_shared) fill(0, shared);
   if (norm.statistics != Statistics::given && norm.groups < norm.rows)
     groups = std::make_unique<GroupFactor[]>(static_cast<std::size_t>(norm.groups));
 }
@@ -164,50 +184,74 @@ QuickNorm::State::Scratch& QuickNorm::State::scratch() const {
     s.owner = id;
     s.value.resize(kRun);
     s.radius.resize(kRun);
+    s.weight.resize(kConstant);
+    s.bias.resize(kConstant);
   }
   return s;
 }
 
-// Adds or multiplies into `out` what the parameter gives for columns first...
 namespace {
+
+/// apply(i, value) for the parameter's values of a row.
 template <class Apply>
-void each_value(const Parameter& p, std::int64_t row, std::int64_t first, std::size_t count, std::vector<float>& buffer,
-                Apply apply) {
-  const Format& f = format_of(p.tensor->format);
-  const auto bytes = static_cast<std::size_t>(f.storage_bytes());
-  const double offset = p.offset == 0 ? -0.0 : p.offset;  // no offset leaves the sign of a zero alone
+void each_value(const Parameter& p, std::int64_t row, std::size_t count, std::vector<float>& buffer, Apply apply) {
   if (p.index.span == 1) {
+    const auto at = static_cast<std::size_t>(p.index.at(row, 0));
+    const auto bytes = static_cast<std::size_t>(format_of(p.tensor->format).storage_bytes());
     buffer.resize(count);
-    const auto at = static_cast<std::size_t>(p.index.at(row, first));
     decode_row(p.tensor->format, p.tensor->bytes.data() + at * bytes, buffer.data(), count);
-    for (std::size_t i = 0; i < count; ++i) apply(i, offset + static_cast<double>(buffer[i]));
+    for (std::size_t i = 0; i < count; ++i) apply(i, neutral(p.offset) + static_cast<double>(buffer[i]));
     return;
   }
+  const auto span = static_cast<std::size_t>(p.index.span);
   for (std::size_t i = 0; i < count;) {
-    const std::int64_t column = first + static_cast<std::int64_t>(i);
-    const double value = offset + p.tensor->value(p.index.at(row, column));
-    const auto left = static_cast<std::size_t>(p.index.span - column % p.index.span);
-    for (const std::size_t end = std::min(count, i + left); i < end; ++i) apply(i, value);
+    const double value = neutral(p.offset) + p.tensor->value(p.index.at(row, static_cast<std::int64_t>(i)));
+    for (const std::size_t end = std::min(count, (i / span + 1) * span); i < end; ++i) apply(i, value);
   }
 }
+
 }  // namespace
 
-void QuickNorm::State::fill(std::int64_t row, std::int64_t first, std::size_t count, Columns& out) const {
-  static thread_local std::vector<float> buffer;
+void QuickNorm::State::fill_segments(std::int64_t row, Columns& out) const {
+  out.segments.clear();
+  for (std::int64_t first = 0; first < norm.cols;) {
+    std::int64_t count = norm.cols - first;
+    double w = 1, b = 0;
+    for (const Parameter* p : {&norm.weight, &norm.scale, &norm.bias}) {
+      if (p->tensor == nullptr) continue;
+      count = std::min(count, p->index.span - first % p->index.span);
+      const double v = neutral(p->offset) + p->tensor->value(p->index.at(row, first));
+      if (p == &norm.bias) b = v;
+      else w *= v;
+    }
+    if (is_strange(w, b)) {
+      for (std::int64_t j = first; j < first + count; ++j) out.strange.push_back(static_cast<std::uint32_t>(j));
+      w = kNaN;
+    } else {
+      out.most_weight = std::max(out.most_weight, std::fabs(w));
+    }
+    out.segments.push_back({static_cast<std::size_t>(first), static_cast<std::size_t>(count), w, b});
+    first += count;
+  }
+}
+
+void QuickNorm::State::fill(std::int64_t row, Columns& out) const {
   out.strange.clear();
+  out.most_weight = 0;
+  if (by_segments) return fill_segments(row, out);
+  static thread_local std::vector<float> buffer;
+  const auto count = static_cast<std::size_t>(norm.cols);
   out.weight.assign(count, 1.0);
   // One after the other: a product of two factors rounds once (`product_roundings`).
   for (const Parameter* p : {&norm.weight, &norm.scale})
-    if (p->tensor != nullptr)
-      each_value(*p, row, first, count, buffer, [&](std::size_t i, double v) { out.weight[i] *= v; });
+    if (p->tensor != nullptr) each_value(*p, row, count, buffer, [&](std::size_t i, double v) { out.weight[i] *= v; });
   if (biased()) {
     out.bias.resize(count);
-    each_value(norm.bias, row, first, count, buffer, [&](std::size_t i, double v) { out.bias[i] = v; });
+    each_value(norm.bias, row, count, buffer, [&](std::size_t i, double v) { out.bias[i] = v; });
   }
   for (std::size_t i = 0; i < count; ++i) {
-    const double b = biased() ? out.bias[i] : 0;
-    if (is_strange(out.weight[i], b)) {
-      out.strange.push_back(static_cast<std::uint32_t>(first + static_cast<std::int64_t>(i)));
+    if (is_strange(out.weight[i], biased() ? out.bias[i] : 0)) {
+      out.strange.push_back(static_cast<std::uint32_t>(i));
       out.weight[i] = kNaN;
     } else {
       out.most_weight = std::max(out.most_weight, std::fabs(out.weight[i]));
@@ -215,17 +259,17 @@ void QuickNorm::State::fill(std::int64_t row, std::int64_t first, std::size_t co
   }
 }
 
-RowFactor QuickNorm::State::factor(std::int64_t row, Scratch& s) const {
-  if (groups == nullptr) return row_factor(norm, reader, row, s.reader);
+RowFactor QuickNorm::State::factor(std::int64_t row, Scratch& s, RowValues& values) const {
+  if (groups == nullptr) return row_factor(norm, reader, row, s.reader, values);
   GroupFactor& group = groups[static_cast<std::size_t>(row % norm.groups)];
-  std::call_once(group.once, [&] { group.factor = row_factor(norm, reader, row, s.reader); });
+  std::call_once(group.once, [&] { group.factor = row_factor(norm, reader, row, s.reader, values); });
+  values = reader.read(row, s.reader);
   return group.factor;
 }
 
 QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) const {
   Row r{};
-  r.factor = factor(row, s);
-  r.values = reader.read(row, s.reader);
+  r.factor = factor(row, s, r.values);
   r.columns = &shared;
   if (!is_shared) {
     // The whole row's parameters, kept while the next row has the same.
@@ -234,8 +278,7 @@ QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) co
     for (std::size_t i = 0; i < 3; ++i)
       if (parameters[i]->tensor != nullptr) key[i] = (row / parameters[i]->index.rows_each) % parameters[i]->index.period;
     if (!std::equal(key, key + 3, s.columns.key)) {
-      s.columns.most_weight = 0;
-      fill(row, 0, static_cast<std::size_t>(norm.cols), s.columns);
+      fill(row, s.columns);
       std::copy(key, key + 3, s.columns.key);
     }
     r.columns = &s.columns;
@@ -251,25 +294,39 @@ QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) co
 }
 
 template <class Visit>
-void QuickNorm::State::each_run(const Row& r, Visit visit) const {
+void QuickNorm::State::each_run(const Row& r, Scratch& s, Visit visit) const {
   const std::size_t bytes = r.values.layout == Layout::fp64 ? 8 : r.values.layout == Layout::fp32 ? 4 : 2;
-  const auto cols = static_cast<std::size_t>(norm.cols);
-  for (std::size_t i = 0; i < cols; i += kRun)
-    visit(i, ElementRun{.x = static_cast<const std::byte*>(r.values.data) + i * bytes,
-                        .weight = r.columns->weight.data() + i,
-                        .bias = biased() ? r.columns->bias.data() + i : nullptr,
-                        .count = std::min(kRun, cols - i),
-                        .centre_hi = r.factor.hi,
-                        .centre_lo = r.factor.lo,
-                        .factor = r.factor.factor,
-                        .of_product = r.of_product,
-                        .of_value = r.of_value,
-                        .absolute = r.absolute});
+  const auto run = [&](std::size_t first, std::size_t count, const double* weight, const double* bias) {
+    visit(first, ElementRun{.x = static_cast<const std::byte*>(r.values.data) + first * bytes,
+                            .weight = weight,
+                            .bias = bias,
+                            .count = count,
+                            .centre_hi = r.factor.hi,
+                            .centre_lo = r.factor.lo,
+                            .factor = r.factor.factor,
+                            .of_product = r.of_product,
+                            .of_value = r.of_value,
+                            .absolute = r.absolute});
+  };
+  if (!by_segments) {
+    const auto cols = static_cast<std::size_t>(norm.cols);
+    for (std::size_t i = 0; i < cols; i += kRun)
+      run(i, std::min(kRun, cols - i), r.columns->weight.data() + i, biased() ? r.columns->bias.data() + i : nullptr);
+    return;
+  }
+  for (const Segment& segment : r.columns->segments) {
+    const std::size_t width = std::min(kConstant, segment.count);
+    std::fill_n(s.weight.begin(), width, segment.weight);
+    std::fill_n(s.bias.begin(), width, segment.bias);
+    for (std::size_t i = 0; i < segment.count; i += width)
+      run(segment.first + i, std::min(width, segment.count - i), s.weight.data(), biased() ? s.bias.data() : nullptr);
+  }
 }
 
-void QuickNorm::State::elements(const ElementRun& run, Scratch& s, double* magnitude) const {
+EnclosedRun QuickNorm::State::enclosed(const ElementRun& run, Scratch& s, double* magnitude) const {
   kernels().elements[static_cast<std::size_t>(reader.layout())][centred() ? 1 : 0][biased() ? 1 : 0](
       run, s.value.data(), s.radius.data(), magnitude);
+  return {s.value.data(), biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
 }
 
 QuickNorm::QuickNorm(const RowNorm& norm) : state_(std::make_unique<const State>(norm)) {}
@@ -291,9 +348,9 @@ void QuickNorm::enclose(std::int64_t row, const QuickRow& out) const {
     }
     return;
   }
-  state.each_run(r, [&](std::size_t first, const ElementRun& run) {
+  state.each_run(r, s, [&](std::size_t first, const ElementRun& run) {
     double* magnitude = out.magnitude.data() + first;
-    state.elements(run, s, magnitude);
+    static_cast<void>(state.enclosed(run, s, magnitude));
     for (std::size_t i = 0; i < run.count; ++i) {
       const double y = s.value[i];
       const double e = state.biased() ? s.radius[i] : std::fabs(y) * run.of_product + run.absolute;
@@ -327,27 +384,21 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
     return;
   }
   const std::size_t before = open.size();
-  const bool finite = r.factor.kind == RowFactor::Kind::bounded;
+  const bool finite = r.factor.kind == RowFactor::Kind::bounded || r.factor.kind == RowFactor::Kind::exact;
   // Loops for fp32 and bf16 let overflow become Inf.
   const bool plain = overflow == Overflow::ieee || (format != FormatId::fp32 && format != FormatId::bf16);
   const auto fused = kernels().round_elements[static_cast<std::size_t>(state.reader.layout())][state.centred() ? 1 : 0]
                                              [state.biased() ? 1 : 0][static_cast<std::size_t>(format)];
-  state.each_run(r, [&](std::size_t first, const ElementRun& run) {
+  state.each_run(r, s, [&](std::size_t first, const ElementRun& run) {
     std::byte* to = stored + first * bytes;
     std::uint64_t blocks = 0;
     if (finite && plain && fused != nullptr) {
       blocks = fused(run, to);
       if (blocks == 0) return;
-      state.elements(run, s, nullptr);
-    } else {
-      state.elements(run, s, nullptr);
-      blocks = ~std::uint64_t{0};
-      if (finite) {
-        const EnclosedRun values{s.value.data(), state.biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
-        blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
-      }
     }
-    const EnclosedRun values{s.value.data(), state.biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
+    const EnclosedRun values = state.enclosed(run, s);
+    if (!finite) blocks = ~std::uint64_t{0};
+    else if (!plain || fused == nullptr) blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
     settle_blocks(format, overflow, values, blocks, first, to, open);
   });
   if (!r.columns->strange.empty()) {
@@ -377,17 +428,21 @@ struct Scoring {
     Place place;
     double error = 0, bar = 0;
   };
+  // As the loop sees it, so that an element is scored once.
   Seen see(const EnclosedRun& y, std::size_t i, std::size_t column, bool strange) const {
     const scalar::Linear pads = scalar::pad(y.relative, y.absolute);
     const double h = y.value[i], size = std::fabs(h);
     const double e = y.radius == nullptr ? size * pads.relative + pads.absolute : scalar::padded(y.radius[i], size);
     const double g = decode(format, code_at(format_of(format), got, column));
-    const auto score = scalar::score_of(rule, h, e, g);
-    if (score.good != 0) return {Place::loop, score.error, score.bar};
+    const auto score = [&](const UlpRule& rules) {
+      return y.radius == nullptr && y.absolute == 0
+                 ? scalar::score_of(rules, scalar::relative_bar(rules, pads.relative), h, g)
+                 : scalar::score_of(rules, h, e, g);
+    };
+    if (const auto s = score(rule); s.good != 0) return {Place::loop, s.error, s.bar};
     if (strange) return {Place::open};
     if (!std::isfinite(g) || !std::isfinite(h) || size - e >= threshold) return {Place::not_scored};
-    const auto near_limit = scalar::score_of(unlimited, h, e, g);
-    if (near_limit.good != 0 && size + e < threshold) return {Place::here, near_limit.error, near_limit.bar};
+    if (const auto s = score(unlimited); s.good != 0 && size + e < threshold) return {Place::here, s.error, s.bar};
     return {Place::open};
   }
 };
@@ -419,25 +474,18 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
   }
   const auto loop = kernels().score[static_cast<std::size_t>(direct.value_or(Layout::fp32))];
   const Scoring scoring(format, got);
-  const auto strange = [&](std::size_t j) {
-    return std::binary_search(r.columns->strange.begin(), r.columns->strange.end(), j);
-  };
-  const auto enclosed = [&](const ElementRun& run) {
-    state.elements(run, s, nullptr);
-    return EnclosedRun{s.value.data(), state.biased() ? s.radius.data() : nullptr, run.of_product, run.absolute, run.count};
-  };
   ScoreSums found{};
   const std::size_t before = open.size();
   std::int64_t not_scored = 0;
-  state.each_run(r, [&](std::size_t first, const ElementRun& run) {
-    const EnclosedRun y = enclosed(run);
+  state.each_run(r, s, [&](std::size_t first, const ElementRun& run) {
+    const EnclosedRun y = state.enclosed(run, s);
     const std::uint64_t blocks = loop(y, scoring.rule, static_cast<const std::byte*>(values) + first * bytes, found);
     for (std::size_t i = 0; i < run.count; ++i) {
       if ((blocks >> (i / kBlock) & 1) == 0) {
         i += kBlock - 1;
         continue;
       }
-      const Scoring::Seen seen = scoring.see(y, i, first + i, strange(first + i));
+      const Scoring::Seen seen = scoring.see(y, i, first + i, r.is_strange(first + i));
       switch (seen.place) {
         case Scoring::Place::loop: break;
         case Scoring::Place::here: add_score(seen.error, seen.bar, found); break;
@@ -447,20 +495,9 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
     }
   });
   const std::int64_t scored = state.norm.cols - not_scored - static_cast<std::int64_t>(open.size() - before);
-  if (scored > 0 && (sums.max_at < 0 || found.max > sums.max)) {
-    // A larger maximum than any row's before: its column is looked for again, as maxima seldom grow.
-    std::int64_t at = -1;
-    state.each_run(r, [&](std::size_t first, const ElementRun& run) {
-      if (at >= 0) return;
-      const EnclosedRun y = enclosed(run);
-      for (std::size_t i = 0; i < run.count && at < 0; ++i) {
-        const Scoring::Seen seen = scoring.see(y, i, first + i, strange(first + i));
-        const bool counts = seen.place == Scoring::Place::loop || seen.place == Scoring::Place::here;
-        if (counts && std::fabs(seen.error) == found.max) at = static_cast<std::int64_t>(first + i);
-      }
-    });
+  if (scored > 0 && (sums.max_row < 0 || found.max > sums.max)) {
     sums.max = found.max;
-    sums.max_at = row * state.norm.cols + at;
+    sums.max_row = row;
   }
   sums.scored += scored;
   sums.not_scored += not_scored;
@@ -470,6 +507,25 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
   sums.sum_abs += found.sum_abs;
   sums.sum_squares += found.sum_squares;
   sums.bar = std::max(sums.bar, found.bar);
+}
+
+std::int64_t QuickNorm::find_error(std::int64_t row, FormatId format, const std::byte* got, double size) const {
+  const State& state = *state_;
+  State::Scratch& s = state.scratch();
+  const State::Row r = state.prepare(row, s);
+  if (r.factor.kind == RowFactor::Kind::unknown || r.factor.kind == RowFactor::Kind::nan) return -1;
+  const Scoring scoring(format, got);
+  std::int64_t at = -1;
+  state.each_run(r, s, [&](std::size_t first, const ElementRun& run) {
+    if (at >= 0) return;
+    const EnclosedRun y = state.enclosed(run, s);
+    for (std::size_t i = 0; i < run.count && at < 0; ++i) {
+      const Scoring::Seen seen = scoring.see(y, i, first + i, r.is_strange(first + i));
+      const bool counts = seen.place == Scoring::Place::loop || seen.place == Scoring::Place::here;
+      if (counts && std::fabs(seen.error) == size) at = static_cast<std::int64_t>(first + i);
+    }
+  });
+  return at;
 }
 
 }  // namespace norma

@@ -15,7 +15,7 @@ struct RowScoreSums {
   std::int64_t scored = 0, not_scored = 0;
   std::int64_t incorrect = 0, near_half = 0;
   double max = 0;
-  std::int64_t max_at = -1;  ///< row-major
+  std::int64_t max_row = -1;  ///< the first row that has it; find_error gives the column
   double sum = 0, sum_abs = 0, sum_squares = 0;
   double bar = 0;
 };
@@ -48,6 +48,9 @@ class QuickNorm {
   /// not known to kScoreBar here, or that may not be scored, are appended to `open`, ascending, and are in no sum.
   void score_row(std::int64_t row, FormatId format, const std::byte* got, RowScoreSums& sums,
                  std::vector<std::uint32_t>& open) const;
+
+  /// The first column that score_row scores with an |error| of `size`; -1 if there is none.
+  std::int64_t find_error(std::int64_t row, FormatId format, const std::byte* got, double size) const;
 
  private:
   struct State;

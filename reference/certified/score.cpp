@@ -25,6 +25,8 @@ constexpr std::int64_t kPart = 65536;
 struct Part {
   RowScoreSums sums;
   TierCounts tiers;
+  double open_max = 0;  ///< of those that binary64 left
+  std::int64_t open_max_at = -1;
 };
 
 class Scorer {
@@ -59,6 +61,13 @@ class Scorer {
       }
       add(whole[col], row, col, part, true);
     }
+  }
+
+  /// The place of the first error of that size that binary64 scored in the row.
+  std::int64_t find(std::int64_t row, double size) const {
+    const auto bytes = static_cast<std::int64_t>(format_of(got_.format).storage_bytes());
+    const std::byte* got = got_.bytes.data() + row * norm_.cols * bytes;
+    return row * norm_.cols + quick_->find_error(row, got_.format, got, size);
   }
 
  private:
@@ -99,9 +108,9 @@ class Scorer {
     s.bar = std::max(s.bar, bar);
     s.incorrect += size - 0.5 > bar ? 1 : 0;
     s.near_half += std::fabs(size - 0.5) <= bar ? 1 : 0;
-    if (s.max_at < 0 || size > s.max || (size == s.max && at < s.max_at)) {
-      s.max = size;
-      s.max_at = at;
+    if (part.open_max_at < 0 || size > part.open_max) {
+      part.open_max = size;
+      part.open_max_at = at;
     }
     part.tiers.settle(e.tier);
     return true;
@@ -152,7 +161,9 @@ RowScore score_rows(const RowNorm& norm, const TruthSource& exact, const Tensor&
     tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
     arena.execute([&] { tbb::parallel_for(std::int64_t{0}, count, score); });
   }
-  RowScore result;
+  RowScore result;  // max and max_at: at first of what binary64 left
+  double max = 0;
+  std::int64_t max_row = -1;
   Total sum, sum_abs, sum_squares;
   for (const Part& part : parts) {
     const RowScoreSums& s = part.sums;
@@ -161,14 +172,23 @@ RowScore score_rows(const RowNorm& norm, const TruthSource& exact, const Tensor&
     result.incorrect += s.incorrect;
     result.near_half += s.near_half;
     result.bar = std::max(result.bar, s.bar);
-    if (s.max_at >= 0 && (result.max_at < 0 || s.max > result.max)) {
-      result.max = s.max;
-      result.max_at = s.max_at;
+    if (s.max_row >= 0 && (max_row < 0 || s.max > max)) {
+      max = s.max;
+      max_row = s.max_row;
+    }
+    if (part.open_max_at >= 0 && (result.max_at < 0 || part.open_max > result.max)) {
+      result.max = part.open_max;
+      result.max_at = part.open_max_at;
     }
     sum.add(s.sum);
     sum_abs.add(s.sum_abs);
     sum_squares.add(s.sum_squares);
     result.tiers += part.tiers;
+  }
+  if (max_row >= 0 && (result.max_at < 0 || max >= result.max)) {
+    const std::int64_t at = scorer.find(max_row, max);
+    if (result.max_at < 0 || max > result.max || at < result.max_at) result.max_at = at;
+    result.max = max;
   }
   if (result.scored > 0) {
     const auto n = static_cast<double>(result.scored);

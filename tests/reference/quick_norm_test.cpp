@@ -285,5 +285,62 @@ TEST_CASE("enclosures hold and roundings are right for rows of any kind") {
   CHECK(others.open * 4 < others.elements);
 }
 
+// What the tier says of a problem, as bytes.
+std::string everything(const Problem& p) {
+  const QuickNorm quick(p.norm);
+  const auto cols = static_cast<std::size_t>(p.norm.cols);
+  std::string all;
+  const auto append = [&](const void* data, std::size_t bytes) { all.append(static_cast<const char*>(data), bytes); };
+  for (std::int64_t row = 0; row < p.norm.rows; ++row) {
+    std::vector<double> mid(cols), radius(cols), magnitude(cols);
+    quick.enclose(row, {mid, radius, magnitude});
+    for (const auto* v : {&mid, &radius, &magnitude}) append(v->data(), cols * sizeof(double));
+    for (const Format& f : all_formats()) {
+      if (f.id == FormatId::fp64) continue;
+      Tensor y = Tensor::zeros(f.id, {p.norm.cols});
+      std::vector<std::uint32_t> open;
+      quick.round_row(row, f.id, Overflow::ieee, y.bytes.data(), open);
+      for (std::uint32_t j : open) y.set_code(j, 0);  // any
+      append(y.bytes.data(), y.bytes.size());
+      append(open.data(), open.size() * sizeof(open[0]));
+      RowScoreSums sums;
+      open.clear();
+      quick.score_row(row, f.id, y.bytes.data(), sums, open);
+      const double figures[] = {sums.max, sums.sum, sums.sum_abs, sums.sum_squares, sums.bar};
+      const std::int64_t counts[] = {sums.scored, sums.not_scored, sums.incorrect, sums.near_half, sums.max_row};
+      append(figures, sizeof figures);
+      append(counts, sizeof counts);
+      append(open.data(), open.size() * sizeof(open[0]));
+    }
+  }
+  return all;
+}
+
+TEST_CASE("every vector level gives the same enclosures, codes and scores") {
+  Random random{2};
+  const VectorLevel widest = vector_level();
+  if (vector_levels().size() == 1) SKIP("this CPU has one vector level");
+  for (const Setting& setting : settings())
+    for (int f = 0; f < static_cast<int>(Family::last); ++f)
+      for (FormatId format : {FormatId::bf16, FormatId::fp16, FormatId::fp32, FormatId::e5m2})
+        for (std::int64_t cols : {1, 5, 64, 143, 600}) {
+          const Problem p(setting, format, 2, cols, static_cast<Family>(f), random);
+          set_vector_level(VectorLevel::baseline);
+          const std::string expected = everything(p);
+          for (VectorLevel level : vector_levels()) {
+            set_vector_level(level);
+            const std::string found = everything(p);
+            std::size_t at = 0;
+            while (at < expected.size() && at < found.size() && expected[at] == found[at]) ++at;
+            const bool same = found == expected;
+            set_vector_level(widest);
+            INFO(name_of(level) << " statistics " << static_cast<int>(setting.statistics) << " place "
+                                << static_cast<int>(setting.place) << " family " << f << " " << name_of(format) << " D "
+                                << cols << " byte " << at << " of " << expected.size());
+            REQUIRE(same);
+          }
+        }
+}
+
 }  // namespace
 }  // namespace norma::test
