@@ -141,7 +141,10 @@ void BallProgram::set_scalar(Value& value, const Slot& slot, const Ball& ball) c
   std::fill(value.r.begin(), value.r.end(), ball.r);
 }
 
-void BallProgram::run(Workspace& work, std::int64_t row) const { run_passes(passes_, work, row); }
+void BallProgram::run(Workspace& work, std::int64_t row, Effort effort) const {
+  work.effort = effort;
+  run_passes(passes_, work, row);
+}
 
 void BallProgram::run_passes(const std::vector<Pass>& passes, Workspace& work, std::int64_t row) const {
   for (const Pass& pass : passes) {
@@ -208,6 +211,10 @@ void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, st
   Value& out = work.values[first_slot_[i]];
   const std::size_t start = slots_[first_slot_[i]].whole ? from : 0;
   const BallRowOut to{out.h.data() + start, out.l.data() + start, out.r.data() + start};
+  if (work.effort == Effort::quick && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) {
+    apply_quick(node.op, operands[0], to, count);
+    return;
+  }
   if (node.op != Op::fma) {
     apply(node.op, operands[0], operands[1], operands[2], to, count);
     return;

@@ -12,6 +12,9 @@
 
 namespace norma {
 
+/// How exp, tanh and erf are computed along columns: in binary64, or in double-double as everything else.
+enum class Effort { quick, close };
+
 class BallProgram {
  public:
   /// The values of one row while it is worked on; one for each thread.
@@ -24,6 +27,7 @@ class BallProgram {
     std::vector<float> narrow;        ///< a piece of a tensor up to fp32
     std::vector<double> decoded;      ///< a piece of an fp64 tensor
     std::array<std::vector<double>, 6> scratch;
+    Effort effort = Effort::close;
   };
 
   /// Evaluates the `wanted` values of `program`, whose roundings are ignored. The tensors must fit its nodes, as
@@ -32,7 +36,7 @@ class BallProgram {
               const std::vector<Operand>& wanted);
 
   Workspace workspace() const;
-  void run(Workspace& work, std::int64_t row) const;
+  void run(Workspace& work, std::int64_t row, Effort effort = Effort::close) const;
   /// A wanted value after run(): for every column, or one.
   BallRow row_of(const Workspace& work, Operand wanted) const;
 

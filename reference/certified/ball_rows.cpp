@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <span>
 
 #include "reference/certified/functions.hpp"
 #include "reference/formats/clones.hpp"
@@ -211,6 +212,34 @@ void apply(Op op, const BallRow& a, const BallRow& b, const BallRow& c, const Ba
   const int arity = row_of(op).arity;
   for (std::size_t i = 0; i < count; ++i)
     out.set(i, apply(op, a.at(i), arity > 1 ? b.at(i) : none, arity > 2 ? c.at(i) : none));
+}
+
+namespace {
+
+/// About f(h) for |v - h| <= t = R + |l| <= 1. exp: e^h t (1 + t), others: slope t, slope >= |f'| everywhere; both
+/// beside the error of f(h) itself. r = -1 where another way is needed.
+NORMA_FMA_CLONES void quick_radii(const BallRow& a, const double* __restrict y, double* __restrict l,
+                                  double* __restrict r, double slope, double bound, std::size_t count) {
+  const double *ah = a.h, *al = a.l, *ar = a.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double t = ball::padded(ar[i] + std::fabs(al[i]));
+    const double size = std::fabs(y[i]) * (1 + 0x1p-40);
+    const double spread = slope == 0 ? size * (t * (1 + t)) : slope * t;
+    const bool usual = (t <= 1) & (std::fabs(ah[i]) >= ball::kLeast) & (std::fabs(ah[i]) <= 600);
+    l[i] = 0;
+    r[i] = usual ? ball::padded(spread + size * bound) : -1;
+  }
+}
+
+}  // namespace
+
+void apply_quick(Op op, const BallRow& a, const BallRowOut& out, std::size_t count) {
+  const Function f = op == Op::exp ? Function::exp : op == Op::tanh ? Function::tanh : Function::erf;
+  const double slope = op == Op::exp ? 0 : op == Op::tanh ? 1 : 1.1284;
+  evaluate(f, std::span(a.h, count), std::span(out.h, count));
+  quick_radii(a, out.h, out.l, out.r, slope, function_bound(f), count);
+  for (std::size_t i = 0; i < count; ++i)
+    if (out.r[i] < 0) out.set(i, small_or(op, a.at(i)));
 }
 
 NORMA_FMA_CLONES void exact_row(const double* values, const BallRowOut& out, std::size_t count) {

@@ -117,17 +117,18 @@ class CertifiedProgramTruth final : public TruthSource {
   std::int64_t cols() const override { return exact_->cols(); }
 
   Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
-    const Lease work(*this, row);
+    const Effort effort = plan_.transcendental ? Effort::quick : Effort::close;
+    const Lease work(*this, row, effort);
     const BallRow y = work.row(plan_.y);
     const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
     quick_row(y, size, out.mid.data(), out.radius.data(), out.magnitude.data(), out.mid.size());
-    return Tier::double_double;
+    return effort == Effort::quick ? Tier::binary64 : Tier::double_double;
   }
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     std::vector<std::size_t> open;
     {
-      const Lease work(*this, row);
+      const Lease work(*this, row, Effort::close);
       const BallRow y = work.row(plan_.y);
       const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
       std::vector<std::int64_t> settled(out.size());
@@ -150,7 +151,7 @@ class CertifiedProgramTruth final : public TruthSource {
 
   Enclosure enclose(std::int64_t row, std::int64_t col) const override {
     {
-      const Lease work(*this, row);
+      const Lease work(*this, row, Effort::close);
       const BallRow values = work.row(plan_.y);
       const auto j = static_cast<std::size_t>(col);
       const Ball y = values.at(j), size = plan_.magnitude ? work.row(*plan_.magnitude).at(j) : y;
@@ -192,11 +193,11 @@ class CertifiedProgramTruth final : public TruthSource {
   /// A workspace taken out of the store, with one row's values in it; the row it had, if that is the one.
   class Lease {
    public:
-    Lease(const CertifiedProgramTruth& truth, std::int64_t row) : truth_(truth) {
+    Lease(const CertifiedProgramTruth& truth, std::int64_t row, Effort effort) : truth_(truth) {
       {
         const std::lock_guard lock(truth.mutex_);
         auto& idle = truth.idle_;
-        const auto same = std::ranges::find_if(idle, [&](const auto& work) { return work->row == row; });
+        const auto same = std::ranges::find_if(idle, [&](const auto& work) { return holds(*work, row, effort); });
         const auto chosen = same != idle.end() ? same : idle.begin();
         if (chosen != idle.end()) {
           work_ = std::move(*chosen);
@@ -204,8 +205,8 @@ class CertifiedProgramTruth final : public TruthSource {
         }
       }
       if (!work_) work_ = std::make_unique<Work>(Work{truth.plan_.balls.workspace()});
-      if (work_->row == row) return;
-      truth.plan_.balls.run(work_->values, row);
+      if (holds(*work_, row, effort)) return;
+      truth.plan_.balls.run(work_->values, row, effort);
       work_->row = row;
     }
     ~Lease() {
@@ -217,6 +218,9 @@ class CertifiedProgramTruth final : public TruthSource {
     BallRow row(Operand value) const { return truth_.plan_.balls.row_of(work_->values, value); }
 
    private:
+    static bool holds(const Work& work, std::int64_t row, Effort effort) {
+      return work.row == row && (work.values.effort == effort || work.values.effort == Effort::close);
+    }
     const CertifiedProgramTruth& truth_;
     std::unique_ptr<Work> work_;
   };

@@ -13,7 +13,8 @@ namespace norma {
 /// Truth of one output of the erased program, as program_truth (reference/exact/program_truth.hpp) has it: same
 /// meaning, shapes, errors and lifetimes; roundings in the program are ignored.
 ///
-/// enclose_quick:  double-double balls, all of them; what they do not tell has an infinite radius.
+/// enclose_quick:  double-double balls, all of them (exp, tanh and erf in binary64); what they do not tell has an
+///                 infinite radius.
 /// enclose_row:    those that are as tight as TruthSource promises; program_truth for the others.
 /// compare:        program_truth.
 ///
