@@ -42,13 +42,13 @@ std::vector<double> pool_of_normals() {
 
 void Pages::Free::operator()(std::byte* data) const { std::free(data); }
 
-Pages::Pages(std::size_t bytes) : size_(bytes) {
+Pages::Pages(std::size_t bytes, bool touched) : size_(bytes) {
   constexpr std::size_t kPage = std::size_t{1} << 21;
   const std::size_t whole = (bytes + kPage - 1) / kPage * kPage;
   data_.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, whole)));
   if (!data_) throw std::bad_alloc();
   ::madvise(data_.get(), whole, MADV_HUGEPAGE);  // refused: small pages
-  std::fill_n(data_.get(), whole, std::byte{0});
+  if (touched) std::fill_n(data_.get(), whole, std::byte{0});
 }
 
 Tensor normal_tensor(FormatId format, Shape shape, double mean, double scale, std::uint64_t seed, int threads) {

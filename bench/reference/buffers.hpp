@@ -13,10 +13,11 @@ namespace norma::bench {
 /// in the caches, 3 * 2^18: 4.7 MB.
 inline constexpr std::int64_t kStream = std::int64_t{3} << 24, kHot = std::int64_t{3} << 18;
 
-/// Zeroed bytes on large pages where the system gives them.
+/// Bytes on large pages where the system gives them. `touched`: zeroed, so that the pages are there; else fresh from the
+/// system.
 class Pages {
  public:
-  explicit Pages(std::size_t bytes);
+  explicit Pages(std::size_t bytes, bool touched = true);
   std::byte* data() const { return data_.get(); }
   std::size_t size() const { return size_; }
 

@@ -90,7 +90,7 @@ std::string write_bytes(const Bench& bench, const std::string& name, const Tenso
   return path;
 }
 
-/// A Python peer that makes the same output from the same bits; both allocate what they write to.
+/// A Python peer that makes the same output from the same bits; both write to fresh memory, on large pages.
 void against_python(const Bench& bench, Peer* peer, const std::string& name, const NormShape& shape, int threads,
                     std::optional<double> goal, std::int64_t peer_rows, bool quick) {
   if (peer == nullptr || !bench.wants(name) || (bench.quick && !quick)) return;
@@ -117,7 +117,13 @@ void against_python(const Bench& bench, Peer* peer, const std::string& name, con
     bench.say(fmt::format("left out {}: {}", name, e.what()));
     return;
   }
-  const auto ours = timed([&] { return round_rows(work.problem(), work.exact(), shape.out, Overflow::ieee, threads); });
+  const std::size_t bytes =
+      static_cast<std::size_t>(shape.size()) * static_cast<std::size_t>(format_of(shape.out).storage_bytes());
+  const auto ours = timed([&] {
+    Pages y(bytes, false);
+    round_rows(work.problem(), work.exact(), shape.out, Overflow::ieee, y.data(), threads);
+    return y;
+  });
   bench.report(measure_ratio(
       {.name = name,
        .peer = peer->name() + (peer == bench.mpmath ? " 113 bits" : " float64"),
