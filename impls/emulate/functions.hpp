@@ -19,8 +19,8 @@ constexpr bool is_function(Op op) { return op == Op::exp || op == Op::tanh || op
 ///   binary64  2^-40: glibc states 1 ulp for exp and erf and 2 ulp for tanh
 ///   113 bits  2^-100, 400 bits 2^-380: Boost.Multiprecision's exp is documented to a few ulp; the series for tanh and
 ///             erf have positive terms only, so that n terms err by less than 4n ulp; rounding x^2 in e^(-x^2) adds x^2
-/// The tests measure all three against MPFR. std::logic_error if 400 bits do not settle it (never seen: it needs 350 equal
-/// bits after the rounding position).
+/// The tests measure all three against MPFR. std::logic_error if 400 bits do not settle it (never seen: it needs 350
+/// equal bits after the rounding position).
 double rounded_function(Op op, double a, FormatId target, Overflow overflow);
 
 /// f(a) as the steps of 53, 113 and 400 bits have it, as a sum of binary64 numbers. Domain: a finite, not 0, |f(a)|

@@ -109,7 +109,9 @@ BallProgram::Workspace BallProgram::workspace() const {
       const Slot& slot = slots_[first_slot_[i] + port];
       Value& value = work.values[first_slot_[i] + port];
       if (!fixed_[first_slot_[i] + port].h.empty()) continue;
-      const std::size_t size = slot.per_column ? (slot.whole ? cols_ : std::min(cols_, kPiece)) : slot.repeated ? kPiece : 1;
+      const std::size_t size = slot.per_column ? (slot.whole ? cols_ : std::min(cols_, kPiece))
+                               : slot.repeated ? kPiece
+                                               : 1;
       value.h.resize(size);
       if (!slot.plain) value.l.resize(size), value.r.resize(size);
     }
@@ -157,8 +159,10 @@ void BallProgram::run_passes(const std::vector<Pass>& passes, Workspace& work, s
       for (std::size_t k = 0; k < pass.reductions.size(); ++k) {
         const Node& node = program_.nodes[pass.reductions[k]];
         const BallRow terms = terms_of(node.reduction, piece(work, node.operands.front(), from), work, count);
-        if (node.reduction.kind == ReduceKind::amax) largest[k].add(terms, count);
-        else sums[k].add(terms, count);
+        if (node.reduction.kind == ReduceKind::amax)
+          largest[k].add(terms, count);
+        else
+          sums[k].add(terms, count);
       }
     }
     for (std::size_t k = 0; k < pass.reductions.size(); ++k) finish(pass.reductions[k], sums[k], largest[k], work);

@@ -20,12 +20,12 @@ class BallProgram {
   /// The values of one row while it is worked on; one for each thread.
   struct Workspace {
     struct Value {
-      Ball one;                       ///< a value without columns
-      std::vector<double> h, l, r;    ///< one for each column, of the row or of a piece
+      Ball one;                     ///< a value without columns
+      std::vector<double> h, l, r;  ///< one for each column, of the row or of a piece
     };
-    std::vector<Value> values;        ///< by slot
-    std::vector<float> narrow;        ///< a piece of a tensor up to fp32
-    std::vector<double> decoded;      ///< a piece of an fp64 tensor
+    std::vector<Value> values;    ///< by slot
+    std::vector<float> narrow;    ///< a piece of a tensor up to fp32
+    std::vector<double> decoded;  ///< a piece of an fp64 tensor
     std::array<std::vector<double>, 6> scratch;
     Effort effort = Effort::close;
   };
@@ -46,11 +46,11 @@ class BallProgram {
 
   /// The value of one port of a node.
   struct Slot {
-    bool fixed = false;       ///< the same for all rows
+    bool fixed = false;  ///< the same for all rows
     bool per_column = false;
-    bool whole = false;       ///< all columns are kept, else those of one piece
-    bool repeated = false;    ///< no columns, but steps with columns use it: stands there for a whole piece
-    bool plain = false;       ///< binary64 numbers in range: l and r are zero
+    bool whole = false;     ///< all columns are kept, else those of one piece
+    bool repeated = false;  ///< no columns, but steps with columns use it: stands there for a whole piece
+    bool plain = false;     ///< binary64 numbers in range: l and r are zero
   };
   /// Steps between two rounds of reductions: those without columns, then piece by piece the others, the reductions
   /// taking their operand's pieces as they come.
@@ -75,14 +75,14 @@ class BallProgram {
   void set_scalar(Value& value, const Slot& slot, const Ball& ball) const;
 
   Program program_;
-  std::vector<const Tensor*> tensors_;   // by node
-  std::vector<double> scalars_;          // by node: attributes, constants, the count
+  std::vector<const Tensor*> tensors_;  // by node
+  std::vector<double> scalars_;         // by node: attributes, constants, the count
   std::size_t cols_;
   std::vector<char> needed_;             // by node
   std::vector<std::size_t> first_slot_;  // by node
   std::vector<Slot> slots_;
   std::vector<Pass> passes_;
-  std::vector<Value> fixed_;             // by slot
+  std::vector<Value> fixed_;  // by slot
   std::vector<double> zeros_;
 };
 

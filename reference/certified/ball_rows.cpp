@@ -74,11 +74,10 @@ Ball small_or(Op op, const Ball& x) {
 // ---- the loops ----
 
 #define NORMA_LOOP(name, value)                                                                                \
-  NORMA_FMA_CLONES void loop_##name([[maybe_unused]] const double* ah, [[maybe_unused]] const double* al,       \
-                                    [[maybe_unused]] const double* ar, [[maybe_unused]] const double* bh,       \
-                                    [[maybe_unused]] const double* bl, [[maybe_unused]] const double* br,       \
-                                    double* __restrict h, double* __restrict l, double* __restrict r,           \
-                                    std::size_t count) {                                                       \
+  NORMA_FMA_CLONES void loop_##name(                                                                           \
+      [[maybe_unused]] const double* ah, [[maybe_unused]] const double* al, [[maybe_unused]] const double* ar, \
+      [[maybe_unused]] const double* bh, [[maybe_unused]] const double* bl, [[maybe_unused]] const double* br, \
+      double* __restrict h, double* __restrict l, double* __restrict r, std::size_t count) {                   \
     for (std::size_t i = 0; i < count; ++i) {                                                                  \
       const Ball a{ah[i], al[i], ar[i]};                                                                       \
       [[maybe_unused]] const Ball b{bh[i], bl[i], br[i]};                                                      \
@@ -103,6 +102,35 @@ NORMA_LOOP(min, ball::min(a, b))
 NORMA_LOOP(fmax, ball::fmax(a, b))
 NORMA_LOOP(fmin, ball::fmin(a, b))
 #undef NORMA_LOOP
+
+using Loop = void (*)(const double*, const double*, const double*, const double*, const double*, const double*, double*,
+                      double*, double*, std::size_t);
+
+/// Null: one element after the other.
+Loop loop_of(Op op) {
+  switch (op) {
+    case Op::add: return loop_add;
+    case Op::sub: return loop_sub;
+    case Op::mul: return loop_mul;
+    case Op::div: return loop_div;
+    case Op::neg: return loop_neg;
+    case Op::abs: return loop_abs;
+    case Op::square: return loop_square;
+    case Op::sqrt: return loop_sqrt;
+    case Op::rsqrt: return loop_rsqrt;
+    case Op::reciprocal: return loop_reciprocal;
+    case Op::max: return loop_max;
+    case Op::min: return loop_min;
+    case Op::fmax: return loop_fmax;
+    case Op::fmin: return loop_fmin;
+    case Op::cast:
+    case Op::fma:
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return nullptr;
+  }
+  std::abort();
+}
 
 constexpr std::size_t kLanes = BallSum::kLanes;
 
@@ -149,7 +177,8 @@ void in_blocks(const BallRow& terms, std::size_t count, double neutral, const Bl
   if (count % kLanes == 0) return;
   double h[kLanes], l[kLanes] = {}, r[kLanes] = {};
   for (double& v : h) v = neutral;
-  for (std::size_t i = kLanes * whole, k = 0; i < count; ++i, ++k) h[k] = terms.h[i], l[k] = terms.l[i], r[k] = terms.r[i];
+  for (std::size_t i = kLanes * whole, k = 0; i < count; ++i, ++k)
+    h[k] = terms.h[i], l[k] = terms.l[i], r[k] = terms.r[i];
   blocks(h, l, r, 1);
 }
 
@@ -181,35 +210,13 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
 }
 
 void apply(Op op, const BallRow& a, const BallRow& b, const BallRow& c, const BallRowOut& out, std::size_t count) {
-  switch (op) {
-#define NORMA_ONE(name) \
-  case Op::name: return loop_##name(a.h, a.l, a.r, a.h, a.l, a.r, out.h, out.l, out.r, count);
-#define NORMA_TWO(name) \
-  case Op::name: return loop_##name(a.h, a.l, a.r, b.h, b.l, b.r, out.h, out.l, out.r, count);
-    NORMA_TWO(add)
-    NORMA_TWO(sub)
-    NORMA_TWO(mul)
-    NORMA_TWO(div)
-    NORMA_ONE(neg)
-    NORMA_ONE(abs)
-    NORMA_ONE(square)
-    NORMA_ONE(sqrt)
-    NORMA_ONE(rsqrt)
-    NORMA_ONE(reciprocal)
-    NORMA_TWO(max)
-    NORMA_TWO(min)
-    NORMA_TWO(fmax)
-    NORMA_TWO(fmin)
-#undef NORMA_ONE
-#undef NORMA_TWO
-    case Op::cast:
-    case Op::fma:
-    case Op::exp:
-    case Op::tanh:
-    case Op::erf: break;
+  const int arity = row_of(op).arity;
+  if (const Loop loop = loop_of(op)) {
+    const BallRow& second = arity > 1 ? b : a;  // not used by an operation on one operand, but loaded
+    loop(a.h, a.l, a.r, second.h, second.l, second.r, out.h, out.l, out.r, count);
+    return;
   }
   const Ball none;
-  const int arity = row_of(op).arity;
   for (std::size_t i = 0; i < count; ++i)
     out.set(i, apply(op, a.at(i), arity > 1 ? b.at(i) : none, arity > 2 ? c.at(i) : none));
 }

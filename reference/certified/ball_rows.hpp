@@ -39,7 +39,8 @@ void exact_row(const double* h, const BallRowOut& out, std::size_t count);
 void widen_row(const float* values, double* wide, std::size_t count);
 
 /// What TruthSource::enclose_quick says of balls and their magnitudes: one midpoint in binary64 and a radius about it.
-void quick_row(const BallRow& y, const BallRow& size, double* mid, double* radius, double* magnitude, std::size_t count);
+void quick_row(const BallRow& y, const BallRow& size, double* mid, double* radius, double* magnitude,
+               std::size_t count);
 
 /// The binary64 number nearest to everything in the ball is h.
 bool is_nearest(const Ball& size);

@@ -44,12 +44,15 @@ class Magnitude {
     const Node node = program_.nodes[static_cast<std::size_t>(o.node)];
     const bool map = node.kind == NodeKind::map;
     Operand result;
-    if (map && node.op == Op::cast) result = size(node.operands[0]);
+    if (map && node.op == Op::cast)
+      result = size(node.operands[0]);
     else if (map && (node.op == Op::add || node.op == Op::sub))
       result = step(Op::add, {size(node.operands[0]), size(node.operands[1])});
     else if (map && node.op == Op::fma)
-      result = step(Op::add, {step(Op::abs, {step(Op::mul, {node.operands[0], node.operands[1]})}), size(node.operands[2])});
-    else result = step(Op::abs, {o});
+      result =
+          step(Op::add, {step(Op::abs, {step(Op::mul, {node.operands[0], node.operands[1]})}), size(node.operands[2])});
+    else
+      result = step(Op::abs, {o});
     made_[{o.node, o.port}] = result;
     return result;
   }

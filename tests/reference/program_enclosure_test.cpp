@@ -5,12 +5,14 @@
 #include <mpfr.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "impls/cast_paths/cast_path.hpp"
@@ -18,17 +20,12 @@
 #include "reference/certified/functions.hpp"
 #include "reference/exact/program_truth.hpp"
 #include "reference/norms/norm.hpp"
+#include "tests/reference/program_settings.hpp"
 
 using namespace norma;
+using namespace norma::test;
 
 namespace {
-
-constexpr double kInfinity = HUGE_VAL;
-
-using Random = std::mt19937_64;
-
-std::size_t below(Random& rng, std::size_t n) { return static_cast<std::size_t>(rng() % n); }
-double signed_unit(Random& rng) { return static_cast<double>(rng() >> 11) * 0x1p-52 - 1; }
 
 // ---- what a ball may be ----
 
@@ -109,136 +106,6 @@ Sample random_sample(Random& rng, double spread) {
   return {{mid.h, mid.l, r}, Interval(value, kSampleBits)};
 }
 
-// ---- tensors ----
-
-enum class Family { ordinary, wide, zeros, constant, two_values, subnormal, huge, integers, with_nan, with_inf, sparse };
-constexpr std::size_t kFamilies = 11;
-
-double draw(Random& rng, Family family, FormatId format, std::int64_t column) {
-  switch (family) {
-    case Family::ordinary: return signed_unit(rng) * 4;
-    case Family::wide: return signed_unit(rng) * std::ldexp(1.0, static_cast<int>(rng() % 60) - 30);
-    case Family::zeros: return rng() % 2 == 0 ? 0.0 : -0.0;
-    case Family::constant: return 1.171875;
-    case Family::two_values: return rng() % 4 == 0 ? 1 : 1 + 0x1p-7;
-    case Family::subnormal: return static_cast<double>(rng() % 7) * min_subnormal(format);
-    case Family::huge: return signed_unit(rng) * max_finite(format);
-    case Family::integers: return static_cast<double>(rng() % 17) - 8;
-    case Family::with_nan: return column == 1 ? std::nan("") : signed_unit(rng);
-    case Family::with_inf: return column < 2 && rng() % 2 == 0 ? std::copysign(kInfinity, signed_unit(rng)) : signed_unit(rng);
-    case Family::sparse: return rng() % 3 != 0 ? 0.0 : signed_unit(rng);
-  }
-  std::abort();
-}
-
-Tensor random_tensor(Random& rng, FormatId format, const Shape& shape) {
-  Tensor t = Tensor::zeros(format, shape);
-  const std::int64_t cols = t.cols();
-  Family family{};
-  for (std::int64_t i = 0; i < t.size(); ++i) {
-    if (i % cols == 0) family = rng() % 2 == 0 ? Family::ordinary : static_cast<Family>(below(rng, kFamilies));
-    t.set_code(i, encode(format, draw(rng, family, format, i % cols), Overflow::ieee));
-  }
-  return t;
-}
-
-// ---- programs ----
-
-struct Setting {
-  Program program;
-  Tensors tensors;
-  Attributes attributes;
-  std::int64_t rows = 0, cols = 0;
-};
-
-/// Inputs of every kind of axes, then `steps` operations, reductions and constants over what stands before.
-Setting random_setting(std::uint64_t seed, std::size_t steps) {
-  Random rng(seed);
-  constexpr FormatId kFormats[] = {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::fp64};
-  Setting s;
-  constexpr std::int64_t kWidths[] = {1, 2, 5, 16, 17, 40, 300};
-  s.cols = kWidths[below(rng, std::size(kWidths))];
-  s.rows = s.cols > 100 ? 2 : 5;
-  Program& p = s.program;
-  p.norm = "random";
-  std::vector<Operand> values, columns;
-  const auto push = [&](Node node) {
-    const Operand o{static_cast<int>(p.nodes.size()), 0};
-    values.push_back(o);
-    if (node.axes.has(Axis::cols)) columns.push_back(o);
-    if (node.names.size() == 2) values.push_back({o.node, 1});
-    p.nodes.push_back(std::move(node));
-  };
-  const auto input = [&](const std::string& name, Axes axes) {
-    Node node;
-    node.names = {name};
-    node.axes = axes;
-    const FormatId format = kFormats[below(rng, std::size(kFormats))];
-    node.rounding.format = FormatRef{format};
-    Shape shape;
-    if (axes.has(Axis::rows)) shape.push_back(s.rows);
-    if (axes.has(Axis::cols)) shape.push_back(s.cols);
-    s.tensors[name] = random_tensor(rng, format, shape);
-    push(std::move(node));
-  };
-  input("x", kRowsCols);
-  input("residual", kRowsCols);
-  input("weight", norma::kCols);
-  input("factor", kRows);
-  input("scale", kScalar);
-  Node attribute;
-  attribute.kind = NodeKind::attribute;
-  attribute.names = {"eps"};
-  push(attribute);
-  constexpr double kEps[] = {0, 1e-6, 1e-5, 0x1p-20, 1};
-  s.attributes["eps"] = kEps[below(rng, std::size(kEps))];
-  Node count;
-  count.kind = NodeKind::count;
-  count.names = {"N"};
-  push(count);
-  // A recent value more often than an old one, so that chains grow.
-  const auto any = [&](const std::vector<Operand>& of) {
-    const std::size_t n = of.size();
-    return of[rng() % 2 == 0 ? n - 1 - below(rng, std::min<std::size_t>(n, 4)) : below(rng, n)];
-  };
-  for (std::size_t i = 0; i < steps; ++i) {
-    Node node;
-    const std::string name = "v" + std::to_string(i);
-    node.names = {name};
-    switch (below(rng, 8)) {
-      case 0: {
-        constexpr double kConstants[] = {0, 1, -1, 0.5, 3, 1.0 / 3, 1e-6, 0x1p-30, -448, 0.7978845608028654, 1e4};
-        node.kind = NodeKind::constant;
-        node.constant = kConstants[below(rng, std::size(kConstants))];
-        break;
-      }
-      case 1: {
-        node.kind = NodeKind::reduce;
-        node.reduction.kind = static_cast<ReduceKind>(below(rng, 4));
-        node.reduction.term = below(rng, 2) == 0 ? Term::value : Term::square;
-        node.reduction.order = Order{.kind = OrderKind::exact};
-        node.operands = {any(columns)};
-        if (node.reduction.kind == ReduceKind::moments) node.names.push_back(name + "v");
-        node.axes.mask = p.nodes[static_cast<std::size_t>(node.operands[0].node)].axes.mask & kRows.mask;
-        break;
-      }
-      default: {
-        const OpRow& op = all_ops()[below(rng, all_ops().size())];
-        node.kind = NodeKind::map;
-        node.op = op.op;
-        for (int k = 0; k < op.arity; ++k) {
-          node.operands.push_back(rng() % 2 == 0 ? any(columns) : any(values));
-          node.axes = node.axes | p.nodes[static_cast<std::size_t>(node.operands.back().node)].axes;
-        }
-      }
-    }
-    push(std::move(node));
-  }
-  p.outputs.push_back({"y", columns.back()});
-  p.outputs.push_back({"last", values.back()});
-  return s;
-}
-
 /// How many values were compared, and of how many the balls know nothing, or little.
 struct Seen {
   std::int64_t values = 0, unknown = 0, exact = 0, tight = 0, undefined = 0;
@@ -314,7 +181,8 @@ void check_truth(const Setting& s, std::string_view output, Slow& slow) {
         ++slow.single;
       }
       slow.exact_tier += a[j].tier == Tier::exact ? 1 : 0;
-      const bool same_magnitude = a[j].magnitude == b[j].magnitude || (std::isnan(a[j].magnitude) && std::isnan(b[j].magnitude));
+      const bool same_magnitude =
+          a[j].magnitude == b[j].magnitude || (std::isnan(a[j].magnitude) && std::isnan(b[j].magnitude));
       if (!same_magnitude) CHECK(a[j].magnitude == b[j].magnitude);
       if (!(radius[j] < kInfinity)) {
         if (!std::isfinite(mid[j])) CHECK(std::isfinite(mid[j]));
@@ -341,42 +209,6 @@ void check_truth(const Setting& s, std::string_view output, Slow& slow) {
   }
 }
 
-// ---- programs that people write ----
-
-constexpr std::string_view kRmsNorm =
-    "norm rmsnorm\nin x:T weight:W eps\nms = mean fp32 square(x)\nr = rsqrt fp32 ms + eps\n"
-    "n = mul T x, r\nout y = mul T n, weight\n";
-constexpr std::string_view kLayerNorm =
-    "norm layernorm\nin x:T weight:W bias:T eps\nm, v = moments fp32 x\nr = rsqrt fp32 v + eps\nd = sub fp32 x, m\n"
-    "n = mul fp32 d, r\nq = mul fp32 n, weight\nout y = add T q, bias\n";
-constexpr std::string_view kLayerNormByPowers =
-    "norm layernorm\nin x:T weight:W bias:T eps\nm = mean fp32 x\np = mean fp32 square(x)\nv = sub fp32 p, m * m\n"
-    "r = rsqrt fp32 fmax(v, 0) + eps\nq = fma fp32 (x - m) * r, weight, bias\nout y = cast T q\n";
-constexpr std::string_view kSoftmax =
-    "norm softmax\nin x:T\nlargest = amax fp32 x\ne = exp fp32 x - largest\ntotal = sum fp32 e\nout y = div T e, total\n";
-constexpr std::string_view kModulate =
-    "norm modulate\nin x:T weight:W bias:T\nout y = cast T x * (1 + weight) + bias\n";
-constexpr std::string_view kSigmoid = "norm sigmoid\nin x:T\nout y = reciprocal T 1 + exp(-x)\n";
-constexpr std::string_view kSilu = "norm silu\nin x:T\nout y = div T x, 1 + exp(-x)\n";
-constexpr std::string_view kGelu = "norm gelu\nin x:T\nout y = mul T 0.5 * x, 1 + erf(x / sqrt(2))\n";
-constexpr std::string_view kGeluTanh =
-    "norm gelu\nin x:T\nz = mul fp32 0.7978845608028654, x + 0.044715 * x * x * x\n"
-    "out y = mul T 0.5 * x, 1 + tanh(z)\n";
-
-/// A program over x [rows, cols], weight and bias [cols] of `format`.
-Setting setting_of(std::string_view text, FormatId format, std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
-  Random rng(seed);
-  Binding binding;
-  binding.x = format;
-  binding.cols = cols;
-  for (const char* name : {"weight", "bias", "residual"}) binding.formats[name] = format;
-  Setting s{.program = parse_program(text, binding), .tensors = {}, .attributes = {{"eps", 1e-6}}, .rows = rows, .cols = cols};
-  s.tensors["x"] = random_tensor(rng, format, {rows, cols});
-  s.tensors["weight"] = random_tensor(rng, format, {cols});
-  s.tensors["bias"] = random_tensor(rng, format, {cols});
-  return s;
-}
-
 /// Do the enclosures of two truths of one thing have a number in common, wherever both are real?
 std::int64_t check_overlap(const TruthSource& a, const TruthSource& b) {
   REQUIRE(a.rows() * a.cols() == b.rows() * b.cols());
@@ -399,34 +231,6 @@ std::int64_t check_overlap(const TruthSource& a, const TruthSource& b) {
   return compared;
 }
 
-/// Inputs for a path of the catalogue, all in x's format but for a scale.
-Setting setting_of(const CastPath& path, FormatId format, bool optional, std::uint64_t seed) {
-  Random rng(seed);
-  constexpr std::int64_t kRows = 12;
-  Setting s{.program = {}, .tensors = {}, .attributes = {}, .rows = kRows, .cols = 21};
-  Binding binding{.x = format, .formats = {}, .attributes = {}, .cols = s.cols, .profile = ""};
-  s.tensors["x"] = random_tensor(rng, format, {s.rows, s.cols});
-  std::string names(path.required);
-  if (optional) names += "," + std::string(path.optional);
-  for (std::size_t from = 0; from <= names.size();) {
-    const std::size_t to = std::min(names.find(',', from), names.size());
-    const std::string name = names.substr(from, to - from);
-    from = to + 1;
-    if (name.empty()) continue;
-    binding.formats[name] = name == "scale" ? FormatId::fp32 : format;
-    if (name == "scale") {
-      s.tensors[name] = Tensor::zeros(FormatId::fp32, {});
-      s.tensors[name].set_code(0, encode(FormatId::fp32, 0.037, Overflow::ieee));
-    } else {
-      s.tensors[name] = random_tensor(rng, format, name == "residual" ? Shape{s.rows, s.cols} : Shape{s.cols});
-    }
-  }
-  s.program = build_path(path, binding);
-  for (const Node& node : s.program.nodes)
-    if (node.kind == NodeKind::attribute) s.attributes[node.names[0]] = node.names[0] == "eps" ? 1e-6 : 1200;
-  return s;
-}
-
 }  // namespace
 
 TEST_CASE("a ball operation holds what the operation makes of everything in its operands' balls") {
@@ -434,8 +238,11 @@ TEST_CASE("a ball operation holds what the operation makes of everything in its 
   for (const OpRow& row : all_ops()) {
     std::int64_t known = 0, total = 0;
     for (int n = 0; n < 8000; ++n) {
-      const double spread = row.op == Op::exp || row.op == Op::tanh || row.op == Op::erf ? 0.5 : n % 2 == 0 ? 1 : 0x1p60;
-      std::array<Sample, 3> x{random_sample(rng, spread), random_sample(rng, n % 3 == 0 ? 0x1p-50 : spread), random_sample(rng, 1)};
+      const double spread = row.op == Op::exp || row.op == Op::tanh || row.op == Op::erf ? 0.5
+                            : n % 2 == 0                                                 ? 1
+                                                                                         : 0x1p60;
+      std::array<Sample, 3> x{random_sample(rng, spread), random_sample(rng, n % 3 == 0 ? 0x1p-50 : spread),
+                              random_sample(rng, 1)};
       // Differences that cancel, equal operands, perfect squares.
       if (n % 5 == 0) x[1] = x[0];
       if (n % 5 == 1 && std::isfinite(x[0].ball.h)) {
@@ -464,6 +271,36 @@ TEST_CASE("a ball operation holds what the operation makes of everything in its 
   }
 }
 
+TEST_CASE("sums and largest terms of balls hold what the terms may be") {
+  Random rng(3);
+  for (int n = 0; n < 4000; ++n) {
+    const std::size_t count = 1 + below(rng, 70);
+    std::vector<double> h, l, r;
+    std::vector<Interval> values, sizes;
+    const bool few = n % 2 == 0;  // two terms meet in one lane, so that each rounding stands alone
+    for (std::size_t i = 0; i < count; ++i) {
+      Sample x = random_sample(rng, 1);
+      if (few && (i % BallSum::kLanes != 0 || i > BallSum::kLanes)) x = {{0, 0, 0}, Interval(0.0, kSampleBits)};
+      if (few && i == 0 && std::isfinite(x.ball.h)) x = {{x.ball.h, 0, 0}, Interval(x.ball.h, kSampleBits)};
+      h.push_back(x.ball.h);
+      l.push_back(x.ball.l);
+      r.push_back(x.ball.r);
+      sizes.push_back(abs(x.value));
+      values.push_back(std::move(x.value));
+    }
+    BallSum total;
+    BallMax largest;
+    total.add({h.data(), l.data(), r.data()}, count);
+    largest.add({h.data(), l.data(), r.data()}, count);
+    Interval most(0.0, kSampleBits);
+    for (const Interval& v : sizes) most = max(most, v);
+    CAPTURE(n, count, text_of(total.total()), text_of(sum(values, kSampleBits)), text_of(largest.total()),
+            text_of(most));
+    REQUIRE(agree(total.total(), sum(values, kSampleBits)));
+    REQUIRE(agree(largest.total(), most));
+  }
+}
+
 TEST_CASE("rows of ball operations are the single operations") {
   Random rng(2);
   constexpr std::size_t kCount = 1003;
@@ -476,7 +313,9 @@ TEST_CASE("rows of ball operations are the single operations") {
       const Ball b = random_sample(rng, 1).ball;
       x[3 * k][i] = b.h, x[3 * k + 1][i] = b.l, x[3 * k + 2][i] = b.r;
     }
-  const auto operand = [&](std::size_t k) { return BallRow{x[3 * k].data(), x[3 * k + 1].data(), x[3 * k + 2].data()}; };
+  const auto operand = [&](std::size_t k) {
+    return BallRow{x[3 * k].data(), x[3 * k + 1].data(), x[3 * k + 2].data()};
+  };
   const auto same = [](double a, double b) { return a == b || (a != a && b != b); };
   for (const OpRow& row : all_ops()) {
     if (row.op == Op::cast) continue;
@@ -535,8 +374,12 @@ TEST_CASE("what happens every day is settled without MPFR") {
       for (std::int64_t i = 0; i < tensor.size(); ++i) {
         // Row 0 ordinary, row 1 constant, row 2 zeros, row 3 one outlier, row 4 integers, row 5 two neighbours.
         const std::int64_t row = name == "x" ? i / s.cols : 0;
-        const double values[] = {signed_unit(rng) * 3, 1.171875, 0, i % s.cols == 7 ? 300 : signed_unit(rng),
-                                 static_cast<double>(rng() % 9) - 4, rng() % 2 == 0 ? 1 : 1.0078125};
+        const double values[] = {signed_unit(rng) * 3,
+                                 1.171875,
+                                 0,
+                                 i % s.cols == 7 ? 300 : signed_unit(rng),
+                                 static_cast<double>(rng() % 9) - 4,
+                                 rng() % 2 == 0 ? 1 : 1.0078125};
         tensor.set_code(i, encode(tensor.format, values[row], Overflow::ieee));
       }
     const auto truth = certified_program_truth(s.program, s.tensors, s.attributes, "y");
@@ -548,6 +391,33 @@ TEST_CASE("what happens every day is settled without MPFR") {
       CHECK(exact == 0);
     }
   }
+}
+
+TEST_CASE("threads that ask for rows in any order get the same enclosures") {
+  const Setting s = setting_of(kGelu, FormatId::fp32, 24, 40, 9);
+  const auto truth = certified_program_truth(s.program, s.tensors, s.attributes, "y");
+  const auto row_of = [&](std::int64_t row) {
+    std::vector<Enclosure> e(static_cast<std::size_t>(s.cols));
+    truth->enclose_row(row, e);
+    const Enclosure one = truth->enclose(row, row % s.cols);
+    std::vector<double> figures{one.hi, one.lo, one.radius};
+    for (const Enclosure& x : e) figures.insert(figures.end(), {x.hi, x.lo, x.radius, x.magnitude});
+    for (double& f : figures) f = f == f ? f : -1;
+    return figures;
+  };
+  std::vector<std::vector<double>> want;
+  for (std::int64_t row = 0; row < s.rows; ++row) want.push_back(row_of(row));
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> threads;
+  for (std::int64_t t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      for (std::int64_t k = 0; k < s.rows; ++k) {
+        const std::int64_t row = (k * 7 + t * 5) % s.rows;
+        wrong += row_of(row) == want[static_cast<std::size_t>(row)] ? 0 : 1;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("activations written as programs are the functions") {
@@ -588,8 +458,10 @@ TEST_CASE("the erasures of the catalogue have fast truths: program_truth's, and 
         for (const CaseDefault& d : path->norm_attributes) {
           const auto attribute = std::ranges::find(norm->attributes, d.key, &NormAttribute::name);
           REQUIRE(attribute != norm->attributes.end());
-          if (attribute->choices.empty()) call.numbers[std::string(d.key)] = std::strtod(std::string(d.value).c_str(), nullptr);
-          else call.words[std::string(d.key)] = std::string(d.value);
+          if (attribute->choices.empty())
+            call.numbers[std::string(d.key)] = std::strtod(std::string(d.value).c_str(), nullptr);
+          else
+            call.words[std::string(d.key)] = std::string(d.value);
         }
         for (const ProgramOutput& output : s.program.outputs) {
           const auto fast = certified_program_truth(s.program, s.tensors, s.attributes, output.name);
