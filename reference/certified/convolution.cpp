@@ -126,7 +126,7 @@ class ConvolutionTruth final : public TruthSource {
   Enclosure enclose(std::int64_t row, std::int64_t col) const override {
     const Place at = place(row);
     const Panel patch = prepared_.patches(at.image, at.group, col, col + 1);
-    return matmul::enclose(prepared_.product(patch), at.output, 0);
+    return matmul::enclose(prepared_.product(patch), at.output, 0, matmul::Effort::close);
   }
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
@@ -134,7 +134,7 @@ class ConvolutionTruth final : public TruthSource {
     for_patches(at, [&](const Panel& patches, std::int64_t first) {
       const Product product = prepared_.product(patches);
       for (std::int64_t p = 0; p < patches.rows; ++p)
-        out[static_cast<std::size_t>(first + p)] = matmul::enclose(product, at.output, p);
+        out[static_cast<std::size_t>(first + p)] = matmul::enclose(product, at.output, p, matmul::Effort::close);
     });
   }
 

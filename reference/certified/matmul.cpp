@@ -61,7 +61,9 @@ class MatmulTruth final : public TruthSource {
 
   std::int64_t rows() const override { return extent_.m; }
   std::int64_t cols() const override { return extent_.n; }
-  Enclosure enclose(std::int64_t row, std::int64_t col) const override { return matmul::enclose(product_, row, col); }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    return matmul::enclose(product_, row, col, matmul::Effort::close);
+  }
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     for (std::size_t j = 0; j < out.size(); ++j) out[j] = enclose(row, static_cast<std::int64_t>(j));
   }

@@ -265,7 +265,9 @@ class ProductTruth final : public TruthSource {
   explicit ProductTruth(const Product& product) : product_(product) {}
   std::int64_t rows() const override { return product_.a->rows; }
   std::int64_t cols() const override { return product_.b->rows; }
-  Enclosure enclose(std::int64_t row, std::int64_t col) const override { return matmul::enclose(product_, row, col); }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    return matmul::enclose(product_, row, col, matmul::Effort::quick);
+  }
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     for (std::size_t j = 0; j < out.size(); ++j) out[j] = enclose(row, static_cast<std::int64_t>(j));
   }

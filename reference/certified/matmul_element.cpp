@@ -93,7 +93,7 @@ double special_value(const Product& product, std::int64_t i, std::int64_t j) {
   return std::isfinite(sum) ? 0.0 : sum;
 }
 
-Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j) {
+Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j, Effort effort) {
   if (const double special = special_value(product, i, j); special != 0)
     return {.hi = special, .magnitude = std::fabs(special), .tier = Tier::binary64};
   const double bias = product.bias(i, j), grid = grid_of(product, i, j);
@@ -108,10 +108,10 @@ Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j) {
   Enclosure y{.hi = sum.hi + 0.0,  // c = 0 is +0
               .lo = sum.lo,
               .radius = (d.error + std::fabs(sum.rest)) * (1 + 0x1p-50),
-              .magnitude = magnitude_of(product, i, j, d),
+              .magnitude = effort == Effort::quick ? d.magnitude.h : magnitude_of(product, i, j, d),
               .tier = Tier::double_double};
   // Exact; or no binary64 number is within the enclosure, as the neighbours of hi are at least 2 |lo| away.
-  if (exact || std::fabs(y.lo) > y.radius) return y;
+  if (exact || effort == Effort::quick || std::fabs(y.lo) > y.radius) return y;
   ExactSum total = exact_element(product, i, j, Terms::signed_terms);
   const double first = total.take(), second = total.take(), third = total.take();
   const DoubleDouble mid = two_sum(first, second);

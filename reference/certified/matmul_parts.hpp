@@ -65,8 +65,10 @@ struct Product {
 /// NaN or +-Inf if c is that: an entry of its row or column, or its bias, is not finite. Else 0.
 double special_value(const Product& product, std::int64_t i, std::int64_t j);
 
-/// What TruthSource promises. Double-double where it suffices, else an exact sum.
-Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j);
+/// close: what TruthSource promises; double-double where it suffices, else an exact sum. quick: double-double, so that
+/// a radius of 0 may be missed.
+enum class Effort : std::uint8_t { quick, close };
+Enclosure enclose(const Product& product, std::int64_t i, std::int64_t j, Effort effort);
 /// Always decided for finite c.
 Comparison compare(const Product& product, std::int64_t i, std::int64_t j, double m_hi, double m_lo);
 
