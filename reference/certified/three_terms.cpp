@@ -43,9 +43,17 @@ struct Parts {
   std::array<double, kChunk> th, tl, ul, ieee;
 };
 
+NORMA_CLONES
+void widen(const float* values, std::size_t count, double* out) {
+  for (std::size_t i = 0; i < count; ++i) out[i] = values[i];
+}
+
+/// By way of binary32, which holds every value here and has the faster codec.
 void load(const Tensor& t, std::int64_t from, std::size_t count, double* out) {
   const auto bytes = static_cast<std::size_t>(format_of(t.format).storage_bytes());
-  decode_row(t.format, t.bytes.data() + static_cast<std::size_t>(from) * bytes, out, count);
+  std::array<float, kChunk> values;
+  decode_row(t.format, t.bytes.data() + static_cast<std::size_t>(from) * bytes, values.data(), count);
+  widen(values.data(), count, out);
 }
 
 void load(const Parameter& p, double neutral, std::int64_t row, std::int64_t col, std::size_t count, double* out) {
@@ -121,6 +129,37 @@ void round_parts(const Parts& parts, std::size_t count, double* out) {
     const double y = std::fabs(parts.ieee[i]) < HUGE_VAL ? s : parts.ieee[i];
     out[i] = y == 0 ? signed_zero(parts.ieee[i]) : y;
   }
+}
+
+/// y rounded to odd in binary32: what a format of at most 22 bits rounds as it would y, overflow and subnormal numbers
+/// included (they end in the same place, or 16 bits further down).
+NORMA_CLONES
+void narrow_to_odd(const double* y, std::size_t count, float* out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto nearest = static_cast<float>(y[i]);
+    const auto bits = std::bit_cast<std::int32_t>(nearest);
+    const double rest = y[i] - static_cast<double>(nearest);
+    // Below nearest in magnitude: towards zero; Inf, which is even, becomes the largest number if y is finite.
+    const bool inward = (rest < 0) == (bits >= 0);
+    const bool move = rest != 0 && rest == rest && (bits & 1) == 0;
+    out[i] = std::bit_cast<float>(bits + (move ? (inward ? -1 : 1) : 0));
+  }
+}
+
+NORMA_CLONES
+void narrow(const double* y, std::size_t count, float* out) {
+  for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<float>(y[i]);
+}
+
+void store(FormatId format, Overflow overflow, const double* y, std::size_t count, std::byte* stored) {
+  std::array<float, kChunk> values;
+  if (format_of(format).precision <= 22)
+    narrow_to_odd(y, count, values.data());
+  else if (format == FormatId::fp32 && overflow != Overflow::saturate_finite)
+    narrow(y, count, values.data());  // where finite numbers become Inf, the policy says the same of both
+  else
+    return encode_row(format, y, stored, count, overflow);
+  encode_row(format, values.data(), stored, count, overflow);
 }
 
 /// |x (1 + factor)| + |shift|, or |x| + |factor f| + |shift|; to binary64's nearest, give or take two roundings.
@@ -282,8 +321,8 @@ RoundedRows round_rows(const ThreeTerms& terms, FormatId format, Overflow overfl
         load(terms, row, static_cast<std::int64_t>(at), count, c);
         split(terms, c, count, p);
         round_parts(p, count, y.data());
-        encode_row(format, y.data(), rounded.y.bytes.data() + (static_cast<std::size_t>(row) * cols + at) * bytes,
-                   count, overflow);
+        store(format, overflow, y.data(), count,
+              rounded.y.bytes.data() + (static_cast<std::size_t>(row) * cols + at) * bytes);
       }
     });
   });
