@@ -110,10 +110,9 @@ class TruthKinds(unittest.TestCase):
 
     def test_the_smoke_suite(self):
         records = self.check_kinds("run", "@smoke")
-        cheap = sum(o["tiers"]["binary64"] for r in records for o in r["outputs"].values())
-        exact = sum(o["tiers"]["exact"] for r in records for o in r["outputs"].values())
-        # The fast truth is fast: else this test would compare MPFR with itself.
-        self.assertGreater(cheap, 4 * exact)
+        # The fast truth is fast: else this test would compare MPFR with itself. Quantized outputs have no fast tiers.
+        plain = [r["outputs"]["y"]["tiers"] for r in records if " quant=none " in r["case"]]
+        self.assertGreater(sum(t["binary64"] for t in plain), 50 * sum(t["exact"] for t in plain))
 
     def test_captures_of_real_models(self):
         self.check_kinds("audit", "rmsnorm", "--in", os.path.join(CAPTURES, "smollm2_135m.bf16.safetensors"), "--paths", "*llama*")

@@ -41,7 +41,8 @@ class HandMadeTruth final : public TruthSource {
       out[static_cast<std::size_t>(col)] = {.hi = y.hi,
                                             .lo = y.lo,
                                             .radius = relative_radius_ * std::fabs(y.hi),
-                                            .magnitude = y.magnitude < 0 ? std::fabs(y.hi) : y.magnitude};
+                                            .magnitude = y.magnitude < 0 ? std::fabs(y.hi) : y.magnitude,
+                                            .tier = quick_ ? Tier::double_double : Tier::exact};
     }
   }
   Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {

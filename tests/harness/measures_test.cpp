@@ -292,6 +292,7 @@ HardCases hard_cases(FormatId id) {
   for (const double g : {0.0, 1.0, kInfinity, kNan, least}) {
     cases.add({0.0, 0.0, 0.0}, g);
     cases.add({0.0, 0.0, 1.0}, g);
+    cases.add({0x1p-60, 0.0, 1.0}, g);
     cases.add({kNan, 0, kNan}, g);
     cases.add({kInfinity, 0, kInfinity}, g);
   }
@@ -353,12 +354,15 @@ TEST_CASE("quick enclosures of any radius change no figure") {
 TEST_CASE("elements are counted by the slowest tier that they took") {
   // 1.25 is far from every decision, 1 + 2^-8 is a tie of bf16.
   const HandMadeQuick quick{.radius = 0x1p-47};
-  const HandMadeTruth truth(1, 4, {{1.25 + 0x1p-20}, {1.25 + 0x1p-20}, {1 + 0x1p-8}, {kNan}}, 0, quick);
+  const std::vector<HandMade> values{{1.25 + 0x1p-20}, {1.25 + 0x1p-20}, {1 + 0x1p-8}, {kNan}};
+  const HandMadeTruth truth(1, 4, values, 0, quick), wide(1, 4, values, 0x1p-60, quick);
   const Tensor got = tensor_of(FormatId::bf16, {4}, {1.25, 1.25, 1.0, 1.0});
-  CHECK(measure(truth, nullptr, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 3, .exact = 1});
-  const HandMadeTruth erasure(1, 4, {{1.25 + 0x1p-20 + 0x1p-24}, {1.25}, {1 + 0x1p-8}, {kNan}}, 0, quick);
+  // A closer enclosure that is a point tells a tie, a wider one asks.
+  CHECK(measure(truth, nullptr, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 3, .double_double = 1});
+  CHECK(measure(wide, nullptr, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 3, .exact = 1});
   // The first's definition gap is half a grid unit.
-  CHECK(measure(truth, &erasure, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 2, .exact = 2});
+  const HandMadeTruth erasure(1, 4, {{1.25 + 0x1p-20 + 0x1p-24}, {1.25}, {1 + 0x1p-8}, {kNan}}, 0, quick);
+  CHECK(measure(truth, &erasure, nullptr, got, Overflow::ieee).tiers == TierCounts{.binary64 = 2, .double_double = 2});
 }
 
 TEST_CASE("a definition's part at a half-way point of the grid does not hang on the last bits of midpoints") {
@@ -371,6 +375,24 @@ TEST_CASE("a definition's part at a half-way point of the grid does not hang on 
     REQUIRE(m.definition);
     CHECK(m.definition->bias == 2.0 / 65536);
   }
+  // Within 2^-24 units of it the quick pass leaves it to them too.
+  for (const double slip : {-0x1p-49, 0x1p-49}) {
+    CAPTURE(slip);
+    const HandMadeTruth truth(1, 1, {{c}}, 0, HandMadeQuick{}), erasure(1, 1, {{e + slip}}, 0, HandMadeQuick{});
+    const Measures m = measure(truth, &erasure, nullptr, tensor_of(FormatId::bf16, {1}, {1.25}), Overflow::ieee);
+    CHECK(m.definition->bias == 2.0 / 65536);
+    CHECK(m.tiers.binary64 == 0);
+  }
+}
+
+TEST_CASE("the implementation's part is exact though binary64 cannot hold got - ideal") {
+  // 1 - 2^-40 - 2^-63 is a hair below a half-way point of the grid of 2^-39.
+  const HandMadeTruth truth(1, 1, {{1.0 + 0x1p-30}}, 0, HandMadeQuick{});
+  const Tensor ideal = tensor_of(FormatId::fp32, {1}, {0x1p-40 + 0x1p-63});
+  const Measures m = measure(truth, nullptr, &ideal, tensor_of(FormatId::fp32, {1}, {1.0}), Overflow::ieee);
+  REQUIRE(m.implementation);
+  CHECK(m.implementation->bias == (0x1p39 - 1) / 65536);
+  CHECK(m.tiers.binary64 == 1);
 }
 
 TEST_CASE("the largest error is the first in row order of those as large") {
