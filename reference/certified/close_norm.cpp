@@ -444,6 +444,10 @@ void CloseNorm::enclose(std::int64_t r, std::int64_t first, const CloseArrays& o
              {.relative = row->relative, .absolute = std::fabs(row->r.h) * row->centre_error},
              {out.hi.data() + done, out.lo.data() + done, out.radius.data() + done, out.magnitude.data() + done},
              count);
+    // The sign of (h - mean) 0 is not known where that of h - mean is not.
+    if (row->centre_error != 0)
+      for (std::size_t i = 0; i < count; ++i)
+        if (memory.a.h[i] == 0 && std::isfinite(out.hi[done + i])) out.radius[done + i] = kInfinity;
     done += count;
   }
 }
