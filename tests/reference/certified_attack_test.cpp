@@ -35,11 +35,12 @@ enum class Family {
   sign_ties,
   near_ties,
   negative_zeros,
+  wide_cancel,
   count
 };
 constexpr std::array<const char*, static_cast<std::size_t>(Family::count)> kFamilies{
-    "gauss",         "outliers", "all equal",   "zeros",       "subnormals", "huge",      "mean >> std",
-    "near constant", "cancel",   "random bits", "square ties", "sign ties",  "near ties", "negative zeros"};
+    "gauss",  "outliers",    "all equal",   "zeros",     "subnormals", "huge",           "mean >> std", "near constant",
+    "cancel", "random bits", "square ties", "sign ties", "near ties",  "negative zeros", "wide cancel"};
 
 double uniform(Random& random) { return static_cast<double>(random.next() >> 11) * 0x1p-53; }
 double gauss(Random& random) {
@@ -88,6 +89,11 @@ Tensor make_x(Family family, FormatId format, std::int64_t rows, std::int64_t co
         case Family::square_ties:
         case Family::near_ties: {
           const std::int64_t threes = r % 2 == 0 ? three_eighths : high;  // mean square 1 where 8 divides cols
+          // Some values far below the others' last bits: sums that a pair cannot hold.
+          if (family == Family::near_ties && r % 3 == 1 && random.below(8) == 0) {
+            code = nearest(format, std::ldexp(1 + uniform(random), -random.between(30, 140)));
+            break;
+          }
           code = nearest(format, (j < threes ? 1.5 : 0.5) * (random.below(2) != 0 ? 1 : -1));
           break;
         }
@@ -96,6 +102,11 @@ Tensor make_x(Family family, FormatId format, std::int64_t rows, std::int64_t co
           code = random.below(2) != 0                            ? nearest(format, gauss(random))
                  : f.has_negative_zero() && random.below(2) != 0 ? f.sign_code()
                                                                  : 0;
+          break;
+        case Family::wide_cancel:
+          // x and -x, some way apart, over the whole range of exponents
+          code = j % 8 < 4 || j < 4 ? random_finite(format, random) : x.code(r * cols + j - 4) ^ f.sign_code();
+          if (!f.has_negative_zero() && code == f.sign_code()) code = 0;
           break;
         case Family::count: break;
       }
