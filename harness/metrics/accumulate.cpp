@@ -140,8 +140,8 @@ void accumulate(Tally& tally, TaskSums& sums, const MeasureJob& job, const Score
   tally.error.merge(error);
   add_errors(first(d.error, count), top, tally.magnitudes, tally.histogram);
   if (error.largest >= kScaledErrorLimit) {
-    tally.counts.beyond_scale += std::count(derived.magnitude.begin(),
-                                            derived.magnitude.begin() + static_cast<std::ptrdiff_t>(count), kSaturation);
+    tally.counts.beyond_scale += std::count(
+        derived.magnitude.begin(), derived.magnitude.begin() + static_cast<std::ptrdiff_t>(count), kSaturation);
   }
   see(tally.condition, derived.condition, run.index);
   tally.truths.add(std::span(derived.truth_key).first(count));

@@ -112,7 +112,11 @@ WorstElement worst_of(const Candidate& candidate, const MeasureJob& job) {
 Measures figures_of(Tally& tally, const TaskSums& sums, const MeasureJob& job) {
   const std::int64_t cols = job.truth.cols();
   const std::int64_t compared = tally.counts.compared;
-  Measures m{.format = job.got.format, .shape = job.got.shape, .elements = job.got.size(), .counts = tally.counts, .tiers = tally.tiers};
+  Measures m{.format = job.got.format,
+             .shape = job.got.shape,
+             .elements = job.got.size(),
+             .counts = tally.counts,
+             .tiers = tally.tiers};
   for (const Candidate& candidate : tally.worst) m.worst.push_back(worst_of(candidate, job));
 
   m.ulp.max = compared == 0 ? kNan : tally.max.value / static_cast<double>(kGridUlp);

@@ -65,17 +65,17 @@ Measures measure(const TruthSource& truth, const TruthSource* erasure, std::span
   const Format& format = format_of(got.format);
   const double largest = max_finite(format.id);
   const MeasureJob job{.truth = truth,
-                .erasure = erasure,
-                .ideals = options.got_is_ideal ? std::span(&got, 1) : ideals,
-                .got = got,
-                .policy = policy,
-                .options = options,
-                .format = format,
-                .largest = largest,
-                .half_beyond = ulp_of(format.id, format.emax) / 2,
-                .tie_overflows = (format.max_finite_code() & 1) != 0,
-                .scale = scale_of(got),
-                .tolerances = tolerances_for(format.id)};
+                       .erasure = erasure,
+                       .ideals = options.got_is_ideal ? std::span(&got, 1) : ideals,
+                       .got = got,
+                       .policy = policy,
+                       .options = options,
+                       .format = format,
+                       .largest = largest,
+                       .half_beyond = ulp_of(format.id, format.emax) / 2,
+                       .tie_overflows = (format.max_finite_code() & 1) != 0,
+                       .scale = scale_of(got),
+                       .tolerances = tolerances_for(format.id)};
   require(job.tolerances.size() <= kMaxTolerances, "measure: more tolerances for one format than it has room for");
 
   const std::int64_t rows = got.size() == 0 ? 0 : truth.rows();

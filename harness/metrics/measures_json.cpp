@@ -112,11 +112,12 @@ Json json_number(double value) {
 Json to_json(const Measures& m) {
   Json conformance;
   if (m.conformance && !m.got_is_ideal) {
-    conformance = {{"equal", m.conformance->equal},
-                   {"of", m.conformance->of},
-                   {"first_difference", place_json(m.conformance->first_difference)},
-                   {"choice_ulp", m.conformance->choice_ulp},
-                   {"furthest", m.conformance->furthest ? worst_json(*m.conformance->furthest, m.format, false) : Json()}};
+    conformance = {
+        {"equal", m.conformance->equal},
+        {"of", m.conformance->of},
+        {"first_difference", place_json(m.conformance->first_difference)},
+        {"choice_ulp", m.conformance->choice_ulp},
+        {"furthest", m.conformance->furthest ? worst_json(*m.conformance->furthest, m.format, false) : Json()}};
   }
   Json allclose = Json::array();
   for (const Allclose& a : m.allclose) {
@@ -129,27 +130,28 @@ Json to_json(const Measures& m) {
   }
   Json worst = Json::array();
   for (const WorstElement& element : m.worst) worst.push_back(worst_json(element, m.format, m.got_is_ideal));
-  return {{"format", name_of(m.format)},
-          {"shape", m.shape},
-          {"elements", m.elements},
-          {"counts", counts_json(m.counts)},
-          {"tiers", {{"binary64", m.tiers.binary64}, {"double_double", m.tiers.double_double}, {"exact", m.tiers.exact}}},
-          {"ulp", ulp_json(m.ulp)},
-          {"condition_ulp",
-           {{"max", json_number(m.ulp.condition_max)},
-            {"max_at", place_json(m.ulp.condition_max_at)},
-            {"mean_abs", json_number(m.ulp.condition_mean_abs)}}},
-          {"rounding", {{"correct", m.ulp.correct}, {"faithful", m.ulp.faithful}}},
-          {"relative_l2", json_number(m.ulp.relative_l2)},
-          {"angle", json_number(m.ulp.angle)},
-          {"split",
-           {{"definition", part_json(m.definition)},
-            {"path", part_json(m.path)},
-            {"implementation", m.got_is_ideal ? Json() : part_json(m.implementation)},
-            {"total", part_json(m.total)}}},
-          {"conformance", conformance},
-          {"allclose", allclose},
-          {"worst", worst}};
+  return {
+      {"format", name_of(m.format)},
+      {"shape", m.shape},
+      {"elements", m.elements},
+      {"counts", counts_json(m.counts)},
+      {"tiers", {{"binary64", m.tiers.binary64}, {"double_double", m.tiers.double_double}, {"exact", m.tiers.exact}}},
+      {"ulp", ulp_json(m.ulp)},
+      {"condition_ulp",
+       {{"max", json_number(m.ulp.condition_max)},
+        {"max_at", place_json(m.ulp.condition_max_at)},
+        {"mean_abs", json_number(m.ulp.condition_mean_abs)}}},
+      {"rounding", {{"correct", m.ulp.correct}, {"faithful", m.ulp.faithful}}},
+      {"relative_l2", json_number(m.ulp.relative_l2)},
+      {"angle", json_number(m.ulp.angle)},
+      {"split",
+       {{"definition", part_json(m.definition)},
+        {"path", part_json(m.path)},
+        {"implementation", m.got_is_ideal ? Json() : part_json(m.implementation)},
+        {"total", part_json(m.total)}}},
+      {"conformance", conformance},
+      {"allclose", allclose},
+      {"worst", worst}};
 }
 
 }  // namespace norma

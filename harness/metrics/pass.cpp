@@ -45,7 +45,7 @@ NORMA_CLONES Conforming conforming(const double* __restrict got, const double* _
   for (std::size_t j = 0; j < count; ++j) {
     const auto g = std::bit_cast<std::uint64_t>(got[j]), i = std::bit_cast<std::uint64_t>(ideal[j]);
     const bool both_nan = (got[j] != got[j]) & (ideal[j] != ideal[j]);
-    sums.equal += (g == i) | both_nan ? 1 : 0;
+    sums.equal += ((g == i) | both_nan) ? 1 : 0;
     sums.zeros += i == 0 ? 1 : 0;
     sums.nonfinite += std::fabs(ideal[j]) <= std::numeric_limits<double>::max() ? 0 : 1;
   }
@@ -91,7 +91,8 @@ void RowPass::choose_ideals(std::int64_t row_begin, std::int64_t row_end) {
     const std::int64_t begin = row * cols_, end = begin + cols_;
     const auto first_difference = [&](const Tensor& ideal) {
       const auto at = static_cast<std::size_t>(begin * bytes), size = static_cast<std::size_t>(cols_ * bytes);
-      if (&ideal == &job_.got || std::memcmp(ideal.bytes.data() + at, job_.got.bytes.data() + at, size) == 0) return end;
+      if (&ideal == &job_.got || std::memcmp(ideal.bytes.data() + at, job_.got.bytes.data() + at, size) == 0)
+        return end;
       std::int64_t i = begin;
       while (i < end && same_bits(job_.format, ideal.code(i), job_.got.code(i))) ++i;
       return i;
@@ -163,8 +164,10 @@ void RowPass::settle_run(std::size_t count) {
     return;
   }
   settle(format_, truth_.from(at), got_.data(), count, *decided_);
-  if (job_.erasure != nullptr) settle_definition(truth_.from(at), erasure_.from(at), count, *decided_);
-  else std::fill_n(decided_->definition.begin(), count, 0.0);
+  if (job_.erasure != nullptr)
+    settle_definition(truth_.from(at), erasure_.from(at), count, *decided_);
+  else
+    std::fill_n(decided_->definition.begin(), count, 0.0);
 }
 
 /// What they leave open.
@@ -263,8 +266,8 @@ Candidate RowPass::candidate_at(std::size_t j) const {
   if (!std::isnan(d.definition[j]) && !(candidate.ideal && std::isnan(d.implementation[j]))) {
     const auto definition = static_cast<std::int64_t>(d.definition[j]);
     const auto implementation = candidate.ideal ? static_cast<std::int64_t>(d.implementation[j]) : 0;
-    candidate.split = Split{.definition = definition, .path = error - definition - implementation,
-                            .implementation = implementation};
+    candidate.split =
+        Split{.definition = definition, .path = error - definition - implementation, .implementation = implementation};
   }
   return candidate;
 }

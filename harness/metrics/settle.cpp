@@ -4,15 +4,17 @@
 // Given |y - m| <= R. u = 2^-53, RN is rounding to nearest.
 //
 // Binade. RN is monotone and keeps powers of two P: RN(|m| - R) > P implies |m| - R > P, and RN(|m| + R) < 2P implies
-//   |m| + R < 2P. So these comparisons of rounded numbers decide that |y| lies in [P, 2P); R = 0 does for the lower end,
-//   and below 2^emin no lower end is asked for. Likewise RN(|m| + R) < largest: y does not overflow.
+//   |m| + R < 2P. So these comparisons of rounded numbers decide that |y| lies in [P, 2P); R = 0 does for the lower
+//   end, and below 2^emin no lower end is asked for. Likewise RN(|m| + R) < largest: y does not overflow.
 // Error. With k = 2^16 / ulp(y), a power of two, t = RN(g - m) k differs from (g - y) k by at most
 //   (R + u |g - m|) k, and `bound` = RN(RN(R + 4u |RN(g - m)|) k) is at least that but for a factor 1 - 2u. n, the
 //   integer nearest to t, is nearest to (g - y) k if |t - n| + bound < 1/2; t - n is exact, and 2^-40 of margin covers
 //   the roundings (each below 2^-53) and that factor (below 2^-53 as bound < 1/2).
-// Correct. g in the format and |y| < largest: |g - y| < ulp/2 makes g the correctly rounded result, > ulp/2 excludes it;
+// Correct. g in the format and |y| < largest: |g - y| < ulp/2 makes g the correctly rounded result, > ulp/2 excludes
+// it;
 //   so |t| away from 2^15 by more than the bound decides.
-// Faithful. |g - y| > ulp excludes it. |g - y| < ulp: neighbours in y's binade are an ulp apart, so g is one if |g| >= P.
+// Faithful. |g - y| > ulp excludes it. |g - y| < ulp: neighbours in y's binade are an ulp apart, so g is one if |g| >=
+// P.
 //   A |g| < P is none for P > 2^emin (P lies between); at the bottom the spacing goes on below P, and g is one. An
 //   opposite sign is |g - y| >= P > ulp away, as the precision is at least 2.
 // Condition. The binade of RN(|q| + |b|), the magnitude that a closer enclosure holds: by monotonicity it is Q's if
