@@ -338,6 +338,18 @@ TEST_CASE("balls hold every value of random programs, special rows included") {
   CHECK(seen.tight * 10 > seen.values * 7);  // the check is not vacuous
 }
 
+TEST_CASE("balls hold every value of very many random programs", "[nightly]") {
+  Seen seen;
+  Slow slow;
+  for (std::uint64_t seed = 100'000; seed < 112'000; ++seed) {
+    const Setting s = random_setting(seed, 4 + seed % 14);
+    check_values(s, seen);
+    if (seed % 8 == 0) check_truth(s, "y", slow);
+  }
+  CAPTURE(seen.values, seen.unknown, seen.exact, seen.tight, seen.undefined, slow.elements, slow.exact_tier);
+  CHECK(seen.values > 3'000'000);
+}
+
 TEST_CASE("the fast truth of random programs is program_truth's, as close and as exact") {
   Slow slow;
   for (std::uint64_t seed = 1000; seed < 1150; ++seed) {
