@@ -68,8 +68,9 @@ def convert(torch, forms, want):
 
 
 def norm64_torch(torch, forms, want):
-    """A reference in float64, as test suites make it: torch's own norm on .double(), rounded to `out`. keys: norm rows
-    cols eps out x weight bias, and channels groups where the norm has them: x is then [rows / channels, channels, cols]"""
+    """A reference in float64, as test suites make it: torch's own norm on .double(), rounded to `out`. keys: norm
+    rows cols eps out x weight bias, and channels groups where the norm has them: x is then
+    [rows / channels, channels, cols]"""
     form, out, rows, cols = forms[want["format"]], forms[want["out"]], int(want["rows"]), int(want["cols"])
     eps, norm, channels = float(want["eps"]), want["norm"], int(want.get("channels", 0))
     shape = (rows // channels, channels, cols) if channels else (rows, cols)

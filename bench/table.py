@@ -18,14 +18,19 @@ BEGIN, END = "<!-- bench -->", "<!-- end of bench -->"
 
 # Sections: prefixes of names, heading, what both sides do.
 SECTIONS = [
-    (("norm.",), "Norms against plain vectorized float64", "One thread. Goals: RMSNorm 1.25 streaming, 1.4 hot; the others 1.4 and 1.8."),
+    (("norm.",), "Norms against plain vectorized float64",
+     "One thread. Goals: RMSNorm 1.25 streaming, 1.4 hot; the others 1.4 and 1.8."),
     (("score.",), "Fused scoring", "One thread. The peer of the goal makes the norm and writes it."),
     (("peer.",), "Norms against other arithmetics and libraries", "A ratio of 0.005 is 200 times faster."),
-    (("function.",), "Functions and softmax, correctly rounded to fp32", "One thread. Either the ratio to float64 (1.5) or 300 million elements a second (the `.rate` lines)."),
-    (("matmul.",), "Matrix products", "One thread, against the DGEMM of the same library, its factors converted beforehand."),
-    (("threads.",), "Two threads", "0.556 is 1.8 times one thread. `threads.memory` is what the memory itself gains."),
+    (("function.",), "Functions and softmax, correctly rounded to fp32",
+     "One thread. Either the ratio to float64 (1.5) or 300 million elements a second (the `.rate` lines)."),
+    (("matmul.",), "Matrix products",
+     "One thread, against the DGEMM of the same library, its factors converted beforehand."),
+    (("threads.",), "Two threads",
+     "0.556 is 1.8 times one thread. `threads.memory` is what the memory itself gains."),
     (("cliff.",), "Special rows against ordinary ones", "At most 3."),
-    (("program.", "measure."), "Programs and measures", "The generic evaluator, and all figures of an output."),
+    (("program.", "measure."), "Programs and measures",
+     "The generic evaluator, and all figures of an output."),
     (("memory.",), "Memory", "Growth of the largest resident set as a part of the limit."),
 ]
 

@@ -13,8 +13,8 @@ namespace norma::bench {
 /// in the caches, 3 * 2^18: 4.7 MB.
 inline constexpr std::int64_t kStream = std::int64_t{3} << 24, kHot = std::int64_t{3} << 18;
 
-/// Bytes on large pages where the system gives them. `touched`: zeroed, so that the pages are there; else fresh from the
-/// system.
+/// Bytes on large pages where the system gives them. `touched`: zeroed, so that the pages are there; else fresh from
+/// the system.
 class Pages {
  public:
   explicit Pages(std::size_t bytes, bool touched = true);
