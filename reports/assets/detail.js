@@ -216,7 +216,7 @@ function countsPanel(output) {
       .concat(Object.keys(output.counts).filter(key => !(key in kCountNames)).sort());
   return panel('third', 'Counts of elements', pairs([['all', countText(output.elements ?? 0)],
       ...keys.map(key => [kCountNames[key] ?? key, countText(output.counts[key])])]),
-      output.tiers ? h('p', {class: 'note'}, 'Exact values: ' + tiersText(output.tiers, output.counts.undecided ?? 0) + '.') : ''));
+      output.tiers ? h('p', {class: 'note'}, 'Exact values: ' + tiersText(output.tiers, output.counts.undecided ?? 0) + '.') : '');
 }
 
 function worstPanel(output, row) {
