@@ -59,7 +59,7 @@ class Group {
  public:
   Group(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch)
       : norm_(norm), reader_(reader), scratch_(scratch), first_(row) {
-    if (norm.statistics != Statistics::given) {
+    if (norm.statistics != Statistics::given && norm.groups < norm.rows) {
       first_ = row % norm.groups;
       rows_ = (norm.rows - first_ + norm.groups - 1) / norm.groups;
     }
@@ -108,25 +108,23 @@ class Group {
 
 // ---- the factor ----
 
-/// r by root.hpp for |S' - S| <= error; relative: |r' - r| <= relative |r'|, infinite where not told. An operation adds its
-/// rounding, a root halves what went into it; maxima are monotone and need no decision.
+/// r by root.hpp for a computed S'. What S is wrong by, relative to S, or to S and the eps added to it (eps_beside), is
+/// `of_s`; relative: |r' - r| <= relative |r'|, infinite where not told. An operation adds its rounding, a root halves what
+/// went into it; maxima are monotone and need no decision.
 struct Factor {
   double r = 0, relative = kInfinity;
 };
-Factor factor_of(EpsPlace place, double eps, double n, double s, double error) {
-  if (!(s >= 0) || !std::isfinite(n * eps)) return {};
-  const double of_s = error == 0 ? 0 : error / s;  // infinite if S' = 0
+Factor factor_of(EpsPlace place, double eps, double n, double s, double of_s) {
+  if (!(s >= 0)) return {};
   Factor f;
   switch (place) {
-    case EpsPlace::inside: {
-      // S/n and the sum with eps round; what S is wrong by counts relative to S + n eps.
+    case EpsPlace::inside:
       f.r = 1 / std::sqrt(s / n + eps);
-      f.relative = ((error == 0 ? 0 : error / (s + n * eps)) + 2 * kU) / 2 + 2 * kU;
+      f.relative = (of_s + 2 * kU) / 2 + 2 * kU;
       break;
-    }
     case EpsPlace::sum:
       f.r = 1 / std::sqrt(s + eps);
-      f.relative = ((error == 0 ? 0 : error / (s + eps)) + kU) / 2 + 2 * kU;
+      f.relative = (of_s + kU) / 2 + 2 * kU;
       break;
     case EpsPlace::none:
       f.r = 1 / std::sqrt(s / n);
@@ -148,6 +146,15 @@ Factor factor_of(EpsPlace place, double eps, double n, double s, double error) {
   f.relative *= kInflate;
   if (!(f.relative < kMostRelative) || !(f.r >= kLeastScale && f.r <= kMostScale)) f.relative = kInfinity;
   return f;
+}
+
+/// What is added to S under the root.
+double eps_beside(const RowNorm& norm) {
+  switch (norm.eps_place) {
+    case EpsPlace::inside: return norm.count * norm.eps;
+    case EpsPlace::sum: return norm.eps;
+    default: return 0;
+  }
 }
 
 bool without_eps(const RowNorm& norm) { return norm.eps == 0 || norm.eps_place == EpsPlace::none; }
@@ -210,7 +217,7 @@ RowFactor of_squares(const RowNorm& norm, const RowReader& reader, Group& group)
     return row;
   }
   const double weights = group.depth() + (unpacked ? 3 : 0);
-  const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, s, weights * kU * s * kInflate);
+  const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, s, weights * kU);
   if (f.relative == kInfinity) return row;
   row.kind = RowFactor::Kind::bounded;
   row.factor = f.r;
@@ -310,7 +317,7 @@ RowFactor of_moments(const RowNorm& norm, const RowReader& reader, Group& group)
     }
     return row;
   }
-  const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, v, error);
+  const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, v, error / (v + eps_beside(norm)));
   if (f.relative == kInfinity) return row;
   row.kind = RowFactor::Kind::bounded;
   row.factor = f.r;

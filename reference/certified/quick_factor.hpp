@@ -45,7 +45,7 @@ class RowReader {
 struct RowFactor {
   enum class Kind : std::uint8_t {
     bounded,  ///< as above; h finite
-    exact,    ///< q' = +-0 wherever h is finite and the value is q' + b without rounding; else IEEE rules
+    exact,    ///< q' = +-0 for finite h, and y' = y; some h may be infinite if factor is 0: IEEE rules
     ieee,     ///< as `bounded`, but some h are NaN or infinite: they give what IEEE arithmetic gives
     nan,      ///< every y is NaN
     unknown,  ///< binary64 does not tell

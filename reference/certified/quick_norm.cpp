@@ -35,9 +35,6 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 /// Factors and terms beyond these are left to wider arithmetic (see kLeastScale).
 constexpr double kLeastWeight = 0x1p-300, kMostWeight = 0x1p300;
 
-/// No offset leaves the sign of a zero alone.
-constexpr double neutral(double offset) { return offset == 0 ? -0.0 : offset; }
-
 /// A segment's parameters are written out for this many columns at a time.
 constexpr std::size_t kConstant = 512;
 
@@ -145,6 +142,7 @@ struct QuickNorm::State::Scratch {
   Columns columns;
   std::vector<double> value, radius, weight, bias;
   std::vector<float> got;
+  std::vector<std::uint32_t> groups;
 };
 
 QuickNorm::State::State(const RowNorm& n) : norm(n), reader(norm) {
@@ -186,11 +184,15 @@ QuickNorm::State::Scratch& QuickNorm::State::scratch() const {
     s.radius.resize(kRun);
     s.weight.resize(kConstant);
     s.bias.resize(kConstant);
+    s.groups.resize(kRun / 8 + 1);
   }
   return s;
 }
 
 namespace {
+
+/// No offset leaves the sign of a zero alone.
+double offset_of(const Parameter& p) { return p.offset == 0 ? -0.0 : p.offset; }
 
 /// apply(i, value) for the parameter's values of a row.
 template <class Apply>
@@ -200,12 +202,12 @@ void each_value(const Parameter& p, std::int64_t row, std::size_t count, std::ve
     const auto bytes = static_cast<std::size_t>(format_of(p.tensor->format).storage_bytes());
     buffer.resize(count);
     decode_row(p.tensor->format, p.tensor->bytes.data() + at * bytes, buffer.data(), count);
-    for (std::size_t i = 0; i < count; ++i) apply(i, neutral(p.offset) + static_cast<double>(buffer[i]));
+    for (std::size_t i = 0; i < count; ++i) apply(i, offset_of(p) + static_cast<double>(buffer[i]));
     return;
   }
   const auto span = static_cast<std::size_t>(p.index.span);
   for (std::size_t i = 0; i < count;) {
-    const double value = neutral(p.offset) + p.tensor->value(p.index.at(row, static_cast<std::int64_t>(i)));
+    const double value = offset_of(p) + p.tensor->value(p.index.at(row, static_cast<std::int64_t>(i)));
     for (const std::size_t end = std::min(count, (i / span + 1) * span); i < end; ++i) apply(i, value);
   }
 }
@@ -220,7 +222,7 @@ void QuickNorm::State::fill_segments(std::int64_t row, Columns& out) const {
     for (const Parameter* p : {&norm.weight, &norm.scale, &norm.bias}) {
       if (p->tensor == nullptr) continue;
       count = std::min(count, p->index.span - first % p->index.span);
-      const double v = neutral(p->offset) + p->tensor->value(p->index.at(row, first));
+      const double v = offset_of(*p) + p->tensor->value(p->index.at(row, first));
       if (p == &norm.bias) b = v;
       else w *= v;
     }
@@ -288,7 +290,8 @@ QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) co
     const bool offset = biased() && norm.bias.offset != 0;
     r.of_product = (f.relative + product_roundings * kU + (offset ? kU : 0)) * kInflate;
     r.of_value = (offset ? 2 * kU : kU) * kInflate;
-    r.absolute = f.eta * r.columns->most_weight * kInflate;
+    // Weights of zero too: the sign of (h - mean) 0 is not known then.
+    r.absolute = f.eta == 0 ? 0 : f.eta * r.columns->most_weight * kInflate + 0x1p-1000;
   }
   return r;
 }
@@ -384,7 +387,8 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
     return;
   }
   const std::size_t before = open.size();
-  const bool finite = r.factor.kind == RowFactor::Kind::bounded || r.factor.kind == RowFactor::Kind::exact;
+  const bool finite = r.factor.kind == RowFactor::Kind::bounded ||
+                      (r.factor.kind == RowFactor::Kind::exact && r.factor.factor != 0);
   // Loops for fp32 and bf16 let overflow become Inf.
   const bool plain = overflow == Overflow::ieee || (format != FormatId::fp32 && format != FormatId::bf16);
   const auto fused = kernels().round_elements[static_cast<std::size_t>(state.reader.layout())][state.centred() ? 1 : 0]
@@ -479,12 +483,11 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
   std::int64_t not_scored = 0;
   state.each_run(r, s, [&](std::size_t first, const ElementRun& run) {
     const EnclosedRun y = state.enclosed(run, s);
-    const std::uint64_t blocks = loop(y, scoring.rule, static_cast<const std::byte*>(values) + first * bytes, found);
-    for (std::size_t i = 0; i < run.count; ++i) {
-      if ((blocks >> (i / kBlock) & 1) == 0) {
-        i += kBlock - 1;
-        continue;
-      }
+    const std::size_t groups =
+        loop(y, scoring.rule, static_cast<const std::byte*>(values) + first * bytes, found, s.groups.data());
+    for (std::size_t k = 0; k < groups * 8; ++k) {
+      const std::size_t i = s.groups[k / 8] + k % 8;
+      if (i >= run.count) break;
       const Scoring::Seen seen = scoring.see(y, i, first + i, r.is_strange(first + i));
       switch (seen.place) {
         case Scoring::Place::loop: break;

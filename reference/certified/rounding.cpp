@@ -62,9 +62,8 @@ SettledCode settle(FormatId format, Overflow overflow, double mid, double bound)
   if (std::isnan(mid)) return {f.nan_code(), true};
   const std::uint64_t sign = std::signbit(mid) ? f.sign_code() : 0;
   if (std::isinf(mid)) return {beyond_code(f, overflow, sign, true), true};
-  const Grid<double> grid = grid_of<double>(format);
-  if (std::fabs(mid) - bound > grid.cut) return {beyond_code(f, overflow, sign, false), true};
-  const auto r = scalar::grid_code(grid, mid, bound);
+  if (std::fabs(mid) - bound > overflow_threshold(format)) return {beyond_code(f, overflow, sign, false), true};
+  const auto r = scalar::grid_code(grid_of<double>(format), mid, bound);
   if (r.code > f.max_finite_code()) return {beyond_code(f, overflow, sign, false), r.settled != 0};
   if (r.code == 0 && !f.has_negative_zero()) return {0, r.settled != 0};
   return {sign | r.code, r.settled != 0};

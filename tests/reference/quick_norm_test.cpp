@@ -2,8 +2,8 @@
 // as exact as they say, and every vector level gives the same bits.
 #include "reference/certified/quick_norm.hpp"
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
-#include <catch2/generators/catch_generators.hpp>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -199,11 +199,9 @@ struct Problem {
     if (s.statistics == Statistics::given) norm.mean = &mean, norm.variance = &variance;
     norm.eps_place = s.place;
     norm.eps = s.eps;
-    const ParameterIndex columns{.per_row = cols};
     if (s.weight) norm.weight = {.tensor = &weight, .offset = 0, .index = {}};
     if (s.scale) norm.scale = {.tensor = &scale, .offset = 1, .index = {}};
     if (s.bias) norm.bias = {.tensor = &bias, .offset = 0, .index = {}};
-    static_cast<void>(columns);
   }
   Problem(const Problem&) = delete;
 };
@@ -340,6 +338,150 @@ TEST_CASE("every vector level gives the same enclosures, codes and scores") {
             REQUIRE(same);
           }
         }
+}
+
+TEST_CASE("constant and zero rows are settled by binary64, ties too") {
+  for (FormatId out : {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn}) {
+    const std::int64_t cols = 200;
+    Tensor x = Tensor::zeros(FormatId::fp32, {2, cols}), weight = Tensor::zeros(FormatId::fp32, {cols}), bias = weight;
+    for (std::int64_t j = 0; j < cols; ++j) {
+      x.set_code(j, code_of(FormatId::fp32, 0.1f));
+      weight.set_code(j, code_of(FormatId::fp32, j % 2 == 0 ? 1.25 : -3));
+      bias.set_code(j, code_of(FormatId::fp32, 1 + 0x1p-9 * static_cast<double>(2 * j + 1)));  // ties of bf16 among them
+    }
+    RowNorm norm{.rows = 2, .cols = cols, .x = &x, .statistics = Statistics::moments, .groups = 2, .count = 200, .eps = 1e-5};
+    norm.weight.tensor = &weight;
+    std::vector<std::uint32_t> open;
+    Tensor y = Tensor::zeros(out, {cols});
+    for (std::int64_t row = 0; row < 2; ++row) {
+      QuickNorm(norm).round_row(row, out, Overflow::ieee, y.bytes.data(), open);
+      for (std::int64_t j = 0; j < cols; ++j) CHECK(y.code(j) == (j % 2 == 0 ? 0 : format_of(out).sign_code()));
+    }
+    norm.bias.tensor = &bias;
+    for (std::int64_t row = 0; row < 2; ++row) {
+      QuickNorm(norm).round_row(row, out, Overflow::ieee, y.bytes.data(), open);
+      for (std::int64_t j = 0; j < cols; ++j) CHECK(y.code(j) == encode(out, bias.value(j), Overflow::ieee));
+    }
+    CHECK(open.empty());
+    norm.eps = 0;
+    QuickNorm(norm).round_row(0, out, Overflow::ieee, y.bytes.data(), open);
+    CHECK(y.code(3) == format_of(out).nan_code());
+    norm.statistics = Statistics::squares;
+    norm.bias.tensor = nullptr;
+    QuickNorm(norm).round_row(1, out, Overflow::ieee, y.bytes.data(), open);
+    CHECK(y.code(3) == format_of(out).nan_code());
+    norm.eps = 1e-5;
+    QuickNorm(norm).round_row(1, out, Overflow::ieee, y.bytes.data(), open);
+    CHECK(y.code(3) == format_of(out).sign_code());
+    // An infinite element: r = 0.
+    x.set_code(cols + 7, 0x7f80'0000);
+    QuickNorm(norm).round_row(1, out, Overflow::ieee, y.bytes.data(), open);
+    CHECK(y.code(7) == format_of(out).nan_code());
+    CHECK(y.code(4) == 0);
+    CHECK(open.empty());
+  }
+}
+
+TEST_CASE("enclosures hold for wide rows") {
+  Random random{3};
+  Found found;
+  for (std::int64_t cols : {128, 3072, 16384 + 5})
+    for (Statistics statistics : {Statistics::squares, Statistics::moments})
+      for (Family family : {Family::normal, Family::far_mean, Family::wide, Family::outlier}) {
+        const FormatId format = family == Family::wide ? FormatId::fp32 : FormatId::bf16;
+        const Problem p({.statistics = statistics, .bias = family == Family::outlier}, format, 1, cols, family, random);
+        INFO("D " << cols << " family " << static_cast<int>(family));
+        check_row(p, QuickNorm(p.norm), 0, found);
+      }
+  INFO(found.open << " of " << found.elements);
+  CHECK(found.open * 20000 < found.elements);
+}
+
+TEST_CASE("enclosures hold for a row of a million") {
+  Random random{4};
+  for (Statistics statistics : {Statistics::squares, Statistics::moments}) {
+    const std::int64_t cols = std::int64_t{1} << 20;
+    const Problem p({.statistics = statistics}, FormatId::fp32, 1, cols, Family::normal, random);
+    const QuickNorm quick(p.norm);
+    std::vector<double> mid(static_cast<std::size_t>(cols)), radius(mid), magnitude(mid);
+    quick.enclose(0, {mid, radius, magnitude});
+    const Exact exact(p.norm, 0);
+    double widest = 0;
+    for (std::size_t j = 0; j < mid.size(); j += 997) {
+      REQUIRE(encloses(mid[j], radius[j], exact.y[j]));
+      widest = std::max(widest, radius[j] / (std::fabs(mid[j]) + 1e-3));
+    }
+    CHECK(widest < 0x1p-46);
+  }
+}
+
+// (got - y) / ulp_F(y) from 3000 bits.
+double exact_error(const Real& y, double got, FormatId format) {
+  const Format& f = format_of(format);
+  if (mpfr_zero_p(y.get()) != 0) return got / std::ldexp(1.0, f.emin - f.precision + 1);
+  const int binade = static_cast<int>(mpfr_get_exp(y.get())) - 1;
+  Real d(kBits);
+  mpfr_d_sub(d.get(), got, y.get(), MPFR_RNDN);
+  mpfr_mul_2si(d.get(), d.get(), f.precision - 1 - std::max(binade, f.emin), MPFR_RNDN);
+  return mpfr_get_d(d.get(), MPFR_RNDN);
+}
+
+TEST_CASE("scores are as exact as their bar says") {
+  Random random{5};
+  for (const Setting& setting : settings())
+    for (FormatId format : {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn}) {
+      if (setting.statistics == Statistics::given) continue;  // variances may be large: all is near zero
+      const std::int64_t rows = 6, cols = 133;
+      const Problem p(setting, FormatId::bf16, rows, cols, Family::normal, random);
+      const QuickNorm quick(p.norm);
+      INFO("place " << static_cast<int>(setting.place) << " " << name_of(format));
+      Tensor got = Tensor::zeros(format, {rows, cols});
+      const std::uint64_t most = format_of(format).max_finite_code();
+      std::vector<std::uint32_t> open;
+      for (std::int64_t row = 0; row < rows; ++row)
+        quick.round_row(row, format, Overflow::saturate,
+                        got.bytes.data() + row * cols * format_of(format).storage_bytes(), open);
+      for (std::int64_t i = 0; i < got.size(); ++i) {
+        const std::uint64_t code = got.code(i), magnitude = code & most;
+        if (random.below(3) == 0 && magnitude > 4 && magnitude + 4 < most) got.set_code(i, code + random.below(5) - 2);
+        if (random.below(200) == 0) got.set_code(i, random.below(2) == 0 ? 0 : format_of(format).nan_code());
+      }
+      double largest = 0, sum = 0, sum_abs = 0, bar = 0;
+      std::int64_t scored = 0, left = 0, incorrect = 0;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const Exact exact(p.norm, row);
+        open.clear();
+        RowScoreSums sums;
+        quick.score_row(row, format, got.bytes.data() + row * cols * format_of(format).storage_bytes(), sums, open);
+        left += static_cast<std::int64_t>(open.size());
+        bar = std::max(bar, sums.bar);
+        std::int64_t numbers = 0;
+        double row_max = 0;
+        for (std::int64_t j = 0; j < cols; ++j) {
+          if (std::find(open.begin(), open.end(), j) != open.end()) continue;
+          const double g = got.value(row * cols + j);
+          if (std::isnan(g)) continue;
+          const double error = exact_error(exact.y[static_cast<std::size_t>(j)], g, format);
+          ++numbers;
+          sum += error;
+          sum_abs += std::fabs(error);
+          incorrect += std::fabs(error) > 0.5 ? 1 : 0;
+          row_max = std::max(row_max, std::fabs(error));
+        }
+        REQUIRE(sums.scored == numbers);
+        REQUIRE(std::fabs(sums.max - row_max) <= sums.bar + 0x1p-50 * row_max);
+        REQUIRE(sums.bar <= kScoreBar);
+        scored += numbers;
+        largest = std::max(largest, row_max);
+        sum -= sums.sum;
+        sum_abs -= sums.sum_abs;
+        incorrect -= sums.incorrect + sums.near_half;
+      }
+      CHECK(left * 20 < rows * cols);
+      CHECK(std::fabs(sum) <= static_cast<double>(scored) * bar * 1.01);
+      CHECK(std::fabs(sum_abs) <= static_cast<double>(scored) * bar * 1.01);
+      CHECK(incorrect <= 0);
+    }
 }
 
 }  // namespace
