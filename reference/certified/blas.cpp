@@ -115,8 +115,7 @@ Library load() {
     if (handle == nullptr) handle = dlopen(NORMA_OPENBLAS_PATH, RTLD_NOW | RTLD_LOCAL);
 #endif
   }
-  if (handle == nullptr)
-    return {nullptr, "own loop (no OpenBLAS here, a few times slower: apt-get install libopenblas0-pthread)"};
+  if (handle == nullptr) return {nullptr, "own loop (no OpenBLAS here: apt-get install libopenblas0-pthread)"};
   const auto dgemm = symbol<CblasDgemm>(handle, "cblas_dgemm");
   const auto config = symbol<char* (*)()>(handle, "openblas_get_config");
   const auto core_name = symbol<char* (*)()>(handle, "openblas_get_corename");
