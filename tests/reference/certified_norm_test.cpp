@@ -155,6 +155,27 @@ TEST_CASE("given statistics divide by IEEE's rules") {
                    -kInf, -kInf});
 }
 
+TEST_CASE("a sum of squares that no pair holds is not taken for a square") {
+  // S = 4 (1 + 2^-50)^2 and, in the second row, (2^-149)^2 more; w = 1 + 2^-50, so that y = 2 x or as good as that:
+  // 2.75 lies between 2.5 and the even 3.
+  const Tensor x = tensor(
+      FormatId::fp32, {2, 16},
+      {1.375, 1.375, 0.375, 0.25, 0.125, 0x1p-24, 0x1p-24, 0x1p-49, 0.0,      0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+       1.375, 1.375, 0.375, 0.25, 0.125, 0x1p-24, 0x1p-24, 0x1p-49, 0x1p-149, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0});
+  Tensor w = Tensor::zeros(FormatId::fp32, {16});
+  for (std::int64_t j = 0; j < 16; ++j) w.set_code(j, encode(FormatId::fp32, 1, Overflow::ieee));
+  RowNorm n = rows_of(x, Statistics::squares, 0);
+  n.weight = {.tensor = &w, .offset = 0x1p-50, .index = {}};
+  const auto exact = affine_truth(n), truth = certified_truth(n, affine_truth(n));
+  CHECK(truth->compare(0, 0, 2.75, 0) == Comparison::equal);
+  CHECK(truth->compare(1, 0, 2.75, 0) == Comparison::less);
+  CHECK(truth->enclose(0, 0).radius == 0);
+  CHECK(truth->enclose(1, 0).radius > 0);
+  const RoundedRows y = round_rows(n, *exact, FormatId::e5m2, Overflow::ieee);
+  CHECK(y.y.value(0) == 3);
+  CHECK(y.y.value(16) == 2.5);
+}
+
 TEST_CASE("what the fast tiers do not take goes to the slow truth whole") {
   Tensor x = Tensor::zeros(FormatId::fp64, {1, 3});
   for (std::int64_t i = 0; i < 3; ++i) x.set_code(i, std::bit_cast<std::uint64_t>(0.1 * static_cast<double>(i + 1)));
