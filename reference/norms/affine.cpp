@@ -12,7 +12,6 @@ namespace norma {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // Two roundings a product and one root stay far below 2^-100 in 128 bits.
 constexpr mpfr_prec_t kRowBits = 128;

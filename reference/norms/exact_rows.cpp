@@ -94,7 +94,8 @@ ExactSums exact_sums(const GroupElements& elements) {
   }
   // |h| < 2^(top + 1), a multiple of 2^last; the sum of `count` squares has so many bits at most.
   const mpfr_prec_t value_bits = span.top + 1 - span.last;
-  const mpfr_prec_t bits = 2 * value_bits + std::bit_width(static_cast<std::uint64_t>(elements.count())) + 1;
+  const auto count_bits = static_cast<mpfr_prec_t>(std::bit_width(static_cast<std::uint64_t>(elements.count())));
+  const mpfr_prec_t bits = 2 * value_bits + count_bits + 1;
   if (bits <= 127 && value_bits <= 53) {
     sums.unit = span.last;
     sum_integers(elements, sums);

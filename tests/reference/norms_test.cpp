@@ -990,6 +990,26 @@ TEST_CASE("norms take fp64 tensors by MPFR") {
   }
 }
 
+TEST_CASE("a residual sum that carries into a 54th bit is summed exactly") {
+  for (const char* norm : {"layernorm", "rmsnorm"}) {
+    Setup s{.norm = norm};
+    s.numbers["eps"] = 0;
+    s.inputs["x"] = tensor(FormatId::fp64, {1, 2}, {1.5, 1.0});
+    s.inputs["residual"] = tensor(FormatId::fp64, {1, 2}, {0.5 + 0x1p-52, 0.0});
+    // 2 + 2^-52 and 1: the means of their squares and of themselves.
+    const Rational h = 2 + power_of_two(-52), mean = (h + 1) / 2, second = (h * h + 1) / 2;
+    const bool centred = s.norm == "layernorm";
+    const RationalRoot root{
+        .total = centred ? Rational(second - mean * mean) : second, .count = 1, .eps = 0, .place = "none"};
+    const auto truth = s.truth();
+    const Enclosure e = truth->enclose(0, 0);
+    Counts counts;
+    const FormatId formats[] = {FormatId::fp32};
+    check_element([&](const Rational& m) { return linear(root, centred ? Rational(h - mean) : h, m); }, *truth, 0, 0, e,
+                  formats, counts);
+  }
+}
+
 TEST_CASE("shared statistics may be asked for from several threads at once") {
   Random random{22};
   Setup s{.norm = "batchnorm"};
