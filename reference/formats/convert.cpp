@@ -1,7 +1,10 @@
 // Rows of values in and out of storage. Plain loops that vectorize; the exhaustive tests hold them to `encode`.
 #include "reference/formats/convert.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
@@ -263,6 +266,13 @@ Word* as_words(std::byte* bytes) { return reinterpret_cast<Word*>(bytes); }
 template <class Word>
 const Word* as_words(const std::byte* bytes) { return reinterpret_cast<const Word*>(bytes); }
 
+NORMA_CLONES void widen(const float* from, double* to, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const double v = static_cast<double>(from[i]);
+    to[i] = v == v ? v : std::numeric_limits<double>::quiet_NaN();  // decode's
+  }
+}
+
 }  // namespace
 
 void decode_row(FormatId format, const std::byte* stored, float* values, std::size_t count) {
@@ -280,8 +290,23 @@ void decode_row(FormatId format, const std::byte* stored, float* values, std::si
 }
 
 void decode_row(FormatId format, const std::byte* stored, double* values, std::size_t count) {
-  const Format& f = format_of(format);
-  for (std::size_t i = 0; i < count; ++i) values[i] = decode(format, load(f, stored, i));
+  if (format == FormatId::fp64) {
+    std::memcpy(values, stored, count * sizeof(double));
+    return;
+  }
+  if (format == FormatId::tf32) {  // bits beyond the code are not looked at
+    for (std::size_t i = 0; i < count; ++i) values[i] = decode(format, load(format_of(format), stored, i));
+    return;
+  }
+  // The values of the others are binary32 numbers.
+  constexpr std::size_t kBlock = 1024;
+  std::array<float, kBlock> block;
+  const auto width = static_cast<std::size_t>(format_of(format).storage_bytes());
+  for (std::size_t at = 0; at < count; at += kBlock) {
+    const std::size_t size = std::min(kBlock, count - at);
+    decode_row(format, stored + at * width, block.data(), size);
+    widen(block.data(), values + at, size);
+  }
 }
 
 void encode_row(FormatId format, const float* values, std::byte* stored, std::size_t count, Overflow overflow) {
