@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <limits>
 
+#include "reference/certified/close_loops.hpp"
 #include "reference/certified/vector_level.hpp"
+#include "reference/formats/convert.hpp"
 
 namespace norma {
 
@@ -61,5 +63,14 @@ constexpr const FunctionKernels* kLevels[] = {
 }  // namespace
 
 const FunctionKernels& function_kernels() { return *kLevels[static_cast<std::size_t>(vector_level())]; }
+
+void decode_values(const Tensor& x, std::int64_t first, std::span<double> out) {
+  const auto bytes = static_cast<std::size_t>(format_of(x.format).storage_bytes());
+  const std::byte* const stored = x.bytes.data() + static_cast<std::size_t>(first) * bytes;
+  if (x.format == FormatId::fp64)
+    decode_row(x.format, stored, out.data(), out.size());
+  else
+    load_row(x.format, stored, out.data(), out.size());
+}
 
 }  // namespace norma

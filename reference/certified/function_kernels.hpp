@@ -2,6 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "reference/formats/tensor.hpp"
 
 namespace norma {
 
@@ -34,5 +38,8 @@ struct FunctionKernels {
 
 /// Those of vector_level().
 const FunctionKernels& function_kernels();
+
+/// out.size() values of x from element `first` on; exact.
+void decode_values(const Tensor& x, std::int64_t first, std::span<double> out);
 
 }  // namespace norma

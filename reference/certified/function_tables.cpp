@@ -13,9 +13,9 @@
 #include <tuple>
 #include <vector>
 
+#include "reference/certified/function_kernels.hpp"
 #include "reference/certified/functions.hpp"
 #include "reference/certified/rounding.hpp"
-#include "reference/formats/convert.hpp"
 
 namespace norma {
 
@@ -40,8 +40,7 @@ void round_chunk(const Task& task, std::int64_t begin, std::size_t count, std::b
   thread_local std::vector<std::uint32_t> open;
   const std::span<double> mid = std::span(values).first(count);
   open.clear();
-  const std::byte* const x = task.x.bytes.data() + static_cast<std::size_t>(begin) * bytes_of(task.x.format);
-  decode_row(task.x.format, x, mid.data(), count);
+  decode_values(task.x, begin, mid);
   evaluate(task.f, mid, mid);
   if (task.f == Function::exp) {
     // A finite e^x beyond binary64 is no infinity.

@@ -6,8 +6,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "reference/certified/function_kernels.hpp"
 #include "reference/certified/functions.hpp"
-#include "reference/formats/convert.hpp"
 
 namespace norma {
 
@@ -115,8 +115,7 @@ class FunctionTruth final : public TruthSource {
 
   Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
     const auto count = static_cast<std::size_t>(cols());
-    const auto bytes = static_cast<std::size_t>(format_of(x_.format).storage_bytes());
-    decode_row(x_.format, x_.bytes.data() + static_cast<std::size_t>(row) * count * bytes, out.radius.data(), count);
+    decode_values(x_, row * cols(), out.radius.first(count));
     const std::span<double> x = out.radius.first(count);
     evaluate(f_, x, out.mid.first(count));
     const double bound = function_bound(f_) * (1 + 0x1p-50);

@@ -18,7 +18,6 @@
 #include "reference/certified/function_kernels.hpp"
 #include "reference/certified/rounding.hpp"
 #include "reference/exact/real.hpp"
-#include "reference/formats/convert.hpp"
 
 namespace norma {
 
@@ -124,11 +123,7 @@ class RopeProblem {
     return known_.emplace(position, std::move(a)).first->second;  // nodes stay where they are
   }
 
-  void decode(std::int64_t row, std::span<double> out) const {
-    const auto bytes = static_cast<std::size_t>(format_of(rope_.x->format).storage_bytes());
-    decode_row(rope_.x->format, rope_.x->bytes.data() + static_cast<std::size_t>(row) * out.size() * bytes, out.data(),
-               out.size());
-  }
+  void decode(std::int64_t row, std::span<double> out) const { decode_values(*rope_.x, row * rope_.x->cols(), out); }
 
   // x in mid on entry. |y - mid| <= radius: table, product and sum u each: 3u (|x1 c| + |x2 s|) and second order; sizes
   // go to radius first. Exact where the products are zero.

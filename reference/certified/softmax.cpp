@@ -18,7 +18,6 @@
 #include "reference/certified/functions.hpp"
 #include "reference/certified/rounding.hpp"
 #include "reference/exact/real.hpp"
-#include "reference/formats/convert.hpp"
 
 namespace norma {
 
@@ -29,10 +28,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 std::size_t bytes_of(FormatId format) { return static_cast<std::size_t>(format_of(format).storage_bytes()); }
 
-void decode(const Tensor& x, std::int64_t row, std::span<double> out) {
-  decode_row(x.format, x.bytes.data() + static_cast<std::size_t>(row) * out.size() * bytes_of(x.format), out.data(),
-             out.size());
-}
+void decode(const Tensor& x, std::int64_t row, std::span<double> out) { decode_values(x, row * x.cols(), out); }
 
 // ---- sums by halves ----
 
