@@ -12,6 +12,13 @@ namespace norma {
 
 namespace {
 
+// What a loop writes does not change what it reads later.
+#if defined(__clang__)
+#define NORMA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define NORMA_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kLanes = 32;
 
