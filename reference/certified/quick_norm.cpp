@@ -14,9 +14,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 #include <optional>
 
 #include "reference/certified/kernels.hpp"
@@ -34,6 +36,10 @@ constexpr double kInflate = 1 + 0x1p-20;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 /// Factors and terms beyond these are left to wider arithmetic (see kLeastScale).
 constexpr double kLeastWeight = 0x1p-300, kMostWeight = 0x1p300;
+
+/// A run with this many blocks that need a second look is left to the next tier, whose loops take whole rows: looking
+/// at one element costs three times as much as that (measured).
+constexpr int kManyBlocks = 4;
 
 /// A segment's parameters are written out for this many columns at a time.
 constexpr std::size_t kConstant = 512;
@@ -403,6 +409,16 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
     const EnclosedRun values = state.enclosed(run, s);
     if (!finite) blocks = ~std::uint64_t{0};
     else if (!plain || fused == nullptr) blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
+    const std::size_t count = (run.count + kBlock - 1) / kBlock;
+    if (finite && std::popcount(blocks & ((std::uint64_t{1} << count) - 1)) >= kManyBlocks) {
+      for (std::size_t b = 0; b < count; ++b) {
+        if ((blocks >> b & 1) == 0) continue;
+        const std::size_t begin = b * kBlock, end = std::min(run.count, begin + kBlock), held = open.size();
+        open.resize(held + (end - begin));
+        std::iota(open.begin() + static_cast<std::ptrdiff_t>(held), open.end(), static_cast<std::uint32_t>(first + begin));
+      }
+      return;
+    }
     settle_blocks(format, overflow, values, blocks, first, to, open);
   });
   if (!r.columns->strange.empty()) {
