@@ -129,36 +129,26 @@ struct Spread {
   DoubleDouble total;
   double error = 0;
   bool known = true;
+  double bit = kInfinity;  ///< every h, and so every n, is a multiple of it
 };
-
-double least_bit(const RowNorm& norm, std::int64_t group, const Spread& spread) {
-  GroupReader reader(norm, group);
-  Scratch& memory = scratch();
-  double bit = kInfinity;
-  while (const std::size_t count = reader.next(memory.a, memory.spare.data())) {
-    if (norm.statistics == Statistics::moments) subtract_centre(memory.a.pairs(), count, spread.factor, spread.centre);
-    bit = std::min(bit, extent(memory.a.values(), count).last_bit);
-  }
-  return bit;
-}
 
 // T, whether it is exact, and what its error does to n. False: the row has a NaN or an Inf.
 bool find_centre(const RowNorm& norm, std::int64_t group, double elements, Spread& spread) {
   GroupReader reader(norm, group);
   Scratch& memory = scratch();
-  double largest = 0, bit = kInfinity, blocks = 0;
+  double largest = 0, blocks = 0;
   while (const std::size_t count = reader.next(memory.a, memory.spare.data())) {
     const Extent e = extent(memory.a.values(), count);
     if (!(e.largest < kInfinity)) return false;
     largest = std::max(largest, e.largest);
-    bit = std::min(bit, e.last_bit);
+    spread.bit = std::min(spread.bit, e.last_bit);
     spread.centre = add(spread.centre, sum_pairs(memory.a.values(), count));
     ++blocks;
   }
   spread.centre.h += 0.0;  // a mean of zero is +0
   spread.factor = elements;
   const double total = elements * largest;
-  const bool exact = 64 * total <= bit * 0x1p105;
+  const bool exact = 64 * total <= spread.bit * 0x1p105;
   const auto most = std::min(kCloseBlock, static_cast<std::size_t>(elements));
   spread.centre_error = exact ? 0 : (sum_error(most, blocks) + 3) * kU2 * total * (1 + 0x1p-20);
   return true;
@@ -175,13 +165,15 @@ bool find_spread(const RowNorm& norm, std::int64_t group, Spread& spread, double
   double blocks = 0;
   bool infinite = false;
   while (const std::size_t count = reader.next(memory.a, memory.spare.data())) {
-    if (moments) subtract_centre(memory.a.pairs(), count, spread.factor, spread.centre);
-    const DoubleDouble part = sum_squares(memory.a.values(), count);
-    if (!(part.h < kInfinity)) {
-      const double largest = extent(memory.a.values(), count).largest;
-      if (std::isnan(largest)) return false;
-      infinite = true;
+    if (moments) {
+      subtract_centre(memory.a.pairs(), count, spread.factor, spread.centre);
+    } else {
+      const Extent e = extent(memory.a.values(), count);
+      if (std::isnan(e.largest)) return false;
+      infinite = infinite || std::isinf(e.largest);
+      spread.bit = std::min(spread.bit, e.last_bit);
     }
+    const DoubleDouble part = sum_squares(memory.a.values(), count);
     spread.total = add(spread.total, part);
     ++blocks;
   }
@@ -298,8 +290,8 @@ std::optional<RootForm> root_form(const RowNorm& norm, const Spread& spread) {
 }
 
 // T where sqrt(T^2) is a number of 53 bits or as good as one: its error is then known by sign and size. T^2 differs
-// from a square by less than 2^-75 of it in few rows only, and only those are looked at again for the least bit.
-std::optional<RationalRoot> rational_root(const RowNorm& norm, std::int64_t group, const Spread& spread) {
+// from a square by less than 2^-75 of it in few rows only.
+std::optional<RationalRoot> rational_root(const RowNorm& norm, const Spread& spread) {
   if (!spread.known || spread.centre_error != 0) return std::nullopt;
   // h - mean of a pair h may round.
   if (norm.statistics == Statistics::given && norm.residual != nullptr) return std::nullopt;
@@ -314,8 +306,7 @@ std::optional<RationalRoot> rational_root(const RowNorm& norm, std::int64_t grou
     t.root = root.h;
     if (norm.statistics != Statistics::given) {
       // S is exact where all its parts are multiples of bit^2 that 105 bits hold, as T is above.
-      const double bit = least_bit(norm, group, spread);
-      if (!(256 * spread.total.h <= bit * bit * 0x1p105)) return std::nullopt;
+      if (!(256 * spread.total.h <= spread.bit * spread.bit * 0x1p105)) return std::nullopt;
     }
     ExactSum rest;
     rest.add(two_prod(spread.total.h, form->total_factor));
@@ -388,7 +379,7 @@ CloseRow read_row(const RowNorm& norm, std::int64_t group) {
     row.r = factor_of(norm, spread);
   row.r = div(row.r, spread.factor);
   row.relative = (spread.error / 2 + 44 * kU2) * (1 + 0x1p-20);
-  row.rational = rational_root(norm, group, spread);
+  row.rational = rational_root(norm, spread);
   return row;
 }
 
