@@ -219,6 +219,7 @@ Enclosure RowPass::closer(const TruthSource& truth, CloserRow& held, std::int64_
 
 void RowPass::compare_with_ideal(std::size_t count) {
   Decided& d = *decided_;
+  any_differs_ = false;
   if (ideals_.empty()) {
     if (job_.erasure != nullptr) std::fill_n(d.implementation.begin(), count, 0.0);
     return;
@@ -241,6 +242,7 @@ void RowPass::compare_with_ideal(std::size_t count) {
     }
   }
   const Conforming sums = conforming(got_.data(), ideal_.data(), count);
+  any_differs_ = sums.equal < static_cast<std::int64_t>(count);
   tally_.equal += sums.equal;
   tally_.zeros_equal += sums.zeros;
   tally_.ideal_nonfinite += sums.nonfinite;
@@ -279,7 +281,7 @@ void RowPass::keep_candidates() {
   for (std::size_t j = 0; j < index_.size() && (j > 0 || is_worse(largest_magnitude(errors))); ++j) {
     if (is_worse(errors[j])) tally_.keep(candidate_at(j));
   }
-  if (ideals_.empty() || ideals_.front() == &job_.got) return;
+  if (!any_differs_) return;
   for (std::size_t j = 0; j < index_.size(); ++j) {
     if (std::bit_cast<std::uint64_t>(got_[j]) == std::bit_cast<std::uint64_t>(ideal_[j])) continue;
     // As a negation: a distance that is NaN is infinite.

@@ -60,7 +60,8 @@ class RowPass {
   std::int64_t run_begin_ = 0;
   std::unique_ptr<Decided> decided_;
   alignas(64) RunArray got_, ideal_;
-  std::vector<std::int64_t> index_;
+  std::vector<std::int64_t> index_;  ///< of the scored elements
+  bool any_differs_ = false;         ///< from its ideal
 };
 
 }  // namespace norma
