@@ -9,8 +9,8 @@
 
 namespace norma {
 
-/// The scored elements of a run, moved together: `index[j]` is the place of the j-th in the output. `split` and `parts`
-/// are as in MeasureJob: whether the error is split at all, and whether its parts can differ from 0 and the whole.
+/// The scored elements of a run, moved together: `index[j]` is the place of the j-th in the output. A part that there
+/// is not stands as zeros.
 struct ScoredRun {
   Decided& decided;
   std::span<const std::int64_t> index;
