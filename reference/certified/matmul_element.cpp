@@ -75,7 +75,10 @@ double nearest(ExactSum sum) {
 double magnitude_of(const Product& product, std::int64_t i, std::int64_t j, const Dot& d) {
   const ThreeWords sum = add_three(d.magnitude.h, d.magnitude.l, std::fabs(product.bias(i, j)));
   const double away = d.error + std::fabs(sum.rest);
-  if (sum.hi + (sum.lo + away) == sum.hi && sum.hi + (sum.lo - away) == sum.hi) return sum.hi;
+  if (away == 0) return sum.hi;
+  // A margin beyond what the sums below round: lo at half an ulp and a rest far below its last bit are no tie.
+  const double reach = away + 0x1p-50 * std::fabs(sum.lo);
+  if (sum.hi + (sum.lo + reach) == sum.hi && sum.hi + (sum.lo - reach) == sum.hi) return sum.hi;
   return nearest(exact_element(product, i, j, Terms::magnitudes));
 }
 

@@ -303,6 +303,12 @@ TEST_CASE("a product at the edge of exactness is called exact only where it is")
   }
 }
 
+TEST_CASE("a magnitude just beyond a midpoint is rounded up") {
+  const Tensor a = test::tensor(FormatId::fp32, {1, 2}, {1, 0x1p-60}), b = test::tensor(FormatId::fp32, {1, 2}, {1, 1});
+  const Tensor bias = test::tensor(FormatId::fp32, {1}, {-0x1p53});
+  CHECK(matmul_truth({.a = &a, .b = &b, .bias = &bias})->enclose(0, 0).magnitude == 0x1p53 + 2);
+}
+
 TEST_CASE("split products are tight") {
   Random random{5};
   const Fill normal = [](FormatId f, Random& r, auto, auto, auto) { return nearest(f, gaussian(r)); };
