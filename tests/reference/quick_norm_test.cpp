@@ -340,6 +340,24 @@ TEST_CASE("every vector level gives the same enclosures, codes and scores") {
         }
 }
 
+TEST_CASE("enclosures hold where every addition rounds the same way, and where h itself is rounded") {
+  Random random{6};
+  Found found;
+  // 32 lanes begin with 1; what follows is below half a last place of it and is lost 15 times in each.
+  Problem lost({}, FormatId::fp32, 1, 512, Family::normal, random);
+  const double small = std::nextafter(static_cast<float>(0x1.6ap-27), 0.0F);
+  for (std::int64_t j = 0; j < 512; ++j) lost.x.set_code(j, code_of(FormatId::fp32, j < 32 ? 1 : small));
+  check_row(lost, QuickNorm(lost.norm), 0, found);
+  // x + residual is not a binary64 number, and its rounding is 2^-21 of the deviations.
+  Problem rounded({.statistics = Statistics::moments, .residual = true}, FormatId::fp32, 1, 96, Family::normal, random);
+  for (std::int64_t j = 0; j < 96; ++j) {
+    rounded.x.set_code(j, code_of(FormatId::fp32, 1));
+    const double v = std::ldexp(gauss(random), -32);
+    rounded.residual.set_code(j, code_of(FormatId::fp32, static_cast<float>(v)));
+  }
+  check_row(rounded, QuickNorm(rounded.norm), 0, found);
+}
+
 TEST_CASE("constant and zero rows are settled by binary64, ties too") {
   for (FormatId out : {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn}) {
     const std::int64_t cols = 200;
@@ -412,6 +430,23 @@ TEST_CASE("enclosures hold for a row of a million") {
       widest = std::max(widest, radius[j] / (std::fabs(mid[j]) + 1e-3));
     }
     CHECK(widest < 0x1p-46);
+  }
+}
+
+TEST_CASE("beside a power of two the bar covers both ulps") {
+  // y = 1 + d, d a last place of binary64 or less: |d| is far below the bar of y.
+  for (double got : {1.0, 1.5, 0.75, 1 + 0x1p-23}) {
+    Tensor x = tensor(FormatId::fp32, {1, 2}, {1, 1}), bias = tensor(FormatId::fp32, {2}, {0, 2});
+    Tensor out = tensor(FormatId::fp32, {1, 2}, {got, got});
+    RowNorm norm{.rows = 1, .cols = 2, .x = &x, .groups = 1, .count = 2, .eps_place = EpsPlace::none};
+    for (const Tensor* b : {static_cast<const Tensor*>(nullptr), static_cast<const Tensor*>(&bias)}) {
+      norm.bias.tensor = b;
+      RowScoreSums sums;
+      std::vector<std::uint32_t> open;
+      QuickNorm(norm).score_row(0, FormatId::fp32, out.bytes.data(), sums, open);
+      if (got == 1.0) CHECK(open.empty());
+      else CHECK(open.size() == (b == nullptr ? 2 : 1));  // 3 is no power of two
+    }
   }
 }
 
