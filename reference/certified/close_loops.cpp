@@ -26,11 +26,13 @@ namespace norma {
 
 namespace {
 
-constexpr std::uint32_t kNaNBits = 0x7fc0'0000;
-
-/// Bits of what numbers beyond binary32's range become.
-struct Beyond {
-  std::uint32_t finite, infinite;
+/// How a format rounds: values of size 2^e are multiples of max(2^e, least) 2^(1 - precision), and adding 1.5 times
+/// 2^53 of those rounds to them, to nearest even. Codes of magnitudes grow with the value, least having `hidden`.
+struct Grid {
+  double least, magic, largest;
+  int shift;                                        ///< of binary64's bits, down to the format's
+  std::uint64_t normal, subnormal;                  ///< taken from the bits: of r; of r + least
+  std::uint64_t sign, nan, infinite, beyond, bare;  ///< bare: a code of 0 without a sign, or no code
 };
 
 struct Loops {
@@ -48,8 +50,7 @@ struct Loops {
   void (*sides_of)(const double*, const double*, double*, std::size_t);
   void (*round_to_odd)(const double*, const double*, double*, std::size_t);
   void (*widen)(const float*, double*, std::size_t);
-  void (*narrow_to_odd)(const double*, float*, std::size_t);
-  void (*narrow)(const double*, float*, std::size_t, Beyond);
+  void (*round_codes)(const Grid&, const double*, std::uint32_t*, std::size_t);
 };
 
 constexpr std::size_t kLanes = 32;
@@ -186,19 +187,48 @@ void load_row(FormatId format, const std::byte* stored, double* values, std::siz
   }
 }
 
+namespace {
+
+Grid grid_of(const Format& f, Overflow overflow) {
+  const std::uint64_t undefined = f.has_infinity() ? f.infinity_code() : f.nan_code();
+  Grid g{.least = std::ldexp(1.0, f.emin),
+         .magic = 1.5 * std::ldexp(1.0, 53 - f.precision),
+         .largest = max_finite(f.id),
+         .shift = 53 - f.precision,
+         .normal = static_cast<std::uint64_t>(f.emin + 1022) << f.mantissa_bits(),
+         .subnormal = static_cast<std::uint64_t>(f.emin + 1023) << f.mantissa_bits(),
+         .sign = f.sign_code(),
+         .nan = f.nan_code(),
+         .infinite = undefined,
+         .beyond = undefined,
+         .bare = f.has_negative_zero() ? ~std::uint64_t{0} : 0};
+  switch (overflow) {
+    case Overflow::ieee: break;
+    case Overflow::saturate_finite: g.beyond = f.max_finite_code(); break;
+    case Overflow::saturate: g.infinite = g.beyond = f.max_finite_code(); break;
+    case Overflow::nan: g.infinite = g.beyond = f.nan_code(); break;
+  }
+  return g;
+}
+
+template <class Word>
+void pack(const std::uint32_t* codes, int shift, std::byte* stored, std::size_t count) {
+  std::array<Word, kCloseBlock> words;
+  for (std::size_t i = 0; i < count; ++i) words[i] = static_cast<Word>(codes[i] << shift);
+  std::memcpy(stored, words.data(), count * sizeof(Word));
+}
+
+}  // namespace
+
 void store_odd(FormatId format, Overflow overflow, const double* odd, std::byte* stored, std::size_t count) {
-  std::array<float, kCloseBlock> singles;
   if (count > kCloseBlock) throw std::logic_error("more values than a block holds");
-  if (format == FormatId::tf32) {
-    encode_row(format, odd, stored, count, overflow);
-  } else if (format == FormatId::fp32) {
-    const auto code = [&](double v) { return static_cast<std::uint32_t>(encode(format, v, overflow)); };
-    const Beyond beyond{code(0x1p128), code(kInfinity)};
-    loops().narrow(odd, singles.data(), count, beyond);
-    std::memcpy(stored, singles.data(), count * sizeof(float));
-  } else {
-    loops().narrow_to_odd(odd, singles.data(), count);
-    encode_row(format, singles.data(), stored, count, overflow);
+  const Format& f = format_of(format);
+  std::array<std::uint32_t, kCloseBlock> codes;
+  loops().round_codes(grid_of(f, overflow), odd, codes.data(), count);
+  switch (f.storage_bytes()) {
+    case 1: pack<std::uint8_t>(codes.data(), f.storage_shift(), stored, count); break;
+    case 2: pack<std::uint16_t>(codes.data(), f.storage_shift(), stored, count); break;
+    default: pack<std::uint32_t>(codes.data(), f.storage_shift(), stored, count); break;
   }
 }
 

@@ -102,8 +102,8 @@ void round_to_odd(const double* near, const double* side, double* odd, std::size
 /// decode_row into binary64 for formats up to fp32.
 void load_row(FormatId format, const std::byte* stored, double* values, std::size_t count);
 
-/// Values rounded to odd to `format`, at most kCloseBlock of them: encode_row's codes. Formats of fewer than 23 bits go
-/// through binary32, rounded to odd again, which leaves them the two bits that they need.
+/// Values rounded to odd, at most kCloseBlock of them, to `format` (not fp64), once, to nearest even, in storage
+/// layout. Its own arithmetic: the codec of formats/ is what implementations use.
 void store_odd(FormatId format, Overflow overflow, const double* odd, std::byte* stored, std::size_t count);
 
 }  // namespace norma

@@ -83,7 +83,7 @@ class Rounder {
     for (const std::uint32_t c : open) {
       const std::size_t i = c - first;
       if (std::isnan(m.side[i])) {
-        store(stored + c * bytes_, decide(row, c, tiers));
+        decide(row, c, stored + c * bytes_, tiers);
       } else {
         std::memcpy(stored + c * bytes_, m.codes.data() + i * bytes_, bytes_);
         ++settled;
@@ -92,22 +92,24 @@ class Rounder {
   }
 
   // By the element's own enclosure, then exact comparisons.
-  std::uint64_t decide(std::int64_t row, std::int64_t col, TierCounts& tiers) const {
+  void decide(std::int64_t row, std::int64_t col, std::byte* out, TierCounts& tiers) const {
     Enclosure e = close_.enclose(row, col);
     if (e.radius == 0 || std::fabs(e.lo) > e.radius) {
       double odd = 0;
       round_to_odd(&e.hi, &e.lo, &odd, 1);
       ++tiers.double_double;
-      return encode(format_, odd, overflow_);
+      store_odd(format_, overflow_, &odd, out, 1);
+      return;
     }
     if (!std::isfinite(e.radius)) e = exact_.enclose(row, col);
     const Element y{.truth = exact_, .row = row, .col = col, .enclosure = e};
     if (const std::optional<std::uint64_t> code = round_to(y, format_, overflow_)) {
       ++tiers.exact;
-      return *code;
+      store(out, *code);
+    } else {
+      ++tiers.undecided;
+      store_odd(format_, overflow_, &e.hi, out, 1);
     }
-    ++tiers.undecided;
-    return encode(format_, e.hi, overflow_);
   }
 
   void store(std::byte* out, std::uint64_t code) const {
