@@ -58,7 +58,7 @@ std::unique_ptr<Implementation> make_recorded(const std::string& impl) {
   const auto dot = file.tensor.rfind('.');
   const std::string prefix = dot == std::string::npos ? "" : file.tensor.substr(0, dot + 1);
   const std::string suffix = opened.entries.contains(prefix + "x") ? "_out" : "";
-  for (const std::string other : {"residual", "scale"})
+  for (const std::string other : {"residual", "scale", "running_mean", "running_var"})
     if (opened.entries.contains(prefix + other + suffix)) outputs[other] = read_tensor(opened, prefix + other + suffix);
   return std::make_unique<RecordedOutput>(impl, "", std::move(outputs));
 }
