@@ -29,9 +29,9 @@ constexpr double exact_power(int exponent) {
 template <class F>
 struct Grid {
   using Bits = std::conditional_t<sizeof(F) == 8, std::uint64_t, std::uint32_t>;
-  F least;         ///< 2^emin
-  F cut;           ///< 2^(emax+2)
-  F half_quantum;  ///< times t: half the distance of neighbours, 2^-p
+  F least;          ///< 2^emin
+  F cut;            ///< 2^(emax+2)
+  F half_quantum;   ///< times t: half the distance of neighbours, 2^-p
   Bits least_bits;  ///< of `least`
   Bits to_c;        ///< bits(1.5 * 2^(P-p) t) = bits(t) + this
   Bits exponent;    ///< mask
@@ -46,7 +46,8 @@ constexpr Grid<F> grid_of(FormatId id) {
           .cut = f.emax + 2 > kBias ? std::numeric_limits<F>::max() : static_cast<F>(exact_power(f.emax + 2)),
           .half_quantum = static_cast<F>(exact_power(-f.precision)),
           .least_bits = static_cast<Bits>(f.emin + kBias) << kFraction,
-          .to_c = static_cast<Bits>((static_cast<Bits>(kFraction + 1 - f.precision) << kFraction) | (Bits{1} << (kFraction - 1))),
+          .to_c = static_cast<Bits>((static_cast<Bits>(kFraction + 1 - f.precision) << kFraction) |
+                                    (Bits{1} << (kFraction - 1))),
           .exponent = static_cast<Bits>(2 * kBias + 1) << kFraction,
           .shift = kFraction - f.mantissa_bits()};
 }
@@ -86,7 +87,9 @@ inline double max_of(double a, double b) { return a > b ? a : b; }
 inline double min_of(double a, double b) { return a < b ? a : b; }
 inline double absolute(double v) { return std::fabs(v); }
 template <class To, class From>
-To bits_as(From v) { return std::bit_cast<To>(v); }
+To bits_as(From v) {
+  return std::bit_cast<To>(v);
+}
 
 #include "reference/certified/element.inc"
 

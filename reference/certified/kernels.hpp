@@ -1,7 +1,7 @@
 // The vector loops of the binary64 tier, compiled for several instruction sets with identical results.
 //
-// Why identical: every lane is independent or the order of a sum is written in the loop; nothing is contracted; an FMA is
-// used only where the product is exact, so that multiplying and adding give the same bits.
+// Why identical: every lane is independent or the order of a sum is written in the loop; nothing is contracted; an FMA
+// is used only where the product is exact, so that multiplying and adding give the same bits.
 #pragma once
 
 #include <cstddef>
@@ -21,15 +21,15 @@ inline constexpr std::size_t kFormatCount = std::size(kFormats);
 
 /// A sum runs over at most this many values at a time; longer ones are added pairwise by the caller.
 inline constexpr std::size_t kSumBlock = 16384;
-/// Additions that a term passes within a block: at most 16 in a run of 512 values (32 lanes), one a run, 5 of the lanes'
-/// tree.
+/// Additions that a term passes within a block: at most 16 in a run of 512 values (32 lanes), one a run, 5 of the
+/// lanes' tree.
 constexpr int sum_depth(std::size_t count) {
   const std::size_t steps = (count + 31) / 32;
   return static_cast<int>((steps < 16 ? steps : 16) + (steps + 15) / 16 + 5);
 }
 
-/// A loop over elements does at most kRun of them and tells by blocks of kBlock, one bit a block, where scalar code has to
-/// look again.
+/// A loop over elements does at most kRun of them and tells by blocks of kBlock, one bit a block, where scalar code has
+/// to look again.
 inline constexpr std::size_t kBlock = 64;
 inline constexpr std::size_t kRun = 64 * kBlock;
 
@@ -71,8 +71,8 @@ struct Kernels {
   bool (*add_rows)(const float* a, const float* b, std::size_t count, double* h);
   /// [layout][centred][affine]. Values; with a bias also radius and, if it is not null, magnitude |q| + |b|.
   void (*elements[kLayouts][2][2])(const ElementRun& run, double* value, double* radius, double* magnitude);
-  /// [layout][centred][affine][format]: elements and round in one; null for those that have no loop of their own. Values
-  /// that are not numbers give any code and may count as settled, and so may Inf in fp32 and bf16.
+  /// [layout][centred][affine][format]: elements and round in one; null for those that have no loop of their own.
+  /// Values that are not numbers give any code and may count as settled, and so may Inf in fp32 and bf16.
   std::uint64_t (*round_elements[kLayouts][2][2][kFormatCount])(const ElementRun& run, std::byte* stored);
   /// [format]. Codes to `stored`; tells of elements that are not settled, not finite, or beyond the largest number.
   std::uint64_t (*round[kFormatCount])(const EnclosedRun& run, std::byte* stored);

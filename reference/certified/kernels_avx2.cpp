@@ -15,8 +15,8 @@ namespace norma {
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
-#pragma GCC diagnostic ignored "-Wpsabi"                // vectors as arguments: all such functions are inline
-#pragma GCC diagnostic ignored "-Wuninitialized"        // GCC 12's own intrinsics (GCC bug 105593)
+#pragma GCC diagnostic ignored "-Wpsabi"          // vectors as arguments: all such functions are inline
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own intrinsics (GCC bug 105593)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

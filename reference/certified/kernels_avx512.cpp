@@ -13,10 +13,11 @@
 namespace norma {
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+                             apply_to = function)
 #else
-#pragma GCC diagnostic ignored "-Wpsabi"                // vectors as arguments: all such functions are inline
-#pragma GCC diagnostic ignored "-Wuninitialized"        // GCC 12's own intrinsics (GCC bug 105593)
+#pragma GCC diagnostic ignored "-Wpsabi"          // vectors as arguments: all such functions are inline
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12's own intrinsics (GCC bug 105593)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")

@@ -2,8 +2,8 @@
 #include "reference/certified/kernels.hpp"
 
 #include <bit>
-#include <limits>
 #include <cstdlib>
+#include <limits>
 #include <type_traits>
 
 #include "reference/certified/kernel_tables.hpp"

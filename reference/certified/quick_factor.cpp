@@ -1,9 +1,10 @@
 // Statistics of a row in binary64 with a-priori bounds. u = 2^-53.
 //
-// Counting lemma: a computed positive number that is the exact one times a product of (1 + d_k)^(+-w_k), |d_k| <= u, with
-// N = sum of w_k, errs by at most N u / (1 - N u) of either. Bounds here are sums of first order, taken 1 + 2^-20 larger
-// (kInflate): they are below 2^-30, so that all products of two of them are below 2^-29 of the sum, and the few binary64
-// operations that evaluate them are far below the rest. An underflow of these bounds is impossible (kLeastScale).
+// Counting lemma: a computed positive number that is the exact one times a product of (1 + d_k)^(+-w_k), |d_k| <= u,
+// with N = sum of w_k, errs by at most N u / (1 - N u) of either. Bounds here are sums of first order, taken 1 + 2^-20
+// larger (kInflate): they are below 2^-30, so that all products of two of them are below 2^-29 of the sum, and the few
+// binary64 operations that evaluate them are far below the rest. An underflow of these bounds is impossible
+// (kLeastScale).
 #include "reference/certified/quick_factor.hpp"
 
 #include <algorithm>
@@ -21,7 +22,8 @@ constexpr double kU = kUnitRoundoff;
 constexpr double kInflate = 1 + 0x1p-20;
 constexpr double kMostRelative = 0x1p-30;
 /// Factors beyond these bounds are left to wider arithmetic, so that no product underflows or overflows: |h| lies in
-/// [2^-149, 2^129], |h - mean| above 2^-149 u / 2^40, |w| in [2^-300, 2^300] (quick_norm.cpp): |q| stays in [2^-850, 2^770].
+/// [2^-149, 2^129], |h - mean| above 2^-149 u / 2^40, |w| in [2^-300, 2^300] (quick_norm.cpp): |q| stays in [2^-850,
+/// 2^770].
 constexpr double kLeastScale = 0x1p-340, kMostScale = 0x1p340;
 
 // ---- sums of many blocks ----
@@ -109,8 +111,8 @@ class Group {
 // ---- the factor ----
 
 /// r by root.hpp for a computed S'. What S is wrong by, relative to S, or to S and the eps added to it (eps_beside), is
-/// `of_s`; relative: |r' - r| <= relative |r'|, infinite where not told. An operation adds its rounding, a root halves what
-/// went into it; maxima are monotone and need no decision.
+/// `of_s`; relative: |r' - r| <= relative |r'|, infinite where not told. An operation adds its rounding, a root halves
+/// what went into it; maxima are monotone and need no decision.
 struct Factor {
   double r = 0, relative = kInfinity;
 };
@@ -199,8 +201,8 @@ Range range_of(Group& group, Layout layout) {
 
 // ---- the three statistics ----
 
-/// S = sum h^2. A square is exact (two times at most 24 bits), or rounds once where h has 53 bits and is itself rounded:
-/// (1 + d)^2 more. Then every term passes depth() additions.
+/// S = sum h^2. A square is exact (two times at most 24 bits), or rounds once where h has 53 bits and is itself
+/// rounded: (1 + d)^2 more. Then every term passes depth() additions.
 RowFactor of_squares(const RowNorm& norm, const RowReader& reader, Group& group) {
   const Layout layout = reader.layout();
   const bool unpacked = layout == Layout::fp64;
@@ -227,10 +229,10 @@ RowFactor of_squares(const RowNorm& norm, const RowReader& reader, Group& group)
 
 /// The mean of D values as hi + lo, |mean - hi - lo| <= eta.
 ///
-/// Sum: if D max|h| <= 2^53 lsb, lsb the last place of the least nonzero |h|, every partial sum in every order is a binary64
-/// number and the plain sum is exact. Else TwoSum in lanes: n + 34 blocks additions, each with an error of at most
-/// u M, M = D max|h|, known exactly; these errors are added up in binary64, passing at most 546 + 2 blocks additions:
-/// |T - sum| <= (546 + 2 blocks) u (n + 34 blocks) u M. T is then made a double-double, |Tl| <= u |Th|.
+/// Sum: if D max|h| <= 2^53 lsb, lsb the last place of the least nonzero |h|, every partial sum in every order is a
+/// binary64 number and the plain sum is exact. Else TwoSum in lanes: n + 34 blocks additions, each with an error of at
+/// most u M, M = D max|h|, known exactly; these errors are added up in binary64, passing at most 546 + 2 blocks
+/// additions: |T - sum| <= (546 + 2 blocks) u (n + 34 blocks) u M. T is then made a double-double, |Tl| <= u |Th|.
 /// Mean: hi = RN(Th / D); the remainder Th - hi D is exact by FMA; (remainder + Tl) / D rounds twice: 2u |lo| (1 + u).
 /// Values that are rounded sums x + residual: their mean and they themselves are off by u max|h| each.
 struct Mean {
@@ -283,9 +285,9 @@ bool all_equal(Group& group, Layout layout, std::uint64_t& code) {
   return equal;
 }
 
-/// d' = RN(RN(h - hi) - lo). If h lies in [hi/2, 2 hi] the first difference is exact (Sterbenz); else |h - hi| >= |hi|/2,
-/// far above |lo| <= 3u |hi|. So |d' - (h - hi - lo)| <= 2u (1 + 5u) |d'| and |d' - d| <= 2.01u |d'| + eta.
-/// V' = sum d'^2, a product and depth() additions each rounding, against V = sum d^2:
+/// d' = RN(RN(h - hi) - lo). If h lies in [hi/2, 2 hi] the first difference is exact (Sterbenz); else |h - hi| >=
+/// |hi|/2, far above |lo| <= 3u |hi|. So |d' - (h - hi - lo)| <= 2u (1 + 5u) |d'| and |d' - d| <= 2.01u |d'| + eta. V'
+/// = sum d'^2, a product and depth() additions each rounding, against V = sum d^2:
 ///   |V' - V| <= (depth + 1 + 4.1) u V' + 2.01 eta sqrt(D V') + 1.01 D eta^2     (Cauchy-Schwarz on sum |d'|).
 RowFactor of_moments(const RowNorm& norm, const RowReader& reader, Group& group) {
   const Layout layout = reader.layout();
@@ -305,7 +307,8 @@ RowFactor of_moments(const RowNorm& norm, const RowReader& reader, Group& group)
   const double error =
       mean.eta == 0 && v == 0
           ? 0
-          : ((group.depth() + 6) * kU * v + 2.01 * mean.eta * std::sqrt(d * v) + 1.01 * d * mean.eta * mean.eta) * kInflate;
+          : ((group.depth() + 6) * kU * v + 2.01 * mean.eta * std::sqrt(d * v) + 1.01 * d * mean.eta * mean.eta) *
+                kInflate;
   std::uint64_t code = 0;
   const bool constant = error == 0 ? v == 0 : error >= v * kMostRelative && all_equal(group, layout, code);
   if (constant) {  // V = 0
@@ -375,7 +378,8 @@ RowReader::RowReader(const RowNorm& norm) : norm_(norm) {
 RowValues RowReader::read(std::int64_t row, Scratch& scratch) const {
   const auto cols = static_cast<std::size_t>(norm_.cols);
   const auto stored = [&](const Tensor& t) {
-    return t.bytes.data() + static_cast<std::size_t>(row) * cols * static_cast<std::size_t>(format_of(t.format).storage_bytes());
+    return t.bytes.data() +
+           static_cast<std::size_t>(row) * cols * static_cast<std::size_t>(format_of(t.format).storage_bytes());
   };
   if (!unpacks_) return {stored(*norm_.x), layout_, true};
   scratch.x.resize(cols);

@@ -40,8 +40,8 @@ class RowReader {
   int precision_, emin_;
 };
 
-/// q = (h - hi - lo) w factor in binary64, over the reals: |q' - q| <= relative |q'| + eta |w| where q' is computed as the
-/// loops do, before the roundings that belong to w (see quick_norm.cpp).
+/// q = (h - hi - lo) w factor in binary64, over the reals: |q' - q| <= relative |q'| + eta |w| where q' is computed as
+/// the loops do, before the roundings that belong to w (see quick_norm.cpp).
 struct RowFactor {
   enum class Kind : std::uint8_t {
     bounded,  ///< as above; h finite

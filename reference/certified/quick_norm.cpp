@@ -1,15 +1,18 @@
 // Rows in binary64 with a bound: what is computed, what it may be wrong by.
 //
-//   q' = RN(RN(d' w') factor)   y' = RN(q' + b')   |q' - q| <= (relative + k u) |q'| + eta |w|   |y' - y| <= that + u |y'|
+//   q' = RN(RN(d' w') factor)   y' = RN(q' + b')   |q' - q| <= (relative + k u) |q'| + eta |w|   |y' - y| <= that + u
+//   |y'|
 //
 // with relative and eta of the row's factor (quick_factor.cpp) and k roundings of first order: the last product, d' w'
-// unless it is exact (h and w together have at most 53 bits), each sum offset + t and the product weight scale unless exact.
-// A bias with an offset rounds too: u |b'| <= u (|y'| + |q'|) (1 + 2u). Bounds are taken 1 + 2^-20 larger (kInflate).
+// unless it is exact (h and w together have at most 53 bits), each sum offset + t and the product weight scale unless
+// exact. A bias with an offset rounds too: u |b'| <= u (|y'| + |q'|) (1 + 2u). Bounds are taken 1 + 2^-20 larger
+// (kInflate).
 //
-// Least work, one row of D elements, 512-bit vectors, bf16 -> fp32: the sum reads 2 D bytes (widen, shift, convert, FMA: 4
-// operations a vector of 8); the elements read 2 D again from cache, write 4 D: widen, shift, convert, two products, two
-// roundings of the ends, compare: 10 operations and a store. A plain float64 loop needs 4 and 7: at most 14/11 = 1.27 of it
-// where nothing waits for memory, 1 where everything does. bf16 -> bf16 rounds by integers, 14 operations of 15.
+// Least work, one row of D elements, 512-bit vectors, bf16 -> fp32: the sum reads 2 D bytes (widen, shift, convert,
+// FMA: 4 operations a vector of 8); the elements read 2 D again from cache, write 4 D: widen, shift, convert, two
+// products, two roundings of the ends, compare: 10 operations and a store. A plain float64 loop needs 4 and 7: at most
+// 14/11 = 1.27 of it where nothing waits for memory, 1 where everything does. bf16 -> bf16 rounds by integers, 14
+// operations of 15.
 #include "reference/certified/quick_norm.hpp"
 
 #include <algorithm>
@@ -229,8 +232,10 @@ void QuickNorm::State::fill_segments(std::int64_t row, Columns& out) const {
       if (p->tensor == nullptr) continue;
       count = std::min(count, p->index.span - first % p->index.span);
       const double v = offset_of(*p) + p->tensor->value(p->index.at(row, first));
-      if (p == &norm.bias) b = v;
-      else w *= v;
+      if (p == &norm.bias)
+        b = v;
+      else
+        w *= v;
     }
     if (is_strange(w, b)) {
       for (std::int64_t j = first; j < first + count; ++j) out.strange.push_back(static_cast<std::uint32_t>(j));
@@ -284,7 +289,8 @@ QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) co
     std::int64_t key[3] = {0, 0, 0};
     const Parameter* const parameters[] = {&norm.weight, &norm.scale, &norm.bias};
     for (std::size_t i = 0; i < 3; ++i)
-      if (parameters[i]->tensor != nullptr) key[i] = (row / parameters[i]->index.rows_each) % parameters[i]->index.period;
+      if (parameters[i]->tensor != nullptr)
+        key[i] = (row / parameters[i]->index.rows_each) % parameters[i]->index.period;
     if (!std::equal(key, key + 3, s.columns.key)) {
       fill(row, s.columns);
       std::copy(key, key + 3, s.columns.key);
@@ -393,8 +399,8 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
     return;
   }
   const std::size_t before = open.size();
-  const bool finite = r.factor.kind == RowFactor::Kind::bounded ||
-                      (r.factor.kind == RowFactor::Kind::exact && r.factor.factor != 0);
+  const bool finite =
+      r.factor.kind == RowFactor::Kind::bounded || (r.factor.kind == RowFactor::Kind::exact && r.factor.factor != 0);
   // Loops for fp32 and bf16 let overflow become Inf.
   const bool plain = overflow == Overflow::ieee || (format != FormatId::fp32 && format != FormatId::bf16);
   const auto fused = kernels().round_elements[static_cast<std::size_t>(state.reader.layout())][state.centred() ? 1 : 0]
@@ -407,15 +413,18 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
       if (blocks == 0) return;
     }
     const EnclosedRun values = state.enclosed(run, s);
-    if (!finite) blocks = ~std::uint64_t{0};
-    else if (!plain || fused == nullptr) blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
+    if (!finite)
+      blocks = ~std::uint64_t{0};
+    else if (!plain || fused == nullptr)
+      blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
     const std::size_t count = (run.count + kBlock - 1) / kBlock;
-    if (finite && std::popcount(blocks & ((std::uint64_t{1} << count) - 1)) >= kManyBlocks) {
+    if (finite && std::popcount(blocks) >= kManyBlocks) {
       for (std::size_t b = 0; b < count; ++b) {
         if ((blocks >> b & 1) == 0) continue;
         const std::size_t begin = b * kBlock, end = std::min(run.count, begin + kBlock), held = open.size();
         open.resize(held + (end - begin));
-        std::iota(open.begin() + static_cast<std::ptrdiff_t>(held), open.end(), static_cast<std::uint32_t>(first + begin));
+        std::iota(open.begin() + static_cast<std::ptrdiff_t>(held), open.end(),
+                  static_cast<std::uint32_t>(first + begin));
       }
       return;
     }

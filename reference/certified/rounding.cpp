@@ -77,7 +77,8 @@ void settle_blocks(FormatId format, Overflow overflow, const EnclosedRun& run, s
     const std::size_t end = std::min(run.count, (b + 1) * kBlock);
     for (std::size_t i = b * kBlock; i < end; ++i) {
       const double size = std::fabs(run.value[i]);
-      const double bound = run.radius == nullptr ? size * pads.relative + pads.absolute : scalar::padded(run.radius[i], size);
+      const double bound =
+          run.radius == nullptr ? size * pads.relative + pads.absolute : scalar::padded(run.radius[i], size);
       const SettledCode s = settle(format, overflow, run.value[i], bound);
       store_code(format_of(format), stored, i, s.code);
       if (!s.settled) open.push_back(static_cast<std::uint32_t>(first + i));

@@ -17,8 +17,8 @@ struct SettledCode {
 };
 SettledCode settle(FormatId format, Overflow overflow, double mid, double bound);
 
-/// Looks at each element of the blocks whose bit is set, stores its code and appends first + its place to `open` if it is
-/// not settled.
+/// Looks at each element of the blocks whose bit is set, stores its code and appends first + its place to `open` if it
+/// is not settled.
 void settle_blocks(FormatId format, Overflow overflow, const EnclosedRun& run, std::uint64_t blocks, std::size_t first,
                    std::byte* stored, std::vector<std::uint32_t>& open);
 

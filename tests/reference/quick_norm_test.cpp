@@ -1,5 +1,5 @@
-// The binary64 tier of the row norms against 3000-bit MPFR: its enclosures hold, what it calls rounded is, its scores are
-// as exact as they say, and every vector level gives the same bits.
+// The binary64 tier of the row norms against 3000-bit MPFR: its enclosures hold, what it calls rounded is, its scores
+// are as exact as they say, and every vector level gives the same bits.
 #include "reference/certified/quick_norm.hpp"
 
 #include <algorithm>
@@ -67,7 +67,8 @@ struct Exact {
         mpfr_mul(v.get(), v.get(), term.get(), MPFR_RNDN);
       }
       mpfr_div(v.get(), v.get(), divisor.get(), MPFR_RNDN);
-      if (n.bias.tensor != nullptr) mpfr_add_d(v.get(), v.get(), n.bias.tensor->value(n.bias.index.at(row, column)), MPFR_RNDN);
+      if (n.bias.tensor != nullptr)
+        mpfr_add_d(v.get(), v.get(), n.bias.tensor->value(n.bias.index.at(row, column)), MPFR_RNDN);
       y.push_back(v);
     }
   }
@@ -84,13 +85,14 @@ struct Exact {
     }
     mpfr_sqrt(r.get(), r.get(), MPFR_RNDN);
     if (n.eps_place == EpsPlace::outside) mpfr_add(r.get(), r.get(), eps.get(), MPFR_RNDN);
-    if (n.eps_place == EpsPlace::max || n.eps_place == EpsPlace::l2max) mpfr_max(r.get(), r.get(), eps.get(), MPFR_RNDN);
+    if (n.eps_place == EpsPlace::max || n.eps_place == EpsPlace::l2max)
+      mpfr_max(r.get(), r.get(), eps.get(), MPFR_RNDN);
     return r;
   }
 };
 
-// The values of one row as a truth that decides.hpp can ask: 3000 bits compared as they are. An exact tie of these norms has
-// a dyadic root, which MPFR finds exactly.
+// The values of one row as a truth that decides.hpp can ask: 3000 bits compared as they are. An exact tie of these
+// norms has a dyadic root, which MPFR finds exactly.
 class ExactTruth final : public TruthSource {
  public:
   explicit ExactTruth(const Exact& exact) : y_(exact.y) {}
@@ -183,7 +185,8 @@ struct Problem {
     x = make(format, {rows, cols}, family, random);
     residual = make(format, {rows, cols}, Family::normal, random);
     const FormatId narrow = contains(FormatId::bf16, format) ? format : FormatId::bf16;
-    weight = make(random.below(2) == 0 ? FormatId::fp32 : narrow, {cols}, family == Family::bits ? family : Family::normal, random);
+    weight = make(random.below(2) == 0 ? FormatId::fp32 : narrow, {cols},
+                  family == Family::bits ? family : Family::normal, random);
     scale = make(FormatId::bf16, {cols}, Family::normal, random);
     bias = make(FormatId::bf16, {cols}, Family::normal, random);
     mean = make(FormatId::fp32, {rows}, Family::normal, random);
@@ -221,7 +224,8 @@ void check_row(const Problem& p, const QuickNorm& quick, std::int64_t row, Found
     INFO("row " << row << " column " << j << " mid " << mid[j] << " radius " << radius[j]);
     REQUIRE(encloses(mid[j], radius[j], exact.y[j]));
   }
-  for (FormatId format : {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::e5m2, FormatId::tf32}) {
+  for (FormatId format :
+       {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::e5m2, FormatId::tf32}) {
     const Overflow overflow = row % 2 == 0 ? Overflow::ieee : Overflow::saturate;
     Tensor y = Tensor::zeros(format, {1, p.norm.cols});
     std::vector<std::uint32_t> open;
@@ -240,7 +244,8 @@ void check_row(const Problem& p, const QuickNorm& quick, std::int64_t row, Found
       INFO(name_of(format) << " row " << row << " column " << j << " mid " << mid[j] << " radius " << radius[j]);
       REQUIRE(right);
       // MPFR's zeros have no sign to compare.
-      const std::uint64_t mask = mpfr_zero_p(exact.y[j].get()) != 0 ? format_of(format).magnitude_mask() : ~std::uint64_t{0};
+      const std::uint64_t mask =
+          mpfr_zero_p(exact.y[j].get()) != 0 ? format_of(format).magnitude_mask() : ~std::uint64_t{0};
       REQUIRE((y.code(col) & mask) == (*right & mask));
     }
     REQUIRE(next == open.size());
@@ -249,7 +254,8 @@ void check_row(const Problem& p, const QuickNorm& quick, std::int64_t row, Found
 
 std::vector<Setting> settings() {
   std::vector<Setting> all;
-  for (EpsPlace place : {EpsPlace::inside, EpsPlace::sum, EpsPlace::outside, EpsPlace::max, EpsPlace::l2max, EpsPlace::none})
+  for (EpsPlace place :
+       {EpsPlace::inside, EpsPlace::sum, EpsPlace::outside, EpsPlace::max, EpsPlace::l2max, EpsPlace::none})
     all.push_back({.place = place, .eps = place == EpsPlace::max ? 0.5 : 1e-6});
   all.push_back({.scale = true});
   all.push_back({.bias = true, .residual = true});
@@ -276,7 +282,8 @@ TEST_CASE("enclosures hold and roundings are right for rows of any kind") {
           const QuickNorm quick(p.norm);
           INFO("statistics " << static_cast<int>(setting.statistics) << " place " << static_cast<int>(setting.place)
                              << " family " << f << " " << name_of(format) << " D " << cols);
-          for (std::int64_t row = 0; row < 2; ++row) check_row(p, quick, row, family == Family::normal ? ordinary : others);
+          for (std::int64_t row = 0; row < 2; ++row)
+            check_row(p, quick, row, family == Family::normal ? ordinary : others);
         }
   INFO(ordinary.open << " of " << ordinary.elements << ", " << others.open << " of " << others.elements);
   CHECK(ordinary.open * 1000 < ordinary.elements);
@@ -365,9 +372,11 @@ TEST_CASE("constant and zero rows are settled by binary64, ties too") {
     for (std::int64_t j = 0; j < cols; ++j) {
       x.set_code(j, code_of(FormatId::fp32, 0.1f));
       weight.set_code(j, code_of(FormatId::fp32, j % 2 == 0 ? 1.25 : -3));
-      bias.set_code(j, code_of(FormatId::fp32, 1 + 0x1p-9 * static_cast<double>(2 * j + 1)));  // ties of bf16 among them
+      bias.set_code(j,
+                    code_of(FormatId::fp32, 1 + 0x1p-9 * static_cast<double>(2 * j + 1)));  // ties of bf16 among them
     }
-    RowNorm norm{.rows = 2, .cols = cols, .x = &x, .statistics = Statistics::moments, .groups = 2, .count = 200, .eps = 1e-5};
+    RowNorm norm{
+        .rows = 2, .cols = cols, .x = &x, .statistics = Statistics::moments, .groups = 2, .count = 200, .eps = 1e-5};
     norm.weight.tensor = &weight;
     std::vector<std::uint32_t> open;
     Tensor y = Tensor::zeros(out, {cols});
@@ -444,8 +453,10 @@ TEST_CASE("beside a power of two the bar covers both ulps") {
       RowScoreSums sums;
       std::vector<std::uint32_t> open;
       QuickNorm(norm).score_row(0, FormatId::fp32, out.bytes.data(), sums, open);
-      if (got == 1.0) CHECK(open.empty());
-      else CHECK(open.size() == (b == nullptr ? 2 : 1));  // 3 is no power of two
+      if (got == 1.0)
+        CHECK(open.empty());
+      else
+        CHECK(open.size() == (b == nullptr ? 2 : 1));  // 3 is no power of two
     }
   }
 }
@@ -517,6 +528,86 @@ TEST_CASE("scores are as exact as their bar says") {
       CHECK(std::fabs(sum_abs) <= static_cast<double>(scored) * bar * 1.01);
       CHECK(incorrect <= 0);
     }
+}
+
+// All rows of a problem as a truth.
+class RowsTruth final : public TruthSource {
+ public:
+  explicit RowsTruth(const RowNorm& norm) : cols_(norm.cols) {
+    for (std::int64_t row = 0; row < norm.rows; ++row) all_.emplace_back(norm, row);
+  }
+  std::int64_t rows() const override { return static_cast<std::int64_t>(all_.size()); }
+  std::int64_t cols() const override { return cols_; }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    for (std::int64_t j = 0; j < cols_; ++j) out[static_cast<std::size_t>(j)] = enclose(row, j);
+  }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    const Real& y = at(row, col);
+    Interval point(kBits);
+    point.lo = y;
+    point.hi = y;
+    return enclosure_of(point);
+  }
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return ExactTruth(all_[static_cast<std::size_t>(row)]).compare(0, col, m_hi, m_lo);
+  }
+  const Real& at(std::int64_t row, std::int64_t col) const {
+    return all_[static_cast<std::size_t>(row)].y[static_cast<std::size_t>(col)];
+  }
+
+ private:
+  std::int64_t cols_;
+  std::vector<Exact> all_;
+};
+
+TEST_CASE("a tensor's score is that of its elements, on any number of threads") {
+  Random random{7};
+  const std::int64_t rows = 1200, cols = 61;
+  Problem p({.statistics = Statistics::moments, .bias = true}, FormatId::bf16, rows, cols, Family::normal, random);
+  const RowsTruth truth(p.norm);
+  Tensor got = round_rows(p.norm, truth, FormatId::fp32, Overflow::ieee, 2).y;
+  for (std::int64_t i = 0; i < got.size(); ++i) got.set_code(i, got.code(i) + random.below(3) - 1);
+  got.set_code(77, 0x7f80'0000);
+  got.set_code(900 * cols + 5, got.code(900 * cols + 5) + 40);
+  got.set_code(1000 * cols + 6, got.code(1000 * cols + 6) + 30);
+  const RowScore score = score_rows(p.norm, truth, got, 1);
+  double sum = 0, sum_abs = 0, sum_squares = 0, largest = 0;
+  std::int64_t incorrect = 0, at = -1;
+  for (std::int64_t i = 0; i < got.size(); ++i) {
+    if (i == 77) continue;
+    const double error = exact_error(truth.at(i / cols, i % cols), got.value(i), FormatId::fp32);
+    sum += error;
+    sum_abs += std::fabs(error);
+    sum_squares += error * error;
+    incorrect += std::fabs(error) > 0.5 ? 1 : 0;
+    if (std::fabs(error) > largest) {
+      largest = std::fabs(error);
+      at = i;
+    }
+  }
+  const auto n = static_cast<double>(got.size() - 1);
+  CHECK(score.scored == got.size() - 1);
+  CHECK(score.not_scored == 1);
+  CHECK(score.max_at == at);
+  CHECK(std::fabs(score.max - largest) <= score.bar);
+  CHECK(std::fabs(score.bias - sum / n) <= score.bar * 1.01);
+  CHECK(std::fabs(score.mean_abs - sum_abs / n) <= score.bar * 1.01);
+  CHECK(std::fabs(score.rms - std::sqrt(sum_squares / n)) <= score.bar * 1.01);
+  CHECK(score.bar <= kScoreBar);
+  CHECK(score.incorrect == incorrect);
+  CHECK(score.tiers.binary64 + score.tiers.double_double + score.tiers.exact == got.size());
+  for (int threads : {2, 3, 8}) {
+    const RowScore other = score_rows(p.norm, truth, got, threads);
+    CHECK(other.max == score.max);
+    CHECK(other.max_at == score.max_at);
+    CHECK(other.mean_abs == score.mean_abs);
+    CHECK(other.bias == score.bias);
+    CHECK(other.rms == score.rms);
+    CHECK(other.bar == score.bar);
+    CHECK(other.incorrect == score.incorrect);
+    CHECK(other.near_half == score.near_half);
+    CHECK(other.tiers == score.tiers);
+  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// From a midpoint and a radius to a code: against integers (decide.hpp on exact points), at all the places where a rounding
-// can turn; and that "settled" means settled for every real in the enclosure.
+// From a midpoint and a radius to a code: against integers (decide.hpp on exact points), at all the places where a
+// rounding can turn; and that "settled" means settled for every real in the enclosure.
 #include "reference/certified/rounding.hpp"
 
 #include <catch2/catch_test_macros.hpp>
@@ -50,7 +50,8 @@ std::vector<double> turning_points(FormatId format) {
   Random random{static_cast<std::uint64_t>(f.code_bits)};
   const auto take = [&](std::uint64_t code) {
     const double v = decode(format, code);
-    const double next = code == f.max_finite_code() ? v + std::ldexp(1.0, f.emax - f.precision + 1) : decode(format, code + 1);
+    const double next =
+        code == f.max_finite_code() ? v + std::ldexp(1.0, f.emax - f.precision + 1) : decode(format, code + 1);
     points.insert(points.end(), {v, v / 2 + next / 2});
   };
   for (std::uint64_t code = 0; code < 12; ++code) take(code);
