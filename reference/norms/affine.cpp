@@ -267,7 +267,10 @@ std::optional<Enclosure> AffineRows::multiply(const RowFactor& f, const AffineEl
   double magnitude = std::fabs(hi);
   if (e.bias) {
     const double b = *e.bias;
-    magnitude += std::fabs(b);
+    // |q| + |b| with q's low part, so that it is rounded once where it lies beside a half-way point.
+    const double whole = magnitude + std::fabs(b), other = whole - magnitude;
+    const double left = (magnitude - (whole - other)) + (std::fabs(b) - other);
+    magnitude = whole + (left + (hi < 0 ? -lo : lo));
     const double sum = hi + b, b_part = sum - hi;
     const double t = (hi - (sum - b_part)) + (b - b_part);
     const double v = t + lo;
