@@ -95,7 +95,11 @@ function conformance(selected) {
 
 function drawSummary() {
   const verdictOfRecord = new Map();
-  for (let row = 0; row < rowCount; ++row) verdictOfRecord.set(columns.ordinal[row] ?? 'row' + row, wordOf('verdict', row));
+  for (let row = 0; row < rowCount; ++row) {
+    const record = columns.ordinal[row] ?? 'row' + row, verdict = wordOf('verdict', row);
+    // Outputs that no criterion is about are measured only; the record's verdict is the others'.
+    if (verdict !== 'measured' || !verdictOfRecord.has(record)) verdictOfRecord.set(record, verdict);
+  }
   const counts = {};
   for (const verdict of verdictOfRecord.values()) counts[verdict] = (counts[verdict] ?? 0) + 1;
   const summary = byId('summary');

@@ -142,7 +142,7 @@ class Page {
     const std::string format = text_of(output, "format");
     const std::string shape =
         parts.shape.empty() || parts.shape == "-" ? dimensions(at(output, {"shape"})) : std::string(parts.shape);
-    word("verdict", shown_verdict(record));
+    word("verdict", shown_verdict(record, output_name));
     word("norm", parts.norm);
     word("impl", impl);
     word("kind", kind_of_impl(impl));

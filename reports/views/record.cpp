@@ -39,6 +39,21 @@ std::string shown_verdict(const nlohmann::json& record) {
   return measured ? "measured" : text_of(record, "verdict");
 }
 
+std::string shown_verdict(const nlohmann::json& record, std::string_view output) {
+  const std::string verdict = shown_verdict(record);
+  if (verdict != "pass") return verdict;
+  if (output.empty()) return verdict;
+  // A criterion without a name is about y, the first output.
+  const std::string_view first = at(record, {"outputs"}).contains("y") ? "y" : output;
+  for (const nlohmann::json& criterion : at(record, {"criteria"})) {
+    const std::string text = text_of(criterion, "text");
+    const std::string_view measure = std::string_view(text).substr(0, text.find_first_of("<>="));
+    const std::size_t dot = measure.find('.');
+    if ((dot == std::string_view::npos ? first : measure.substr(0, dot)) == output) return verdict;
+  }
+  return "measured";
+}
+
 RecordedName read_recorded_name(std::string_view name) {
   constexpr std::string_view kFile = "file:";
   constexpr std::string_view kSuffix = ".safetensors";

@@ -24,6 +24,8 @@ std::string text_of(const nlohmann::json& value, std::string_view key);
 /// The verdict as a view shows it: a record that was measured and only lacked a criterion is "measured", which
 /// alarms nobody, and not "skip".
 std::string shown_verdict(const nlohmann::json& record);
+/// The same beside one output's figures: an output of a passing record that no criterion is about is "measured".
+std::string shown_verdict(const nlohmann::json& record, std::string_view output);
 
 /// file:FOLDER/STEM.safetensors#TENSOR@sha256-HASH without what a table has no room for; any other name as it is.
 struct RecordedName {

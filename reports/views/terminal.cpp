@@ -124,7 +124,7 @@ Row row_of(const json& record, std::string_view name, const json& output) {
   const json& ordinal = at(record, {"ordinal"});
   const auto max = number_of(at(output, {"ulp", "max"}));
   const double never = -1;
-  const std::string verdict = shown_verdict(record);
+  const std::string verdict = shown_verdict(record, name);
   return {.verdict = verdict,
           .worst = !max               ? never
                    : std::isnan(*max) ? std::numeric_limits<double>::infinity()

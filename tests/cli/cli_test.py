@@ -4,6 +4,7 @@
 import decimal
 import fractions
 import json
+import math
 import os
 import pty
 import random
@@ -972,6 +973,26 @@ class Norms(CliTest):
                    "running_var": [(1 - momentum) * self.D(v) + momentum * sum((e - b) ** 2 for e in o) / 5
                                    for v, b, o in zip(variance, means, own)]}
         self.holds("batchnorm", inputs, self.normalized(x, channel, 1e-5), "momentum=0.25", outputs=outputs)
+
+    def test_running_outputs_are_judged_where_asked(self):
+        """A running variance without Bessel's correction: shown and measured, failed by a limit on it, never 'pass'."""
+        x = self.fp32(24, 1)
+        own = [[v for i, v in enumerate(x) if i // 3 % 4 == c] for c in range(4)]
+        means = [sum(o) / 6 for o in own]
+        spread = [sum((v - m) ** 2 for v in o) for o, m in zip(own, means)]
+        y = [(v - means[i // 3 % 4]) / math.sqrt(spread[i // 3 % 4] / 6 + 1e-5) for i, v in enumerate(x)]
+        fp32 = lambda shape, values: ("F32", shape, struct.pack(f"<{len(values)}f", *values))
+        write("in.safetensors", pack({"x": fp32(self.SHAPE, x), "running_mean": fp32([4], [0] * 4),
+                                      "running_var": fp32([4], [1] * 4)}))
+        for divisor, code in ((5, 0), (6, 1)):
+            write("got.safetensors", pack({"y": fp32(self.SHAPE, y), "running_mean": fp32([4], [m / 10 for m in means]),
+                                           "running_var": fp32([4], [.9 + .1 * s / divisor for s in spread])}))
+            check = ["check", "batchnorm", "--in", "in.safetensors", "--got", "got.safetensors", "--limit", "max_ulp<=1"]
+            done = norma(*check)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, r"(?m)^0 +pass .*#y  ")
+            self.assertRegex(done.stdout, r"(?m)^0 +measured .*\[running_var\]")
+            self.assertEqual(norma(*check, "--limit", "running_var.max_ulp<=1").returncode, code)
 
     def test_l2norm(self):
         x = self.fp32(24)
