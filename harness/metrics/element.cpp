@@ -14,18 +14,6 @@ namespace {
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr std::int64_t kHalfUlp = kGridUlp / 2;
 
-/// What the overflow rule makes of a finite value beyond the range.
-std::uint64_t overflow_code(const Format& format, Overflow policy, bool negative) {
-  const std::uint64_t sign = negative ? format.sign_code() : 0;
-  switch (policy) {
-    case Overflow::ieee: return format.has_infinity() ? (sign | format.infinity_code()) : format.nan_code();
-    case Overflow::saturate_finite: return sign | format.max_finite_code();
-    case Overflow::saturate: return sign | format.max_finite_code();
-    case Overflow::nan: return format.nan_code();
-  }
-  return format.nan_code();
-}
-
 enum class Answer : std::uint8_t { no, yes, undecided };
 
 /// Whether a real y rounds beyond the range.
@@ -199,7 +187,8 @@ void decide_element(Tally& tally, const MeasureJob& job, const ElementQuery& ele
     if (over == Answer::yes) {
       ++tally.counts.overflow;
       const bool negative = std::signbit(truth.hi);
-      if (same_bits(job.format, element.code, overflow_code(job.format, job.policy, negative))) return;
+      const std::uint64_t sign = negative ? job.format.sign_code() : 0;
+      if (same_bits(job.format, element.code, beyond_code(job.format, job.policy, sign, false))) return;
     }
     if (!std::isfinite(element.got)) {
       count_unexpected(tally, job, element);

@@ -12,19 +12,6 @@ namespace norma {
 
 namespace {
 
-/// What finite numbers beyond the largest one become (infinite: what Inf becomes); `sign` is the sign bit in its place.
-std::uint64_t beyond_code(const Format& f, Overflow overflow, std::uint64_t sign, bool infinite) {
-  switch (overflow) {
-    case Overflow::ieee: break;
-    case Overflow::saturate_finite:
-      if (!infinite) return sign | f.max_finite_code();
-      break;
-    case Overflow::saturate: return sign | f.max_finite_code();
-    case Overflow::nan: return f.nan_code();
-  }
-  return f.has_infinity() ? (sign | f.infinity_code()) : f.nan_code();
-}
-
 void store_code(const Format& f, std::byte* stored, std::size_t i, std::uint64_t code) {
   const std::uint64_t word = code << f.storage_shift();
   const auto bytes = static_cast<std::size_t>(f.storage_bytes());

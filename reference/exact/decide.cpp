@@ -227,19 +227,6 @@ ScaledError scaled_error(const Element& y, double got, FormatId format) {
 
 namespace {
 
-// What |y| beyond the largest finite number becomes; `sign` is the sign bit in its place.
-std::uint64_t beyond_code(const Format& f, Overflow overflow, std::uint64_t sign, bool infinite) {
-  switch (overflow) {
-    case Overflow::ieee: break;
-    case Overflow::saturate_finite:
-      if (!infinite) return sign | f.max_finite_code();
-      break;
-    case Overflow::saturate: return sign | f.max_finite_code();
-    case Overflow::nan: return f.nan_code();
-  }
-  return f.has_infinity() ? (sign | f.infinity_code()) : f.nan_code();
-}
-
 // The largest code of a magnitude whose value is at most |y|. The enclosure's midpoint gives a first guess, which
 // comparisons confirm or correct. Empty: undecided.
 std::optional<std::uint64_t> code_below(const Element& y, FormatId format, bool negative) {

@@ -127,6 +127,19 @@ constexpr double decode(FormatId id, std::uint64_t code) {
   return sign * static_cast<double>(significand) * scale;
 }
 
+/// What a magnitude beyond the largest finite number becomes, or Inf where `infinite`; `sign` is the sign bit in its
+/// place (0 for a positive one).
+constexpr std::uint64_t beyond_code(const Format& f, Overflow overflow, std::uint64_t sign, bool infinite) {
+  const std::uint64_t beyond = f.has_infinity() ? (sign | f.infinity_code()) : f.nan_code();
+  switch (overflow) {
+    case Overflow::ieee: return beyond;
+    case Overflow::saturate_finite: return infinite ? beyond : (sign | f.max_finite_code());
+    case Overflow::saturate: return sign | f.max_finite_code();
+    case Overflow::nan: return f.nan_code();
+  }
+  return beyond;
+}
+
 /// The code of `value` rounded once to nearest, ties to even, with an exponent range unbounded above;
 /// what then exceeds the largest finite number is treated by `overflow`. NaN gives the canonical NaN,
 /// positive. -0 becomes 0 where the format has no -0.
@@ -139,15 +152,7 @@ constexpr std::uint64_t encode(FormatId id, double value, Overflow overflow) {
   const std::uint64_t magnitude_bits = bits & 0x7fff'ffff'ffff'ffff;
   const std::uint64_t sign = negative ? f.sign_code() : 0;
   if (magnitude_bits > 0x7ff0'0000'0000'0000) return f.nan_code();
-  const std::uint64_t beyond = f.has_infinity() ? (sign | f.infinity_code()) : f.nan_code();
-  if (magnitude_bits == 0x7ff0'0000'0000'0000) {
-    switch (overflow) {
-      case Overflow::ieee: return beyond;
-      case Overflow::saturate_finite: return beyond;
-      case Overflow::saturate: return sign | f.max_finite_code();
-      case Overflow::nan: return f.nan_code();
-    }
-  }
+  if (magnitude_bits == 0x7ff0'0000'0000'0000) return beyond_code(f, overflow, sign, true);
   if (id == FormatId::fp64) return bits;
   // value = significand * 2^exponent, an integer significand below 2^53.
   const int field = static_cast<int>(magnitude_bits >> 52);
@@ -168,14 +173,7 @@ constexpr std::uint64_t encode(FormatId id, double value, Overflow overflow) {
   // Adding, not or-ing, lets a rounding carry move into the exponent field; a subnormal has base = emin.
   const std::uint64_t magnitude =
       (static_cast<std::uint64_t>(base - f.emin) << f.mantissa_bits()) + rounded;
-  if (magnitude > f.max_finite_code()) {
-    switch (overflow) {
-      case Overflow::ieee: return beyond;
-      case Overflow::saturate_finite: return sign | f.max_finite_code();
-      case Overflow::saturate: return sign | f.max_finite_code();
-      case Overflow::nan: return f.nan_code();
-    }
-  }
+  if (magnitude > f.max_finite_code()) return beyond_code(f, overflow, sign, false);
   if (magnitude == 0 && !f.has_negative_zero()) return 0;
   return sign | magnitude;
 }
