@@ -82,7 +82,7 @@ find_package(Threads QUIET)
 norma_needs("POSIX threads (pthread.h)" libc6-dev
   TARGET Threads::Threads)
 
-# An installed norma loads OpenBLAS when it needs it (reference/certified/blas.cpp), carries its own copy of Chart.js and
+# An installed norma loads OpenBLAS when it needs it (reference/certified/products/blas.cpp), carries its own copy of Chart.js and
 # has no tests, so only a build asks for these three.
 if(NOT CMAKE_FIND_PACKAGE_NAME)
   # Unpacked without root the library has only its folder, not the link that the package's installation makes.

@@ -19,7 +19,7 @@
 #include "harness/run/contract.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
-#include "reference/certified/program_enclosure.hpp"
+#include "reference/certified/programs/program_enclosure.hpp"
 #include "reference/exact/decide.hpp"
 #include "reference/norms/norm.hpp"
 
@@ -74,7 +74,8 @@ NormCall norm_call(const NormDef& norm, const CastPath* path, const VerifyCall& 
   }
   if (!set.empty()) {
     std::string names;
-    for (const NormAttribute& attribute : norm.attributes) names += (names.empty() ? "" : " ") + std::string(attribute.name);
+    for (const NormAttribute& attribute : norm.attributes)
+      names += (names.empty() ? "" : " ") + std::string(attribute.name);
     throw std::invalid_argument(
         fmt::format("{} has no attribute '{}'; known: {}", norm.name, set.begin()->first, names));
   }
@@ -109,7 +110,8 @@ std::shared_ptr<const TruthSource> truth_of(const NormDef& norm, const NormCall&
     throw std::invalid_argument(fmt::format("{} has no output '{}'; known: {}", norm.name, output, names));
   }
   std::shared_ptr<const TruthSource> truth = truth_of(norm, call, output, TruthKind::fast);
-  if (truth == nullptr) throw std::invalid_argument(fmt::format("this call of {} has no output '{}'", norm.name, output));
+  if (truth == nullptr)
+    throw std::invalid_argument(fmt::format("this call of {} has no output '{}'", norm.name, output));
   return truth;
 }
 
@@ -186,7 +188,8 @@ std::string repro_text(const NormDef& norm, const VerifyCall& call, const std::v
   } else {
     std::filesystem::create_directories(folder);
     const std::string stem = (std::filesystem::path(folder) /
-                              fmt::format("{}-{}", norm.name, content_hash(call.inputs.at("x")).substr(0, 12))).string();
+                              fmt::format("{}-{}", norm.name, content_hash(call.inputs.at("x")).substr(0, 12)))
+                                 .string();
     write_safetensors(stem + ".in.safetensors", call.inputs);
     write_safetensors(stem + ".out.safetensors", call.outputs);
     in = stem + ".in.safetensors";
@@ -206,8 +209,7 @@ Verification judge_call(const NormDef& norm, const VerifyCall& call) {
     throw std::invalid_argument("a check needs a criterion: limits such as 'max_ulp<=1', or a path");
   if (!call.inputs.contains("x")) throw std::invalid_argument("there is no input 'x'");
   if (!call.outputs.contains("y")) throw std::invalid_argument("there is no output 'y'");
-  const std::vector<std::string> limits =
-      call.limits.empty() ? std::vector<std::string>{"differing<=0"} : call.limits;
+  const std::vector<std::string> limits = call.limits.empty() ? std::vector<std::string>{"differing<=0"} : call.limits;
   std::vector<Criterion> criteria;
   for (const std::string& limit : limits) criteria.push_back(parse_criterion(limit));
 
@@ -276,8 +278,8 @@ Verification judge_call(const NormDef& norm, const VerifyCall& call) {
     result.text += fmt::format("  count   {} of {} elements are not correctly rounded",
                                m.counts.compared - m.ulp.correct, m.counts.compared);
     if (m.conformance)
-      result.text += fmt::format(", {} of {} differ from the ideal", m.conformance->of - m.conformance->equal,
-                                 m.conformance->of);
+      result.text +=
+          fmt::format(", {} of {} differ from the ideal", m.conformance->of - m.conformance->equal, m.conformance->of);
     result.text += "\n";
   }
   for (const HeldCriterion& criterion : verdict.criteria)
@@ -295,9 +297,7 @@ Tensor view(FormatId format, Shape shape, const void* data) {
   return tensor;
 }
 
-std::ostream& operator<<(std::ostream& stream, const Verification& verification) {
-  return stream << verification.text;
-}
+std::ostream& operator<<(std::ostream& stream, const Verification& verification) { return stream << verification.text; }
 
 Verification verify(const std::string& norm, const VerifyCall& call) {
   const NormDef& definition = norm_named(norm);

@@ -1,5 +1,5 @@
 // Elementary functions and softmax, correctly rounded, against binary64 by the C library's vector functions.
-#include "reference/certified/functions.hpp"
+#include "reference/certified/functions/functions.hpp"
 
 #include <fmt/core.h>
 
@@ -11,7 +11,7 @@
 #include "bench/reference/plain.hpp"
 #include "bench/reference/reference.hpp"
 #include "bench/reference/slow.hpp"
-#include "reference/certified/softmax.hpp"
+#include "reference/certified/functions/softmax.hpp"
 #include "reference/formats/convert.hpp"
 
 namespace norma::bench {

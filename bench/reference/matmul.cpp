@@ -1,5 +1,5 @@
 // Certified matrix products against the binary64 product of the library below them.
-#include "reference/certified/matmul.hpp"
+#include "reference/certified/products/matmul.hpp"
 
 #include <fmt/core.h>
 
@@ -8,7 +8,7 @@
 #include "bench/ratio.hpp"
 #include "bench/reference/reference.hpp"
 #include "bench/reference/slow.hpp"
-#include "reference/certified/blas.hpp"
+#include "reference/certified/products/blas.hpp"
 #include "reference/formats/convert.hpp"
 
 namespace norma::bench {

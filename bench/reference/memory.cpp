@@ -8,7 +8,7 @@
 #include "bench/ratio.hpp"
 #include "bench/reference/plain.hpp"
 #include "bench/reference/reference.hpp"
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/norms/affine.hpp"
 
 namespace norma::bench {

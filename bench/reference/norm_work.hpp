@@ -9,7 +9,7 @@
 #include "bench/reference/buffers.hpp"
 #include "bench/reference/plain.hpp"
 #include "bench/reference/slow.hpp"
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 
 namespace norma::bench {
 

@@ -8,7 +8,7 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/metrics/measures.hpp"
 #include "harness/run/check.hpp"
-#include "reference/certified/program_enclosure.hpp"
+#include "reference/certified/programs/program_enclosure.hpp"
 #include "reference/exact/program_truth.hpp"
 
 namespace norma::bench {

@@ -1,14 +1,14 @@
 // What a run's figures mean, and where they were made.
 #include "harness/run/context.hpp"
 
-#include <boost/version.hpp>
 #include <fmt/core.h>
 #include <mpfr.h>
 #include <oneapi/tbb/version.h>
 #include <sys/utsname.h>
+#include <boost/version.hpp>
 
 #include "harness/run/runner.hpp"
-#include "reference/certified/blas.hpp"
+#include "reference/certified/products/blas.hpp"
 #include "reference/formats/environment.hpp"
 
 #ifndef NORMA_VERSION
@@ -57,7 +57,8 @@ nlohmann::ordered_json run_context(std::size_t total, TruthKind truth, const Run
           {"truth", kTruthKinds[static_cast<std::size_t>(truth)]},
           {"units",
            {{"ulp", "|got - exact| / ulp_F(exact), exact never rounded first; at most 0.5 if correctly rounded"},
-            {"grid", "each ulp error is the exact value rounded to 2^-16 ulp, decided; means and squares are integer sums"}}},
+            {"grid",
+             "each ulp error is the exact value rounded to 2^-16 ulp, decided; means and squares are integer sums"}}},
           {"total", total},
           {"volatile", std::move(shaken)}};
 }

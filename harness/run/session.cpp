@@ -15,7 +15,7 @@
 #include "impls/cpu/cpu.hpp"
 #include "impls/library/command.hpp"
 #include "impls/recorded/recorded.hpp"
-#include "reference/certified/program_enclosure.hpp"
+#include "reference/certified/programs/program_enclosure.hpp"
 #include "reference/exact/program_truth.hpp"
 
 namespace norma {
@@ -28,8 +28,8 @@ constexpr std::int64_t kHeldElements = std::int64_t{1} << 22;  // 160 MiB of enc
 std::string inputs_key(const Case& expanded) {
   Case only = expanded;
   for (auto it = only.keys.begin(); it != only.keys.end();) {
-    const bool about_tensors = it->first == "input" || it->first == "seed" || it->first == "eps" ||
-                               it->first.find('.') != std::string::npos;
+    const bool about_tensors =
+        it->first == "input" || it->first == "seed" || it->first == "eps" || it->first.find('.') != std::string::npos;
     it = about_tensors ? std::next(it) : only.keys.erase(it);
   }
   return print_case(only);
@@ -65,8 +65,9 @@ std::unique_ptr<Implementation> make_recorded(const std::string& impl) {
 
 std::unique_ptr<Implementation> make_command(const std::string& command, double timeout_s) {
   return std::make_unique<CommandImplementation>(
-      command, CommandFiles{.write = [](const std::string& path, const Tensors& t) { write_safetensors(path, t); },
-                            .read = [](const std::string& path) { return read_safetensors(path).tensors; }},
+      command,
+      CommandFiles{.write = [](const std::string& path, const Tensors& t) { write_safetensors(path, t); },
+                   .read = [](const std::string& path) { return read_safetensors(path).tensors; }},
       timeout_s);
 }
 
@@ -99,7 +100,8 @@ SharedTruth::SharedTruth(std::shared_ptr<const CaseInputs> inputs, std::unique_p
 std::pair<std::span<const Enclosure>, std::shared_ptr<const std::vector<Enclosure>>> SharedTruth::held(
     std::int64_t row) const {
   const auto cols = static_cast<std::size_t>(source_->cols());
-  if (!enclosures_.empty()) return {std::span(enclosures_).subspan(static_cast<std::size_t>(row) * cols, cols), nullptr};
+  if (!enclosures_.empty())
+    return {std::span(enclosures_).subspan(static_cast<std::size_t>(row) * cols, cols), nullptr};
   Slot& slot = slots_[static_cast<std::size_t>(row) % slots_.size()];
   {
     const std::lock_guard lock(mutex_);
@@ -159,7 +161,8 @@ std::shared_ptr<const TruthSource> Session::truth(const Case& expanded, const st
 std::shared_ptr<const TruthSource> Session::erasure(const Case& expanded, const Program& program,
                                                     const std::string& output) {
   const Program erased = erase_roundings(program);
-  const std::string key = inputs_key(expanded) + attributes_key(expanded) + "\n" + print_program(erased) + " -> " + output;
+  const std::string key =
+      inputs_key(expanded) + attributes_key(expanded) + "\n" + print_program(erased) + " -> " + output;
   return truths_.get(key, [&]() -> std::shared_ptr<const TruthSource> {
     // The evaluator refers to its program, so both live in one object.
     struct Erasure final : TruthSource {
@@ -170,7 +173,9 @@ std::shared_ptr<const TruthSource> Session::erasure(const Case& expanded, const 
       std::int64_t cols() const override { return source->cols(); }
       void enclose_row(std::int64_t row, std::span<Enclosure> out) const override { source->enclose_row(row, out); }
       Enclosure enclose(std::int64_t row, std::int64_t col) const override { return source->enclose(row, col); }
-      Tier enclose_quick(std::int64_t row, const QuickRow& out) const override { return source->enclose_quick(row, out); }
+      Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
+        return source->enclose_quick(row, out);
+      }
       Comparison compare(std::int64_t row, std::int64_t col, double hi, double lo) const override {
         return source->compare(row, col, hi, lo);
       }
@@ -202,8 +207,9 @@ std::shared_ptr<Implementation> Session::implementation(const std::string& impl)
   for (Implementation* builtin : builtin_implementations())
     if (builtin->name() == impl) return known = std::shared_ptr<Implementation>(builtin, [](Implementation*) {});
   implementations_.erase(impl);
-  throw CaseError(fmt::format("unknown implementation '{}'; known: {}, path:NAME, file:OUT.safetensors#y, cmd:COMMAND",
-                              impl, known_words(builtin_implementations(), [](const Implementation* i) { return i->name(); })));
+  throw CaseError(
+      fmt::format("unknown implementation '{}'; known: {}, path:NAME, file:OUT.safetensors#y, cmd:COMMAND", impl,
+                  known_words(builtin_implementations(), [](const Implementation* i) { return i->name(); })));
 }
 
 }  // namespace norma

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <optional>
 
-#include "reference/certified/kernels.hpp"
+#include "reference/certified/rows/kernels.hpp"
 #include "reference/certified/settle.hpp"
 
 namespace norma {

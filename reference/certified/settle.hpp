@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "reference/certified/kernels.hpp"
+#include "reference/certified/rows/kernels.hpp"
 #include "reference/formats/format.hpp"
 
 namespace norma {

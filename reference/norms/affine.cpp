@@ -27,12 +27,12 @@ Sum parameter(const Parameter& p, std::int64_t row, std::int64_t col) {
 }
 
 /// r = 1 / sqrt(v + eps) by IEEE rules: 0 for an infinite v, infinite for 0, NaN below.
-void read_given(const RowNorm& norm, std::int64_t group, RowFactor& f) {
+void read_given(const RowNorm& norm, std::int64_t group, AffineFactor& f) {
   const double variance = norm.variance->value(group);
   f.given_centre = norm.mean == nullptr ? 0.0 : norm.mean->value(group);
   if (std::isnan(variance) || std::isnan(f.given_centre) || variance == -kInfinity) return;
   if (std::isfinite(f.given_centre)) f.centre = Dyadic(f.given_centre);
-  f.kind = RowFactor::Kind::zero;
+  f.kind = AffineFactor::Kind::zero;
   if (std::isinf(variance)) return;
   const bool eps_joins = norm.eps_place == EpsPlace::inside || norm.eps_place == EpsPlace::sum;
   f.root = {.place = eps_joins ? EpsPlace::none : norm.eps_place,
@@ -40,20 +40,20 @@ void read_given(const RowNorm& norm, std::int64_t group, RowFactor& f) {
             .count = norm.count,
             .total = eps_joins ? Dyadic(variance) + Dyadic(norm.count) * norm.eps : Dyadic(variance)};
   const int sign = f.root.total.sign();
-  f.kind = sign < 0                           ? RowFactor::Kind::nan
-           : sign == 0 && needs_total(f.root) ? RowFactor::Kind::infinite
-                                              : RowFactor::Kind::real;
+  f.kind = sign < 0                           ? AffineFactor::Kind::nan
+           : sign == 0 && needs_total(f.root) ? AffineFactor::Kind::infinite
+                                              : AffineFactor::Kind::real;
 }
 
-void read_squares(const RowNorm& norm, const ExactSums& sums, RowFactor& f) {
+void read_squares(const RowNorm& norm, const ExactSums& sums, AffineFactor& f) {
   if (sums.nan) return;
-  f.kind = RowFactor::Kind::zero;
+  f.kind = AffineFactor::Kind::zero;
   if (!sums.finite()) return;
   f.root = {.place = norm.eps_place, .eps = norm.eps, .count = norm.count, .total = sums.squares};
-  f.kind = sums.squares.sign() == 0 && needs_total(f.root) ? RowFactor::Kind::nan : RowFactor::Kind::real;
+  f.kind = sums.squares.sign() == 0 && needs_total(f.root) ? AffineFactor::Kind::nan : AffineFactor::Kind::real;
 }
 
-void read_moments(const RowNorm& norm, const ExactSums& sums, double n, RowFactor& f) {
+void read_moments(const RowNorm& norm, const ExactSums& sums, double n, AffineFactor& f) {
   if (!sums.finite()) return;
   // S = (n sum h^2 - (sum h)^2) / n, and S / count = total / (n count).
   f.root = {.place = norm.eps_place,
@@ -69,7 +69,7 @@ void read_moments(const RowNorm& norm, const ExactSums& sums, double n, RowFacto
   f.ordinary = sums.ordinary;
   f.unit = sums.unit;
   f.units = sums.units;
-  f.kind = f.root.total.sign() == 0 && needs_total(f.root) ? RowFactor::Kind::nan : RowFactor::Kind::real;
+  f.kind = f.root.total.sign() == 0 && needs_total(f.root) ? AffineFactor::Kind::nan : AffineFactor::Kind::real;
 }
 
 }  // namespace
@@ -80,9 +80,9 @@ AffineRows::AffineRows(const RowNorm& norm) : norm_(norm) {
   slots_.resize(static_cast<std::size_t>(norm.groups == norm.rows ? kFewRows : std::min(norm.groups, kManyGroups)));
 }
 
-RowFactor AffineRows::read_factor(std::int64_t row, mpfr_prec_t bits) const {
+AffineFactor AffineRows::read_factor(std::int64_t row, mpfr_prec_t bits) const {
   const std::int64_t group = row % norm_.groups;
-  RowFactor f(bits);
+  AffineFactor f(bits);
   if (norm_.statistics == Statistics::given) {
     read_given(norm_, group, f);
   } else {
@@ -98,7 +98,7 @@ RowFactor AffineRows::read_factor(std::int64_t row, mpfr_prec_t bits) const {
     else
       read_moments(norm_, sums, static_cast<double>(elements.count()), f);
   }
-  if (f.kind != RowFactor::Kind::real) return f;
+  if (f.kind != AffineFactor::Kind::real) return f;
   f.r = norma::enclose(f.root, bits);
   if (f.denominator != 1) f.r = div(f.r, Interval(f.denominator, bits));
   const Enclosure e = enclosure_of(f.r);
@@ -106,14 +106,14 @@ RowFactor AffineRows::read_factor(std::int64_t row, mpfr_prec_t bits) const {
   return f;
 }
 
-std::shared_ptr<const RowFactor> AffineRows::factor(std::int64_t row) const {
+std::shared_ptr<const AffineFactor> AffineRows::factor(std::int64_t row) const {
   const std::int64_t group = row % norm_.groups;
   Slot& slot = slots_[static_cast<std::size_t>(group) % slots_.size()];
   {
     const std::lock_guard lock(mutex_);
     if (slot.group == group) return slot.value;
   }
-  auto value = std::make_shared<const RowFactor>(read_factor(row, kRowBits));
+  auto value = std::make_shared<const AffineFactor>(read_factor(row, kRowBits));
   const std::lock_guard lock(mutex_);
   slot = {group, value};
   return value;
@@ -125,7 +125,7 @@ struct AffineRows::Difference {
   std::optional<AffineElement::Pair> pair{};
 };
 
-AffineRows::Difference AffineRows::difference(const RowFactor& f, const Sum& h) const {
+AffineRows::Difference AffineRows::difference(const AffineFactor& f, const Sum& h) const {
   Difference d;
   d.nan = h.is_nan();
   d.infinite = h.is_infinite();
@@ -176,7 +176,7 @@ AffineRows::Difference AffineRows::difference(const RowFactor& f, const Sum& h) 
   return d;
 }
 
-AffineElement AffineRows::element(const RowFactor& f, std::int64_t row, std::int64_t col) const {
+AffineElement AffineRows::element(const AffineFactor& f, std::int64_t row, std::int64_t col) const {
   const std::int64_t i = row * norm_.cols + col;
   AffineElement e;
   e.h = {norm_.x->value(i), norm_.residual == nullptr ? kNeutral : norm_.residual->value(i)};
@@ -189,14 +189,14 @@ AffineElement AffineRows::element(const RowFactor& f, std::int64_t row, std::int
   }
   const double b = e.bias.value_or(0.0);
   e.kind = AffineElement::Kind::nan;
-  if (f.kind == RowFactor::Kind::nan || e.weight.is_nan() || e.scale.is_nan() || std::isnan(b)) return e;
+  if (f.kind == AffineFactor::Kind::nan || e.weight.is_nan() || e.scale.is_nan() || std::isnan(b)) return e;
   const Difference d = difference(f, e.h);
   if (d.nan) return e;
   e.difference = d.pair;
   e.negative = (e.weight.negative() != e.scale.negative()) != d.negative;
   const bool infinite =
-      f.kind == RowFactor::Kind::infinite || d.infinite || e.weight.is_infinite() || e.scale.is_infinite();
-  e.zero = f.kind == RowFactor::Kind::zero || d.zero || e.weight.is_zero() || e.scale.is_zero();
+      f.kind == AffineFactor::Kind::infinite || d.infinite || e.weight.is_infinite() || e.scale.is_infinite();
+  e.zero = f.kind == AffineFactor::Kind::zero || d.zero || e.weight.is_zero() || e.scale.is_zero();
   if (infinite && e.zero) return e;                                          // Inf 0
   if (infinite && std::isinf(b) && std::signbit(b) != e.negative) return e;  // Inf - Inf
   e.kind = AffineElement::Kind::real;
@@ -206,7 +206,7 @@ AffineElement AffineRows::element(const RowFactor& f, std::int64_t row, std::int
   return e;
 }
 
-Dyadic AffineRows::slope(const RowFactor& f, const AffineElement& e) const {
+Dyadic AffineRows::slope(const AffineFactor& f, const AffineElement& e) const {
   if (e.zero) return {};
   Dyadic a = f.denominator == 1 ? e.h.exact() : Dyadic(f.denominator) * e.h.exact();
   if (norm_.statistics != Statistics::squares) a = a - f.centre;
@@ -214,15 +214,15 @@ Dyadic AffineRows::slope(const RowFactor& f, const AffineElement& e) const {
   return norm_.scale.tensor == nullptr ? a : a * e.scale.exact();
 }
 
-int AffineRows::compare(const RowFactor& f, const Dyadic& a, const Dyadic& c) {
-  return norma::compare(f.root, f.kind == RowFactor::Kind::zero ? Dyadic() : a, Dyadic(f.denominator) * c);
+int AffineRows::compare(const AffineFactor& f, const Dyadic& a, const Dyadic& c) {
+  return norma::compare(f.root, f.kind == AffineFactor::Kind::zero ? Dyadic() : a, Dyadic(f.denominator) * c);
 }
 
-int AffineRows::compare_value(const RowFactor& f, const AffineElement& e, const Dyadic& m) const {
+int AffineRows::compare_value(const AffineFactor& f, const AffineElement& e, const Dyadic& m) const {
   return compare(f, slope(f, e), m - shift(e));
 }
 
-AffineRows::Value AffineRows::value(const RowFactor& f, const AffineElement& e) const {
+AffineRows::Value AffineRows::value(const AffineFactor& f, const AffineElement& e) const {
   const mpfr_prec_t bits = f.r.bits();
   if (e.kind == AffineElement::Kind::nan) return {Interval(bits), Interval(bits)};
   if (e.kind == AffineElement::Kind::infinite)
@@ -246,7 +246,7 @@ AffineRows::Value AffineRows::value(const RowFactor& f, const AffineElement& e) 
 //
 // 13u^2 |a| and terms of third order: taken as 16u^2 |a| = 2^-102 |a|; nothing where pe, lo and r_lo are 0. The bias is
 // added by TwoSum, what that leaves and the low part are rounded once.
-std::optional<Enclosure> AffineRows::multiply(const RowFactor& f, const AffineElement& e) const {
+std::optional<Enclosure> AffineRows::multiply(const AffineFactor& f, const AffineElement& e) const {
   const auto usual = [](double v) { return std::fabs(v) > 0x1p-500 && std::fabs(v) < 0x1p500; };
   const std::optional<double> w = e.weight.single(), s = e.scale.single();
   if (!f.pair || !e.difference || !w || !s) return std::nullopt;
@@ -256,7 +256,7 @@ std::optional<Enclosure> AffineRows::multiply(const RowFactor& f, const AffineEl
   const double p = ws * d_hi;
   if (!usual(d_hi) || !usual(p) || std::fabs(e.bias.value_or(0.0)) > 0x1p900) return std::nullopt;
   const double pe = std::fma(ws, d_hi, -p);
-  const RowFactor::Pair& r = *f.pair;
+  const AffineFactor::Pair& r = *f.pair;
   const double a = p * r.hi;
   const double g = pe + ws * d_lo;
   const double rest = std::fma(p, r.hi, -a) + std::fma(g, r.hi, p * r.lo);
@@ -282,7 +282,7 @@ std::optional<Enclosure> AffineRows::multiply(const RowFactor& f, const AffineEl
   return Enclosure{.hi = hi, .lo = lo, .radius = radius * (1 + 0x1p-40), .magnitude = magnitude};
 }
 
-Enclosure AffineRows::enclose(const RowFactor& f, const AffineElement& e) const {
+Enclosure AffineRows::enclose(const AffineFactor& f, const AffineElement& e) const {
   std::optional<Enclosure> found;
   if (e.kind == AffineElement::Kind::real && !e.zero) found = multiply(f, e);
   if (!found) {

@@ -12,7 +12,7 @@
 #include <optional>
 #include <vector>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/exact/real.hpp"
 #include "reference/exact/root.hpp"
 #include "reference/norms/exact_rows.hpp"
@@ -20,7 +20,7 @@
 namespace norma {
 
 /// What the rows of one group have in common.
-struct RowFactor {
+struct AffineFactor {
   enum class Kind { real, zero, infinite, nan } kind = Kind::nan;  ///< of r
   Root root;                                                       ///< real: r
   Interval r;                                                      ///< real: r / D
@@ -35,7 +35,7 @@ struct RowFactor {
     double hi, lo, radius;
   };
   std::optional<Pair> pair;
-  explicit RowFactor(mpfr_prec_t bits) : r(bits) {}
+  explicit AffineFactor(mpfr_prec_t bits) : r(bits) {}
 };
 
 /// y = A r + b of one element.
@@ -59,34 +59,34 @@ class AffineRows {
 
   const RowNorm& norm() const { return norm_; }
   /// The factor of the row's group; kept, for rows come in runs of questions.
-  std::shared_ptr<const RowFactor> factor(std::int64_t row) const;
-  RowFactor read_factor(std::int64_t row, mpfr_prec_t bits) const;
-  AffineElement element(const RowFactor& f, std::int64_t row, std::int64_t col) const;
+  std::shared_ptr<const AffineFactor> factor(std::int64_t row) const;
+  AffineFactor read_factor(std::int64_t row, mpfr_prec_t bits) const;
+  AffineElement element(const AffineFactor& f, std::int64_t row, std::int64_t col) const;
 
   /// A D of a real element: y = slope r / D + shift.
-  Dyadic slope(const RowFactor& f, const AffineElement& e) const;
+  Dyadic slope(const AffineFactor& f, const AffineElement& e) const;
   static Dyadic shift(const AffineElement& e) { return Dyadic(e.bias.value_or(0.0)); }
   /// The sign of a r / D - c, where r is real or zero.
-  static int compare(const RowFactor& f, const Dyadic& a, const Dyadic& c);
+  static int compare(const AffineFactor& f, const Dyadic& a, const Dyadic& c);
   /// The sign of y - m for a real element.
-  int compare_value(const RowFactor& f, const AffineElement& e, const Dyadic& m) const;
+  int compare_value(const AffineFactor& f, const AffineElement& e, const Dyadic& m) const;
 
   /// y as an interval of r's precision, and |A r| + |b|.
   struct Value {
     Interval y, terms;
   };
-  Value value(const RowFactor& f, const AffineElement& e) const;
+  Value value(const AffineFactor& f, const AffineElement& e) const;
   /// y as TruthSource::enclose_row promises it; radius at most 2^-100 (|A r| + |b|) + 2^-1074.
-  Enclosure enclose(const RowFactor& f, const AffineElement& e) const;
+  Enclosure enclose(const AffineFactor& f, const AffineElement& e) const;
 
  private:
   struct Difference;
-  Difference difference(const RowFactor& f, const Sum& h) const;
-  std::optional<Enclosure> multiply(const RowFactor& f, const AffineElement& e) const;
+  Difference difference(const AffineFactor& f, const Sum& h) const;
+  std::optional<Enclosure> multiply(const AffineFactor& f, const AffineElement& e) const;
 
   struct Slot {
     std::int64_t group = -1;
-    std::shared_ptr<const RowFactor> value;
+    std::shared_ptr<const AffineFactor> value;
   };
   RowNorm norm_;
   mutable std::mutex mutex_;

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/exact/enclosure.hpp"
 #include "reference/formats/tensor.hpp"
 

@@ -26,12 +26,12 @@ constexpr mpfr_prec_t kMostRowBits = 8192;
 enum class ScaleKind { fixed, largest, cap, floor, infinite, nan };
 
 struct Row {
-  RowFactor factor;
+  AffineFactor factor;
   ScaleKind kind = ScaleKind::fixed;
   std::int64_t largest = 0;  ///< column of the largest |n|
   int largest_sign = 1;
   Interval scale;
-  Row(RowFactor f, mpfr_prec_t bits) : factor(std::move(f)), scale(bits) {}
+  Row(AffineFactor f, mpfr_prec_t bits) : factor(std::move(f)), scale(bits) {}
 };
 
 /// Certainly |a| < |b|. Each sum is rounded twice.

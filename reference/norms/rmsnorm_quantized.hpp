@@ -4,7 +4,7 @@
 #include <limits>
 #include <memory>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/exact/enclosure.hpp"
 
 namespace norma {

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/exact/enclosure.hpp"
 
 namespace norma {

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "reference/certified/three_terms.hpp"
+#include "reference/certified/rows/three_terms.hpp"
 #include "reference/norms/norm.hpp"
 
 namespace norma {

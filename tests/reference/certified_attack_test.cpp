@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/norms/affine.hpp"
 #include "tests/reference/integer_oracle.hpp"
 #include "tests/reference/rational.hpp"

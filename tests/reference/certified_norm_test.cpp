@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/certified/vector_level.hpp"
 #include "reference/norms/affine.hpp"
 #include "tests/reference/integer_oracle.hpp"

@@ -1,5 +1,5 @@
 // The certified convolution against direct sums of exact integers.
-#include "reference/certified/convolution.hpp"
+#include "reference/certified/products/convolution.hpp"
 
 #include <tbb/global_control.h>
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "reference/certified/functions.hpp"
+#include "reference/certified/functions/functions.hpp"
 #include "reference/certified/vector_level.hpp"
 #include "tests/reference/mpfr_functions.hpp"
 

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 
 namespace norma::test {
 

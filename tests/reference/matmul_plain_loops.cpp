@@ -1,7 +1,7 @@
 // The loops of the certified product once more, compiled for one vector width only and under another name.
 #define NORMA_NO_CLONES
 #define matmul matmul_plain
-#include "reference/certified/matmul_loops.cpp"  // NOLINT(bugprone-suspicious-include)
+#include "reference/certified/products/matmul_loops.cpp"  // NOLINT(bugprone-suspicious-include)
 #undef matmul
 
 #include "tests/reference/matmul_plain_loops.hpp"

@@ -1,5 +1,5 @@
 // The certified matrix product against exact integers: GMP, and a rounding of its own.
-#include "reference/certified/matmul.hpp"
+#include "reference/certified/products/matmul.hpp"
 
 #include <gmp.h>
 #include <tbb/global_control.h>
@@ -15,9 +15,9 @@
 #include <utility>
 #include <vector>
 
-#include "reference/certified/blas.hpp"
-#include "reference/certified/exact_sum.hpp"
-#include "reference/certified/matmul_parts.hpp"
+#include "reference/certified/products/blas.hpp"
+#include "reference/certified/products/exact_sum.hpp"
+#include "reference/certified/products/matmul_parts.hpp"
 #include "tests/reference/exact_integer.hpp"
 #include "tests/reference/matmul_plain_loops.hpp"
 #include "tests/reference/rational.hpp"

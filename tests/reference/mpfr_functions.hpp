@@ -10,7 +10,7 @@
 #include <cstdlib>
 #include <optional>
 
-#include "reference/certified/functions.hpp"
+#include "reference/certified/functions/functions.hpp"
 #include "reference/formats/format.hpp"
 
 namespace norma::testing {

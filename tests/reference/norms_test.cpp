@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "harness/inputs/safetensors.hpp"
-#include "reference/certified/three_terms.hpp"
+#include "reference/certified/rows/three_terms.hpp"
 #include "reference/norms/norm.hpp"
 #include "tests/reference/element_check.hpp"
 

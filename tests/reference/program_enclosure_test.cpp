@@ -1,6 +1,6 @@
 // The fast truth of programs against MPFR: every ball operation on all that its operands may be, every value of random
 // programs on random and special rows, fixed programs, the catalogue's erasures.
-#include "reference/certified/program_enclosure.hpp"
+#include "reference/certified/programs/program_enclosure.hpp"
 
 #include <mpfr.h>
 
@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "impls/cast_paths/cast_path.hpp"
-#include "reference/certified/ball_program.hpp"
-#include "reference/certified/functions.hpp"
+#include "reference/certified/functions/functions.hpp"
+#include "reference/certified/programs/ball_program.hpp"
 #include "reference/exact/program_truth.hpp"
 #include "reference/norms/norm.hpp"
 #include "tests/reference/program_settings.hpp"

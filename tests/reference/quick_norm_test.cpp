@@ -1,6 +1,6 @@
 // The binary64 tier of the row norms against 3000-bit MPFR: its enclosures hold, what it calls rounded is, its scores
 // are as exact as they say, and every vector level gives the same bits.
-#include "reference/certified/quick_norm.hpp"
+#include "reference/certified/rows/quick_norm.hpp"
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "reference/certified/rounding.hpp"
-#include "reference/certified/row_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
 #include "reference/certified/vector_level.hpp"
 #include "reference/exact/decide.hpp"
 #include "reference/exact/real.hpp"

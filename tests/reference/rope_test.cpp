@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "reference/certified/rope.hpp"
+#include "reference/certified/functions/rope.hpp"
 #include "reference/certified/vector_level.hpp"
 #include "tests/reference/mpfr_functions.hpp"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "reference/certified/softmax.hpp"
+#include "reference/certified/functions/softmax.hpp"
 #include "reference/certified/vector_level.hpp"
 #include "tests/reference/mpfr_functions.hpp"
 

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "reference/certified/normal_tail.hpp"
+#include "reference/certified/functions/normal_tail.hpp"
 
 namespace norma {
 namespace {

@@ -1,0 +1,268 @@
+// Programs in balls: layout, passes, evaluation.
+#include "reference/certified/programs/ball_program.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "reference/formats/convert.hpp"
+
+namespace norma {
+
+BallProgram::BallProgram(Program program, const Tensors& inputs, const Attributes& attributes, std::int64_t cols,
+                         const std::vector<Operand>& wanted)
+    : program_(std::move(program)),
+      tensors_(program_.nodes.size()),
+      scalars_(program_.nodes.size()),
+      cols_(static_cast<std::size_t>(cols)),
+      zeros_(static_cast<std::size_t>(cols) + kPiece) {
+  for (std::size_t i = 0; i < program_.nodes.size(); ++i) {
+    const Node& node = program_.nodes[i];
+    switch (node.kind) {
+      case NodeKind::input: tensors_[i] = &inputs.find(node.names.front())->second; break;
+      case NodeKind::attribute: scalars_[i] = attributes.find(node.names.front())->second; break;
+      case NodeKind::constant: scalars_[i] = node.constant; break;
+      case NodeKind::count: scalars_[i] = static_cast<double>(cols); break;
+      case NodeKind::map:
+      case NodeKind::reduce: break;
+    }
+  }
+  lay_out(wanted);
+  passes_ = schedule(false);
+  fixed_.resize(slots_.size());
+  Workspace work = workspace();
+  run_passes(schedule(true), work, 0);
+  for (std::size_t i = 0; i < slots_.size(); ++i)
+    if (slots_[i].fixed) fixed_[i] = std::move(work.values[i]);
+}
+
+Operand BallProgram::source(Operand o) const {
+  const Node& node = program_.nodes[static_cast<std::size_t>(o.node)];
+  return node.kind == NodeKind::map && node.op == Op::cast ? source(node.operands.front()) : o;
+}
+
+std::size_t BallProgram::slot_of(Operand o) const {
+  const Operand s = source(o);
+  return first_slot_[static_cast<std::size_t>(s.node)] + static_cast<std::size_t>(s.port);
+}
+
+void BallProgram::lay_out(const std::vector<Operand>& wanted) {
+  const std::vector<Node>& nodes = program_.nodes;
+  needed_.assign(nodes.size(), 0);
+  for (const Operand& o : wanted) needed_[static_cast<std::size_t>(source(o).node)] = 1;
+  for (std::size_t i = nodes.size(); i-- > 0;) {
+    if (needed_[i] == 0) continue;
+    for (const Operand& o : nodes[i].operands) needed_[static_cast<std::size_t>(source(o).node)] = 1;
+  }
+  // Which pass a value is made in: a step waits for the reductions that it depends on.
+  std::vector<int> made(nodes.size(), 0), ready(nodes.size(), 0);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const Node& node = nodes[i];
+    first_slot_.push_back(slots_.size());
+    const bool fixed = !node.axes.has(Axis::rows);
+    const bool plain = node.kind == NodeKind::input && contains(FormatId::fp32, tensors_[i]->format);
+    for (std::size_t port = 0; port < node.names.size(); ++port)
+      slots_.push_back({.fixed = fixed, .per_column = node.axes.has(Axis::cols), .whole = fixed, .plain = plain});
+    for (const Operand& o : node.operands) made[i] = std::max(made[i], ready[static_cast<std::size_t>(source(o).node)]);
+    ready[i] = made[i] + (node.kind == NodeKind::reduce ? 1 : 0);
+  }
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const Node& node = nodes[i];
+    if (needed_[i] == 0) continue;
+    for (const Operand& o : node.operands) {
+      Slot& used = slots_[slot_of(o)];
+      const bool twice = node.kind == NodeKind::reduce && node.reduction.kind == ReduceKind::moments;
+      used.whole = used.whole || twice || made[static_cast<std::size_t>(source(o).node)] != made[i];
+      used.repeated = used.repeated || node.axes.has(Axis::cols) || node.kind == NodeKind::reduce;
+    }
+  }
+  for (const Operand& o : wanted) slots_[slot_of(o)].whole = true;
+}
+
+std::vector<BallProgram::Pass> BallProgram::schedule(bool fixed) const {
+  const std::vector<Node>& nodes = program_.nodes;
+  std::vector<std::size_t> ready(nodes.size(), 0);
+  std::vector<Pass> passes(1);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const Node& node = nodes[i];
+    const bool cast = node.kind == NodeKind::map && node.op == Op::cast;
+    if (needed_[i] == 0 || cast || fixed == node.axes.has(Axis::rows)) continue;
+    std::size_t pass = 0;
+    for (const Operand& o : node.operands) pass = std::max(pass, ready[static_cast<std::size_t>(source(o).node)]);
+    ready[i] = pass + (node.kind == NodeKind::reduce ? 1 : 0);
+    passes.resize(std::max(passes.size(), pass + 1));
+    Pass& p = passes[pass];
+    (node.kind == NodeKind::reduce ? p.reductions : node.axes.has(Axis::cols) ? p.columns : p.scalars).push_back(i);
+  }
+  return passes;
+}
+
+BallProgram::Workspace BallProgram::workspace() const {
+  Workspace work;
+  work.values.resize(slots_.size());
+  work.narrow.resize(kPiece);
+  work.decoded.resize(kPiece);
+  for (std::vector<double>& v : work.scratch) v.resize(kPiece);
+  for (std::size_t i = 0; i < program_.nodes.size(); ++i) {
+    const Node& node = program_.nodes[i];
+    if (needed_[i] == 0 || (node.kind == NodeKind::map && node.op == Op::cast)) continue;
+    for (std::size_t port = 0; port < node.names.size(); ++port) {
+      const Slot& slot = slots_[first_slot_[i] + port];
+      Value& value = work.values[first_slot_[i] + port];
+      if (!fixed_[first_slot_[i] + port].h.empty()) continue;
+      const std::size_t size = slot.per_column ? (slot.whole ? cols_ : std::min(cols_, kPiece))
+                               : slot.repeated ? kPiece
+                                               : 1;
+      value.h.resize(size);
+      if (!slot.plain) value.l.resize(size), value.r.resize(size);
+    }
+  }
+  return work;
+}
+
+const BallProgram::Value& BallProgram::value(const Workspace& work, Operand o) const {
+  const std::size_t i = slot_of(o);
+  // Empty while the fixed values themselves are made.
+  return slots_[i].fixed && !fixed_[i].h.empty() ? fixed_[i] : work.values[i];
+}
+
+BallRow BallProgram::piece(const Workspace& work, Operand o, std::size_t from) const {
+  const Slot& slot = slots_[slot_of(o)];
+  const Value& v = value(work, o);
+  const std::size_t start = slot.per_column && slot.whole ? from : 0;
+  if (slot.plain) return {v.h.data() + start, zeros_.data(), zeros_.data()};
+  return {v.h.data() + start, v.l.data() + start, v.r.data() + start};
+}
+
+BallRow BallProgram::row_of(const Workspace& work, Operand wanted) const { return piece(work, wanted, 0); }
+
+void BallProgram::set_scalar(Value& value, const Slot& slot, const Ball& ball) const {
+  value.one = ball;
+  std::fill(value.h.begin(), value.h.end(), ball.h);
+  if (slot.plain) return;
+  std::fill(value.l.begin(), value.l.end(), ball.l);
+  std::fill(value.r.begin(), value.r.end(), ball.r);
+}
+
+void BallProgram::run(Workspace& work, std::int64_t row, Effort effort) const {
+  work.effort = effort;
+  run_passes(passes_, work, row);
+}
+
+void BallProgram::run_passes(const std::vector<Pass>& passes, Workspace& work, std::int64_t row) const {
+  for (const Pass& pass : passes) {
+    for (const std::size_t i : pass.scalars) run_scalar(i, work, row);
+    std::vector<BallSum> sums(pass.reductions.size());
+    std::vector<BallMax> largest(pass.reductions.size());
+    for (std::size_t from = 0; from < cols_ && !(pass.columns.empty() && pass.reductions.empty()); from += kPiece) {
+      const std::size_t count = std::min(kPiece, cols_ - from);
+      for (const std::size_t i : pass.columns) run_piece(i, work, row, from, count);
+      for (std::size_t k = 0; k < pass.reductions.size(); ++k) {
+        const Node& node = program_.nodes[pass.reductions[k]];
+        const BallRow terms = terms_of(node.reduction, piece(work, node.operands.front(), from), work, count);
+        if (node.reduction.kind == ReduceKind::amax)
+          largest[k].add(terms, count);
+        else
+          sums[k].add(terms, count);
+      }
+    }
+    for (std::size_t k = 0; k < pass.reductions.size(); ++k) finish(pass.reductions[k], sums[k], largest[k], work);
+  }
+}
+
+void BallProgram::run_scalar(std::size_t i, Workspace& work, std::int64_t row) const {
+  const Node& node = program_.nodes[i];
+  const auto operand = [&](std::size_t k) {
+    return k < node.operands.size() ? value(work, node.operands[k]).one : Ball{};
+  };
+  Ball ball;
+  switch (node.kind) {
+    case NodeKind::input: ball = ball::exactly(tensors_[i]->value(node.axes.has(Axis::rows) ? row : 0)); break;
+    case NodeKind::map: ball = apply(node.op, operand(0), operand(1), operand(2)); break;
+    case NodeKind::attribute:
+    case NodeKind::constant:
+    case NodeKind::count:
+    case NodeKind::reduce: ball = ball::exactly(scalars_[i]); break;
+  }
+  set_scalar(work.values[first_slot_[i]], slots_[first_slot_[i]], ball);
+}
+
+void BallProgram::load(std::size_t i, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const {
+  const Tensor& tensor = *tensors_[i];
+  const Slot& slot = slots_[first_slot_[i]];
+  Value& out = work.values[first_slot_[i]];
+  const std::size_t first = (slot.fixed ? 0 : static_cast<std::size_t>(row) * cols_) + from;
+  const std::size_t start = slot.whole ? from : 0;
+  const auto width = static_cast<std::size_t>(format_of(tensor.format).storage_bytes());
+  const std::byte* stored = tensor.bytes.data() + first * width;
+  if (slot.plain) {
+    decode_row(tensor.format, stored, work.narrow.data(), count);
+    widen_row(work.narrow.data(), out.h.data() + start, count);
+    return;
+  }
+  decode_row(tensor.format, stored, work.decoded.data(), count);
+  exact_row(work.decoded.data(), {out.h.data() + start, out.l.data() + start, out.r.data() + start}, count);
+}
+
+void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, std::size_t from,
+                            std::size_t count) const {
+  const Node& node = program_.nodes[i];
+  if (node.kind == NodeKind::input) {
+    load(i, work, row, from, count);
+    return;
+  }
+  std::array<BallRow, 3> operands;
+  for (std::size_t k = 0; k < node.operands.size(); ++k) operands[k] = piece(work, node.operands[k], from);
+  Value& out = work.values[first_slot_[i]];
+  const std::size_t start = slots_[first_slot_[i]].whole ? from : 0;
+  const BallRowOut to{out.h.data() + start, out.l.data() + start, out.r.data() + start};
+  if (work.effort == Effort::quick && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) {
+    apply_quick(node.op, operands[0], to, count);
+    return;
+  }
+  if (node.op != Op::fma) {
+    apply(node.op, operands[0], operands[1], operands[2], to, count);
+    return;
+  }
+  const BallRowOut product{work.scratch[0].data(), work.scratch[1].data(), work.scratch[2].data()};
+  apply(Op::mul, operands[0], operands[1], {}, product, count);
+  apply(Op::add, {product.h, product.l, product.r}, operands[2], {}, to, count);
+}
+
+BallRow BallProgram::terms_of(const Reduction& reduction, const BallRow& values, Workspace& work,
+                              std::size_t count) const {
+  if (reduction.term == Term::value) return values;
+  const BallRowOut squares{work.scratch[0].data(), work.scratch[1].data(), work.scratch[2].data()};
+  apply(Op::square, values, {}, {}, squares, count);
+  return {squares.h, squares.l, squares.r};
+}
+
+void BallProgram::finish(std::size_t i, const BallSum& sum, const BallMax& largest, Workspace& work) const {
+  const Node& node = program_.nodes[i];
+  const Ball count{static_cast<double>(cols_), 0, 0};
+  const std::size_t first = first_slot_[i];
+  const auto set = [&](std::size_t port, const Ball& ball) {
+    set_scalar(work.values[first + port], slots_[first + port], ball);
+  };
+  switch (node.reduction.kind) {
+    case ReduceKind::sum: set(0, sum.total()); return;
+    case ReduceKind::mean: set(0, ball::div(sum.total(), count)); return;
+    case ReduceKind::amax: set(0, largest.total()); return;
+    case ReduceKind::moments: break;
+  }
+  const Ball mean = ball::div(sum.total(), count);
+  std::vector<double> mean_h(kPiece, mean.h), mean_l(kPiece, mean.l), mean_r(kPiece, mean.r);
+  const BallRowOut deviation{work.scratch[3].data(), work.scratch[4].data(), work.scratch[5].data()};
+  const BallRowOut squares{work.scratch[0].data(), work.scratch[1].data(), work.scratch[2].data()};
+  BallSum total;
+  for (std::size_t from = 0; from < cols_; from += kPiece) {
+    const std::size_t n = std::min(kPiece, cols_ - from);
+    const BallRow terms = terms_of(node.reduction, piece(work, node.operands.front(), from), work, n);
+    apply(Op::sub, terms, {mean_h.data(), mean_l.data(), mean_r.data()}, {}, deviation, n);
+    apply(Op::square, {deviation.h, deviation.l, deviation.r}, {}, {}, squares, n);
+    total.add({squares.h, squares.l, squares.r}, n);
+  }
+  set(0, mean);
+  set(1, ball::div(total.total(), count));
+}
+
+}  // namespace norma

@@ -1,0 +1,357 @@
+// Loops over balls that vectorize.
+#include "reference/certified/programs/ball_rows.hpp"
+
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+#include <span>
+
+#include "reference/certified/functions/functions.hpp"
+#include "reference/formats/clones.hpp"
+
+// With a fused multiply-add where there is one; elsewhere std::fma is a call, slower and as exact.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(NORMA_NO_CLONES)
+#define NORMA_FMA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define NORMA_FMA_CLONES
+#endif
+
+namespace norma {
+
+namespace {
+
+// ---- the functions: one element after the other ----
+
+/// e^v for |v - X| <= R <= 1: |e^v - e^X| <= e^X R (1 + R). Below 2^-893 only that.
+Ball exp_of(const Ball& x) {
+  if (!(x.r < ball::kInfinity)) return x;
+  if (!ball::is_finite(x.h)) return {x.h < 0 ? 0 : x.h, 0, 0};
+  if (x.h == 0 && x.r == 0) return {1, 0, 0};
+  if (x.r > 1 || x.h > 620) return {0, 0, ball::kInfinity};
+  if (x.h < -620) return {0, 0, 0x1p-892};
+  const DoubleDouble y = evaluate(Function::exp, DoubleDouble{x.h, x.l});
+  const double z = y.h * (1 + 0x1p-50);
+  return {y.h, y.l, ball::padded(z * (x.r * (1 + x.r)) + z * (2 * function_bound_dd(Function::exp)))};
+}
+
+/// tanh' = 1 - tanh^2 is largest where |tanh| is least: t <= |tanh v| for |v - X| <= R. Beyond 350 1 - tanh < 2^-1000.
+Ball tanh_of(const Ball& x) {
+  if (!(x.r < ball::kInfinity) || x.h != x.h) return x;
+  const double sign = std::copysign(1.0, x.h);
+  if (!ball::is_finite(x.h)) return {sign, 0, 0};
+  if (x.h == 0 && x.r == 0) return x;
+  if (x.r > 1) return {0, 0, 2};
+  if (std::fabs(x.h) > 360) return {sign, 0, 0x1p-990};
+  const double bound = function_bound_dd(Function::tanh);
+  const DoubleDouble y = evaluate(Function::tanh, DoubleDouble{x.h, x.l});
+  const double z = std::fabs(y.h) * (1 + 0x1p-50);
+  const double t = std::fmax(0.0, std::fabs(y.h) * (1 - 0x1p-50) - x.r);
+  return {y.h, y.l, ball::padded(x.r * ((1 - t) + 0x1p-50) * (1 + t) + z * (2 * bound))};
+}
+
+/// erf' <= 2/sqrt(pi) < 1.1284. Beyond 30 1 - erf < 2^-1200.
+Ball erf_of(const Ball& x) {
+  if (!(x.r < ball::kInfinity) || x.h != x.h) return x;
+  const double sign = std::copysign(1.0, x.h);
+  if (!ball::is_finite(x.h)) return {sign, 0, 0};
+  if (x.h == 0 && x.r == 0) return x;
+  if (x.r > 1) return {0, 0, 2};
+  if (std::fabs(x.h) > 31) return {sign, 0, 0x1p-990};
+  const DoubleDouble y = evaluate(Function::erf, DoubleDouble{x.h, x.l});
+  const double z = std::fabs(y.h) * (1 + 0x1p-50);
+  return {y.h, y.l, ball::padded(1.1284 * x.r + z * (2 * function_bound_dd(Function::erf)))};
+}
+
+Ball function_of(Op op, const Ball& x) { return op == Op::exp ? exp_of(x) : op == Op::tanh ? tanh_of(x) : erf_of(x); }
+
+/// Where a function's value may be below 2^-900 its double-double form has no relative bound.
+Ball small_or(Op op, const Ball& x) {
+  if (op != Op::exp && x.h != 0 && std::fabs(x.h) < ball::kLeast && x.r < ball::kInfinity)
+    return {0, 0, ball::padded(1.13 * (std::fabs(x.h) + x.r))};
+  return function_of(op, x);
+}
+
+// ---- the loops ----
+
+#define NORMA_LOOP(name, value)                                                                                \
+  NORMA_FMA_CLONES void loop_##name(                                                                           \
+      [[maybe_unused]] const double* ah, [[maybe_unused]] const double* al, [[maybe_unused]] const double* ar, \
+      [[maybe_unused]] const double* bh, [[maybe_unused]] const double* bl, [[maybe_unused]] const double* br, \
+      double* __restrict h, double* __restrict l, double* __restrict r, std::size_t count) {                   \
+    for (std::size_t i = 0; i < count; ++i) {                                                                  \
+      const Ball a{ah[i], al[i], ar[i]};                                                                       \
+      [[maybe_unused]] const Ball b{bh[i], bl[i], br[i]};                                                      \
+      const Ball y = value;                                                                                    \
+      h[i] = y.h;                                                                                              \
+      l[i] = y.l;                                                                                              \
+      r[i] = y.r;                                                                                              \
+    }                                                                                                          \
+  }
+NORMA_LOOP(add, ball::add(a, b))
+NORMA_LOOP(sub, ball::sub(a, b))
+NORMA_LOOP(mul, ball::mul(a, b))
+NORMA_LOOP(div, ball::div(a, b))
+NORMA_LOOP(neg, ball::neg(a))
+NORMA_LOOP(abs, ball::abs(a))
+NORMA_LOOP(square, ball::square(a))
+NORMA_LOOP(sqrt, ball::sqrt(a))
+NORMA_LOOP(rsqrt, ball::rsqrt(a))
+NORMA_LOOP(reciprocal, ball::reciprocal(a))
+NORMA_LOOP(max, ball::max(a, b))
+NORMA_LOOP(min, ball::min(a, b))
+NORMA_LOOP(fmax, ball::fmax(a, b))
+NORMA_LOOP(fmin, ball::fmin(a, b))
+#undef NORMA_LOOP
+
+using Loop = void (*)(const double*, const double*, const double*, const double*, const double*, const double*, double*,
+                      double*, double*, std::size_t);
+
+/// Null: one element after the other.
+Loop loop_of(Op op) {
+  switch (op) {
+    case Op::add: return loop_add;
+    case Op::sub: return loop_sub;
+    case Op::mul: return loop_mul;
+    case Op::div: return loop_div;
+    case Op::neg: return loop_neg;
+    case Op::abs: return loop_abs;
+    case Op::square: return loop_square;
+    case Op::sqrt: return loop_sqrt;
+    case Op::rsqrt: return loop_rsqrt;
+    case Op::reciprocal: return loop_reciprocal;
+    case Op::max: return loop_max;
+    case Op::min: return loop_min;
+    case Op::fmax: return loop_fmax;
+    case Op::fmin: return loop_fmin;
+    case Op::cast:
+    case Op::fma:
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return nullptr;
+  }
+  std::abort();
+}
+
+constexpr std::size_t kLanes = BallSum::kLanes;
+
+NORMA_FMA_CLONES void sum_blocks(const double* h, const double* l, const double* r, std::size_t blocks, double* hi,
+                                 double* lo, double* radius, double* error) {
+  double sh[kLanes], sl[kLanes], sr[kLanes], se[kLanes];
+  for (std::size_t k = 0; k < kLanes; ++k) sh[k] = hi[k], sl[k] = lo[k], sr[k] = radius[k], se[k] = error[k];
+  for (std::size_t i = 0; i < blocks; ++i)
+    for (std::size_t k = 0; k < kLanes; ++k) {
+      const std::size_t j = kLanes * i + k;
+      const DoubleDouble s = two_sum(sh[k], h[j]);
+      const DoubleDouble rest = two_sum(s.l, l[j]);
+      const DoubleDouble low = two_sum(sl[k], rest.h);
+      sh[k] = s.h;
+      sl[k] = low.h;
+      sr[k] += r[j];
+      se[k] += std::fabs(rest.l) + std::fabs(low.l);
+    }
+  for (std::size_t k = 0; k < kLanes; ++k) hi[k] = sh[k], lo[k] = sl[k], radius[k] = sr[k], error[k] = se[k];
+}
+
+NORMA_FMA_CLONES void max_blocks(const double* h, const double* l, const double* r, std::size_t blocks, double* mh,
+                                 double* ml, double* radius, double* nan) {
+  double sh[kLanes], sl[kLanes], sr[kLanes], sn[kLanes];
+  for (std::size_t k = 0; k < kLanes; ++k) sh[k] = mh[k], sl[k] = ml[k], sr[k] = radius[k], sn[k] = nan[k];
+  for (std::size_t i = 0; i < blocks; ++i)
+    for (std::size_t k = 0; k < kLanes; ++k) {
+      const std::size_t j = kLanes * i + k;
+      const double a = std::fabs(h[j]), low = l[j] * std::copysign(1.0, h[j]);
+      const bool larger = (a > sh[k]) | ((a == sh[k]) & (low > sl[k]));
+      sh[k] = larger ? a : sh[k];
+      sl[k] = larger ? low : sl[k];
+      sr[k] = r[j] > sr[k] ? r[j] : sr[k];
+      sn[k] = a != a ? 1 : sn[k];
+    }
+  for (std::size_t k = 0; k < kLanes; ++k) mh[k] = sh[k], ml[k] = sl[k], radius[k] = sr[k], nan[k] = sn[k];
+}
+
+/// The whole blocks by `blocks`, what is left in a block filled up with a neutral term.
+template <class Blocks>
+void in_blocks(const BallRow& terms, std::size_t count, double neutral, const Blocks& blocks) {
+  const std::size_t whole = count / kLanes;
+  blocks(terms.h, terms.l, terms.r, whole);
+  if (count % kLanes == 0) return;
+  double h[kLanes], l[kLanes] = {}, r[kLanes] = {};
+  for (double& v : h) v = neutral;
+  for (std::size_t i = kLanes * whole, k = 0; i < count; ++i, ++k)
+    h[k] = terms.h[i], l[k] = terms.l[i], r[k] = terms.r[i];
+  blocks(h, l, r, 1);
+}
+
+}  // namespace
+
+Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
+  switch (op) {
+    case Op::cast: return a;
+    case Op::add: return ball::add(a, b);
+    case Op::sub: return ball::sub(a, b);
+    case Op::mul: return ball::mul(a, b);
+    case Op::div: return ball::div(a, b);
+    case Op::neg: return ball::neg(a);
+    case Op::abs: return ball::abs(a);
+    case Op::square: return ball::square(a);
+    case Op::sqrt: return ball::sqrt(a);
+    case Op::rsqrt: return ball::rsqrt(a);
+    case Op::reciprocal: return ball::reciprocal(a);
+    case Op::max: return ball::max(a, b);
+    case Op::min: return ball::min(a, b);
+    case Op::fmax: return ball::fmax(a, b);
+    case Op::fmin: return ball::fmin(a, b);
+    case Op::fma: return ball::fma(a, b, c);
+    case Op::exp:
+    case Op::tanh:
+    case Op::erf: return small_or(op, a);
+  }
+  std::abort();
+}
+
+void apply(Op op, const BallRow& a, const BallRow& b, const BallRow& c, const BallRowOut& out, std::size_t count) {
+  const int arity = row_of(op).arity;
+  if (const Loop loop = loop_of(op)) {
+    const BallRow& second = arity > 1 ? b : a;  // not used by an operation on one operand, but loaded
+    loop(a.h, a.l, a.r, second.h, second.l, second.r, out.h, out.l, out.r, count);
+    return;
+  }
+  const Ball none;
+  for (std::size_t i = 0; i < count; ++i)
+    out.set(i, apply(op, a.at(i), arity > 1 ? b.at(i) : none, arity > 2 ? c.at(i) : none));
+}
+
+namespace {
+
+/// About f(h) for |v - h| <= t = R + |l| <= 1. exp: e^h t (1 + t), others: slope t, slope >= |f'| everywhere; both
+/// beside the error of f(h) itself. r = -1 where another way is needed.
+NORMA_FMA_CLONES void quick_radii(const BallRow& a, const double* __restrict y, double* __restrict l,
+                                  double* __restrict r, double slope, double bound, std::size_t count) {
+  const double *ah = a.h, *al = a.l, *ar = a.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double t = ball::padded(ar[i] + std::fabs(al[i]));
+    const double size = std::fabs(y[i]) * (1 + 0x1p-40);
+    const double spread = slope == 0 ? size * (t * (1 + t)) : slope * t;
+    const bool usual = (t <= 1) & (std::fabs(ah[i]) >= ball::kLeast) & (std::fabs(ah[i]) <= 600);
+    l[i] = 0;
+    r[i] = usual ? ball::padded(spread + size * bound) : -1;
+  }
+}
+
+}  // namespace
+
+void apply_quick(Op op, const BallRow& a, const BallRowOut& out, std::size_t count) {
+  const Function f = op == Op::exp ? Function::exp : op == Op::tanh ? Function::tanh : Function::erf;
+  const double slope = op == Op::exp ? 0 : op == Op::tanh ? 1 : 1.1284;
+  evaluate(f, std::span(a.h, count), std::span(out.h, count));
+  quick_radii(a, out.h, out.l, out.r, slope, function_bound(f), count);
+  for (std::size_t i = 0; i < count; ++i)
+    if (out.r[i] < 0) out.set(i, small_or(op, a.at(i)));
+}
+
+NORMA_FMA_CLONES void exact_row(const double* values, const BallRowOut& out, std::size_t count) {
+  double* __restrict h = out.h;
+  double* __restrict l = out.l;
+  double* __restrict r = out.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const Ball b = ball::exactly(values[i]);
+    h[i] = b.h;
+    l[i] = b.l;
+    r[i] = b.r;
+  }
+}
+
+NORMA_FMA_CLONES void widen_row(const float* __restrict values, double* __restrict wide, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) wide[i] = static_cast<double>(values[i]);
+}
+
+NORMA_FMA_CLONES void quick_row(const BallRow& y, const BallRow& size, double* __restrict mid,
+                                double* __restrict radius, double* __restrict magnitude, std::size_t count) {
+  const double *h = y.h, *l = y.l, *r = y.r, *mh = size.h, *mr = size.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const bool known = r[i] < ball::kInfinity;
+    // |y - h| <= r + |l|, rounded up.
+    const double about = ball::is_finite(h[i]) ? (r[i] + std::fabs(l[i])) * (1 + 0x1p-51) : 0;
+    mid[i] = known ? h[i] : 0;
+    radius[i] = known ? about : ball::kInfinity;
+    magnitude[i] = mr[i] < ball::kInfinity ? std::fabs(mh[i]) : ball::kInfinity;
+  }
+}
+
+namespace {
+
+/// h is the binary64 number nearest to everything that the ball holds.
+NORMA_INLINE bool nearest_of(double h, double l, double r) {
+  const double size = std::fabs(h), low = std::copysign(1.0, h) * l;
+  const auto bits = std::bit_cast<std::int64_t>(size);
+  const double above = std::bit_cast<double>(bits + 1) - size, below = size - std::bit_cast<double>(bits - 1);
+  const bool near = ((low + r) * (1 + 0x1p-50) < 0.5 * above) & ((r - low) * (1 + 0x1p-50) < 0.5 * below);
+  return (r == 0) | (near & (size != 0));
+}
+
+}  // namespace
+
+bool is_nearest(const Ball& size) { return nearest_of(size.h, size.l, size.r); }
+
+NORMA_FMA_CLONES void settled_row(const BallRow& y, const BallRow& size, std::int64_t* __restrict settled,
+                                  std::size_t count) {
+  const double *h = y.h, *l = y.l, *r = y.r, *mh = size.h, *ml = size.l, *mr = size.r;
+  for (std::size_t i = 0; i < count; ++i) {
+    const bool known = (r[i] < ball::kInfinity) & (mr[i] < ball::kInfinity);
+    const bool finite = known & ball::both(ball::is_finite(h[i]), ball::is_finite(mh[i]));
+    const bool close = r[i] <= 0x1p-81 * std::fabs(mh[i]);
+    const bool apart = (std::fabs(l[i]) > r[i]) & (std::fabs(h[i] + l[i]) > r[i]);  // from h and from 0
+    const bool tight = (r[i] == 0) | (close & apart);
+    settled[i] = ball::both(finite & tight, nearest_of(mh[i], ml[i], mr[i])) ? 1 : 0;
+  }
+}
+
+// -0 is neutral: a sum of -0 alone is -0, as in IEEE arithmetic.
+BallSum::BallSum() : lo_{}, radius_{}, error_{} { hi_.fill(-0.0); }
+
+void BallSum::add(const BallRow& terms, std::size_t count) {
+  in_blocks(terms, count, -0.0, [&](const double* h, const double* l, const double* r, std::size_t blocks) {
+    sum_blocks(h, l, r, blocks, hi_.data(), lo_.data(), radius_.data(), error_.data());
+  });
+}
+
+Ball BallSum::total() const {
+  std::array<Ball, kLanes> lanes;
+  for (std::size_t k = 0; k < kLanes; ++k) {
+    const DoubleDouble pair = two_sum(hi_[k], lo_[k]);
+    // hi is the IEEE sum: Inf and NaN where the terms make them.
+    if (!ball::is_finite(hi_[k])) {
+      lanes[k] = {hi_[k], 0, radius_[k] < ball::kInfinity ? 0 : ball::kInfinity};
+      continue;
+    }
+    const double r = radius_[k] + error_[k];
+    // 2^-20: up to 2^32 additions to the radius, each rounded.
+    lanes[k] = {pair.h == 0 ? hi_[k] : pair.h, pair.l, r == 0 ? 0 : r * (1 + 0x1p-20) + 0x1p-1000};
+  }
+  for (std::size_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::size_t k = 0; k < width; ++k) lanes[k] = ball::add(lanes[k], lanes[k + width]);
+  return lanes[0];
+}
+
+BallMax::BallMax() : h_{}, l_{}, radius_{}, nan_{} {}
+
+void BallMax::add(const BallRow& terms, std::size_t count) {
+  in_blocks(terms, count, 0.0, [&](const double* h, const double* l, const double* r, std::size_t blocks) {
+    max_blocks(h, l, r, blocks, h_.data(), l_.data(), radius_.data(), nan_.data());
+  });
+}
+
+Ball BallMax::total() const {
+  Ball largest;
+  for (std::size_t k = 0; k < kLanes; ++k) {
+    const Ball lane{nan_[k] != 0 ? std::nan("") : h_[k], l_[k], radius_[k]};
+    const bool larger = lane.h != lane.h || lane.h > largest.h || (lane.h == largest.h && lane.l > largest.l);
+    const double radius = std::fmax(largest.r, lane.r);
+    if (largest.h == largest.h && larger) largest = lane;
+    largest.r = radius;
+  }
+  if (!ball::is_finite(largest.h) && largest.r < ball::kInfinity) return {largest.h, 0, 0};
+  return largest;
+}
+
+}  // namespace norma

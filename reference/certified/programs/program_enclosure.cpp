@@ -1,0 +1,246 @@
+// The fast truth of a program: balls where they are tight, program_truth elsewhere.
+#include "reference/certified/programs/program_enclosure.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "reference/certified/programs/ball_program.hpp"
+#include "reference/exact/program_truth.hpp"
+
+namespace norma {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// ---- the program of the magnitude ----
+
+/// Appends steps that compute what RowEvaluator calls the magnitude of `target`: |terms| of the sum that it is, through
+/// casts. Empty if it is no sum: then its own size.
+class Magnitude {
+ public:
+  explicit Magnitude(Program& program) : program_(program) {}
+
+  std::optional<Operand> of(Operand target) {
+    const Node& node = program_.nodes[static_cast<std::size_t>(target.node)];
+    if (node.kind != NodeKind::map) return std::nullopt;
+    if (node.op == Op::cast) return of(node.operands.front());
+    if (node.op == Op::add || node.op == Op::sub || node.op == Op::fma) return size(target);
+    return std::nullopt;
+  }
+
+ private:
+  Operand size(Operand o) {
+    const auto known = made_.find({o.node, o.port});
+    if (known != made_.end()) return known->second;
+    const Node node = program_.nodes[static_cast<std::size_t>(o.node)];
+    const bool map = node.kind == NodeKind::map;
+    Operand result;
+    if (map && node.op == Op::cast)
+      result = size(node.operands[0]);
+    else if (map && (node.op == Op::add || node.op == Op::sub))
+      result = step(Op::add, {size(node.operands[0]), size(node.operands[1])});
+    else if (map && node.op == Op::fma)
+      result =
+          step(Op::add, {step(Op::abs, {step(Op::mul, {node.operands[0], node.operands[1]})}), size(node.operands[2])});
+    else
+      result = step(Op::abs, {o});
+    made_[{o.node, o.port}] = result;
+    return result;
+  }
+
+  Operand step(Op op, std::vector<Operand> operands) {
+    Node node;
+    node.kind = NodeKind::map;
+    node.names = {""};
+    node.op = op;
+    for (const Operand& o : operands) node.axes = node.axes | program_.nodes[static_cast<std::size_t>(o.node)].axes;
+    node.operands = std::move(operands);
+    program_.nodes.push_back(std::move(node));
+    return {static_cast<int>(program_.nodes.size()) - 1, 0};
+  }
+
+  Program& program_;
+  std::map<std::pair<int, int>, Operand> made_;
+};
+
+/// True if the value is made from an exp, tanh or erf: then program_truth never finds it equal to a number that the
+/// balls do not find it equal to, except 0.
+bool is_transcendental(const Program& program, Operand value) {
+  std::vector<char> needed(program.nodes.size(), 0);
+  needed[static_cast<std::size_t>(value.node)] = 1;
+  for (std::size_t i = program.nodes.size(); i-- > 0;) {
+    if (needed[i] == 0) continue;
+    const Node& node = program.nodes[i];
+    if (node.kind == NodeKind::map && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) return true;
+    for (const Operand& o : node.operands) needed[static_cast<std::size_t>(o.node)] = 1;
+  }
+  return false;
+}
+
+struct Plan {
+  Operand y;
+  std::optional<Operand> magnitude;
+  bool transcendental = false;
+  BallProgram balls;
+};
+
+Plan plan_of(const Program& program, const Tensors& inputs, const Attributes& attributes, Operand y) {
+  Program extended = erase_roundings(program);
+  const std::optional<Operand> magnitude = Magnitude(extended).of(y);
+  std::vector<Operand> wanted{y};
+  if (magnitude) wanted.push_back(*magnitude);
+  const std::int64_t cols = RowEvaluator(program, inputs, attributes).cols();
+  return {y, magnitude, is_transcendental(program, y),
+          BallProgram(std::move(extended), inputs, attributes, cols, wanted)};
+}
+
+// ---- from balls to enclosures ----
+
+bool is_special(const Ball& b) { return !ball::is_finite(b.h); }
+
+Enclosure enclosure_of(const Ball& y, const Ball& size) {
+  return {.hi = y.h, .lo = y.l + 0.0, .radius = y.r, .magnitude = std::fabs(size.h), .tier = Tier::double_double};
+}
+
+class CertifiedProgramTruth final : public TruthSource {
+ public:
+  CertifiedProgramTruth(Plan plan, std::unique_ptr<TruthSource> exact)
+      : plan_(std::move(plan)), exact_(std::move(exact)) {}
+
+  std::int64_t rows() const override { return exact_->rows(); }
+  std::int64_t cols() const override { return exact_->cols(); }
+
+  Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
+    const Effort effort = plan_.transcendental ? Effort::quick : Effort::close;
+    const Lease work(*this, row, effort);
+    const BallRow y = work.row(plan_.y);
+    const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
+    quick_row(y, size, out.mid.data(), out.radius.data(), out.magnitude.data(), out.mid.size());
+    return effort == Effort::quick ? Tier::binary64 : Tier::double_double;
+  }
+
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    std::vector<std::size_t> open;
+    {
+      const Lease work(*this, row, Effort::close);
+      const BallRow y = work.row(plan_.y);
+      const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
+      std::vector<std::int64_t> settled(out.size());
+      settled_row(y, size, settled.data(), out.size());
+      for (std::size_t j = 0; j < out.size(); ++j) {
+        out[j] = enclosure_of(y.at(j), size.at(j));
+        if (settled[j] != 0 || settle(y.at(j), size.at(j), row, static_cast<std::int64_t>(j), out[j])) continue;
+        open.push_back(j);
+      }
+    }
+    if (open.empty()) return;
+    if (4 * open.size() < out.size()) {
+      for (const std::size_t j : open) out[j] = exact_->enclose(row, static_cast<std::int64_t>(j));
+      return;
+    }
+    std::vector<Enclosure> all(out.size());
+    exact_->enclose_row(row, all);
+    for (const std::size_t j : open) out[j] = all[j];
+  }
+
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    {
+      const Lease work(*this, row, Effort::close);
+      const BallRow values = work.row(plan_.y);
+      const auto j = static_cast<std::size_t>(col);
+      const Ball y = values.at(j), size = plan_.magnitude ? work.row(*plan_.magnitude).at(j) : y;
+      Enclosure e = enclosure_of(y, size);
+      if (settle(y, size, row, col, e)) return e;
+    }
+    return exact_->enclose(row, col);
+  }
+
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return exact_->compare(row, col, m_hi, m_lo);
+  }
+
+ private:
+  /// What settled_row leaves: special values, and a y that may be a binary64 number. False if the balls do not do.
+  bool settle(const Ball& y, const Ball& size, std::int64_t row, std::int64_t col, Enclosure& e) const {
+    if (!(y.r < kInfinity) || !(size.r < kInfinity)) return false;
+    if (is_special(y) || is_special(size)) {
+      e.magnitude = size.h != size.h ? kNaN : std::fabs(size.h);
+      return y.r == 0;
+    }
+    if (!(y.r <= 0x1p-81 * e.magnitude) || !is_nearest(size)) return false;
+    if (y.r == 0) return true;
+    // As program_truth does: a y that is a binary64 number is handed out exactly.
+    for (const double candidate : {y.h, 0.0}) {
+      if (std::fabs((y.h - candidate) + y.l) > y.r || (candidate != 0 && plan_.transcendental)) continue;
+      if (exact_->compare(row, col, candidate, 0) != Comparison::equal) continue;
+      e = {.hi = candidate, .lo = 0, .radius = 0, .magnitude = e.magnitude, .tier = Tier::exact};
+      break;
+    }
+    return true;
+  }
+
+  struct Work {
+    BallProgram::Workspace values;
+    std::int64_t row = -1;  ///< whose values it holds
+  };
+
+  /// A workspace taken out of the store, with one row's values in it; the row it had, if that is the one.
+  class Lease {
+   public:
+    Lease(const CertifiedProgramTruth& truth, std::int64_t row, Effort effort) : truth_(truth) {
+      {
+        const std::lock_guard lock(truth.mutex_);
+        auto& idle = truth.idle_;
+        const auto same = std::ranges::find_if(idle, [&](const auto& work) { return holds(*work, row, effort); });
+        const auto chosen = same != idle.end() ? same : idle.begin();
+        if (chosen != idle.end()) {
+          work_ = std::move(*chosen);
+          idle.erase(chosen);
+        }
+      }
+      if (!work_) work_ = std::make_unique<Work>(Work{truth.plan_.balls.workspace()});
+      if (holds(*work_, row, effort)) return;
+      truth.plan_.balls.run(work_->values, row, effort);
+      work_->row = row;
+    }
+    ~Lease() {
+      const std::lock_guard lock(truth_.mutex_);
+      truth_.idle_.push_back(std::move(work_));
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    BallRow row(Operand value) const { return truth_.plan_.balls.row_of(work_->values, value); }
+
+   private:
+    static bool holds(const Work& work, std::int64_t row, Effort effort) {
+      return work.row == row && (work.values.effort == effort || work.values.effort == Effort::close);
+    }
+    const CertifiedProgramTruth& truth_;
+    std::unique_ptr<Work> work_;
+  };
+
+  Plan plan_;
+  std::unique_ptr<TruthSource> exact_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<Work>> idle_;
+};
+
+}  // namespace
+
+std::unique_ptr<TruthSource> certified_program_truth(const Program& program, const Tensors& inputs,
+                                                     const Attributes& attributes, std::string_view output) {
+  std::unique_ptr<TruthSource> exact = program_truth(program, inputs, attributes, output);  // which refuses bad input
+  return std::make_unique<CertifiedProgramTruth>(
+      plan_of(program, inputs, attributes, program.find_output(output)->value), std::move(exact));
+}
+
+}  // namespace norma

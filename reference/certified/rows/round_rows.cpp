@@ -1,0 +1,180 @@
+// Whole tensors correctly rounded: each element by the first tier that settles it.
+#include <oneapi/tbb/blocked_range.h>
+#include <oneapi/tbb/combinable.h>
+#include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/task_arena.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "reference/certified/rows/close_norm.hpp"
+#include "reference/certified/rows/quick_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
+#include "reference/exact/decide.hpp"
+
+namespace norma {
+
+namespace {
+
+// One element alone costs as much as this many in a block (measured).
+constexpr std::size_t kFew = 64;
+
+class Rounder {
+ public:
+  Rounder(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow)
+      : norm_(norm),
+        exact_(exact),
+        format_(format),
+        overflow_(overflow),
+        quick_(norm),
+        close_(norm),
+        bytes_(static_cast<std::size_t>(format_of(format).storage_bytes())) {}
+
+  void round(std::int64_t row, std::byte* stored, TierCounts& tiers) const {
+    thread_local std::vector<std::uint32_t> open;
+    open.clear();
+    quick_.round_row(row, format_, overflow_, stored, open);
+    tiers.binary64 += norm_.cols - static_cast<std::int64_t>(open.size());
+    // A block at once where more than a few of it are open, else element by element.
+    for (std::size_t i = 0; i < open.size();) {
+      const std::size_t first = open[i] / kCloseBlock * kCloseBlock;
+      std::size_t end = i;
+      while (end < open.size() && open[end] < first + kCloseBlock) ++end;
+      const std::size_t width = std::min(kCloseBlock, static_cast<std::size_t>(norm_.cols) - first);
+      const auto columns = std::span(open).subspan(i, end - i);
+      if (columns.size() * kFew >= width) {
+        settle(row, first, width, columns, stored, tiers);
+      } else {
+        for (const std::uint32_t& col : columns) settle(row, col, 1, {&col, 1}, stored, tiers);
+      }
+      i = end;
+    }
+  }
+
+ private:
+  struct Memory {
+    std::array<double, kCloseBlock> value, low, side, radius, magnitude, odd;
+    std::array<std::byte, kCloseBlock * 8> codes;
+  };
+
+  // The `open` ones of `width` columns from `first`. What is settled here is right for every column, so that a block is
+  // stored whole unless something in it stays open.
+  void settle(std::int64_t row, std::size_t first, std::size_t width, std::span<const std::uint32_t> open,
+              std::byte* stored, TierCounts& tiers) const {
+    thread_local const std::unique_ptr<Memory> memory = std::make_unique<Memory>();
+    Memory& m = *memory;
+    const auto part = [&](auto& array) { return std::span(array).first(width); };
+    const auto col = static_cast<std::int64_t>(first);
+    const bool rational = close_.bracket(row, col, part(m.value), part(m.side));
+    if (!rational) {
+      close_.enclose(row, col, {part(m.value), part(m.low), part(m.radius), part(m.magnitude)});
+      sides_of(m.low.data(), m.radius.data(), m.side.data(), width);
+    }
+    round_to_odd(m.value.data(), m.side.data(), m.odd.data(), width);
+    store_odd(format_, overflow_, m.odd.data(), m.codes.data(), width);
+    std::int64_t& settled = rational ? tiers.exact : tiers.double_double;
+    if (all_known(m.side.data(), width)) {
+      std::memcpy(stored + first * bytes_, m.codes.data(), width * bytes_);
+      settled += static_cast<std::int64_t>(open.size());
+      return;
+    }
+    for (const std::uint32_t c : open) {
+      const std::size_t i = c - first;
+      if (std::isnan(m.side[i])) {
+        decide(row, c, stored + c * bytes_, tiers);
+      } else {
+        std::memcpy(stored + c * bytes_, m.codes.data() + i * bytes_, bytes_);
+        ++settled;
+      }
+    }
+  }
+
+  // By the element's own enclosure, then exact comparisons.
+  void decide(std::int64_t row, std::int64_t col, std::byte* out, TierCounts& tiers) const {
+    Enclosure e = close_.enclose(row, col);
+    if (e.radius == 0 || std::fabs(e.lo) > e.radius) {
+      double odd = 0;
+      round_to_odd(&e.hi, &e.lo, &odd, 1);
+      ++tiers.double_double;
+      store_odd(format_, overflow_, &odd, out, 1);
+      return;
+    }
+    if (!std::isfinite(e.radius)) e = exact_.enclose(row, col);
+    const Element y{.truth = exact_, .row = row, .col = col, .enclosure = e};
+    if (const std::optional<std::uint64_t> code = round_to(y, format_, overflow_)) {
+      ++tiers.exact;
+      store(out, *code);
+    } else {
+      ++tiers.undecided;
+      store_odd(format_, overflow_, &e.hi, out, 1);
+    }
+  }
+
+  void store(std::byte* out, std::uint64_t code) const {
+    const std::uint64_t stored = code << format_of(format_).storage_shift();
+    std::memcpy(out, &stored, bytes_);
+  }
+
+  const RowNorm& norm_;
+  const TruthSource& exact_;
+  FormatId format_;
+  Overflow overflow_;
+  QuickNorm quick_;
+  CloseNorm close_;
+  std::size_t bytes_;
+};
+
+// Without fast tiers: every element from the slow truth.
+void round_slowly(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, std::int64_t row,
+                  std::byte* stored, TierCounts& tiers) {
+  const Format& f = format_of(format);
+  const auto bytes = static_cast<std::size_t>(f.storage_bytes());
+  std::vector<Enclosure> all(static_cast<std::size_t>(norm.cols));
+  exact.enclose_row(row, all);
+  for (std::int64_t j = 0; j < norm.cols; ++j) {
+    const Enclosure& e = all[static_cast<std::size_t>(j)];
+    const std::optional<std::uint64_t> code =
+        round_to({.truth = exact, .row = row, .col = j, .enclosure = e}, format, overflow);
+    ++(code ? tiers.exact : tiers.undecided);
+    const std::uint64_t out = (code ? *code : encode(format, e.hi, overflow)) << f.storage_shift();
+    std::memcpy(stored + static_cast<std::size_t>(j) * bytes, &out, bytes);
+  }
+}
+
+}  // namespace
+
+TierCounts round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow,
+                      std::byte* stored, int threads) {
+  // Rounding to odd leaves 51 bits for the format.
+  const bool fast = has_fast_tiers(norm) && format != FormatId::fp64;
+  std::optional<Rounder> rounder;
+  if (fast) rounder.emplace(norm, exact, format, overflow);
+  tbb::combinable<TierCounts> counts;
+  const std::int64_t row_bytes = norm.cols * format_of(format).storage_bytes();
+  const auto round = [&](std::int64_t row) {
+    TierCounts& tiers = counts.local();
+    if (fast)
+      rounder->round(row, stored + row * row_bytes, tiers);
+    else
+      round_slowly(norm, exact, format, overflow, row, stored + row * row_bytes, tiers);
+  };
+  if (threads == 1) {
+    for (std::int64_t row = 0; row < norm.rows; ++row) round(row);
+  } else {
+    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
+    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, norm.rows, round); });
+  }
+  TierCounts tiers;
+  counts.combine_each([&](const TierCounts& part) { tiers += part; });
+  return tiers;
+}
+
+RoundedRows round_rows(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow, int threads) {
+  RoundedRows result{.y = Tensor::zeros(format, {norm.rows, norm.cols}), .tiers = {}};
+  result.tiers = round_rows(norm, exact, format, overflow, result.y.bytes.data(), threads);
+  return result;
+}
+
+}  // namespace norma

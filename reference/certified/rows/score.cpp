@@ -1,0 +1,202 @@
+// A whole output scored in one pass: binary64 first, what it leaves by closer enclosures.
+#include <oneapi/tbb/parallel_for.h>
+#include <oneapi/tbb/task_arena.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "reference/certified/double_double.hpp"
+#include "reference/certified/element.hpp"
+#include "reference/certified/rows/close_norm.hpp"
+#include "reference/certified/rows/quick_norm.hpp"
+#include "reference/certified/rows/row_norm.hpp"
+#include "reference/exact/decide.hpp"
+
+namespace norma {
+
+namespace {
+
+/// Rows of about this many elements are summed up together, whatever the threads.
+constexpr std::int64_t kPart = 65536;
+
+struct Part {
+  RowScoreSums sums;
+  TierCounts tiers;
+  double open_max = 0;  ///< of those that binary64 left
+  std::int64_t open_max_at = -1;
+};
+
+class Scorer {
+ public:
+  Scorer(const RowNorm& norm, const TruthSource& exact, const Tensor& got)
+      : norm_(norm), exact_(exact), got_(got), threshold_(overflow_threshold(got.format)) {
+    if (!has_fast_tiers(norm)) return;
+    quick_ = std::make_unique<const QuickNorm>(norm);
+    close_ = std::make_unique<const CloseNorm>(norm);
+  }
+
+  void score(std::int64_t row, Part& part) const {
+    thread_local std::vector<std::uint32_t> open;
+    open.clear();
+    if (quick_ != nullptr) {
+      const auto bytes = static_cast<std::int64_t>(format_of(got_.format).storage_bytes());
+      quick_->score_row(row, got_.format, got_.bytes.data() + row * norm_.cols * bytes, part.sums, open);
+    } else {
+      for (std::int64_t j = 0; j < norm_.cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
+    }
+    part.tiers.binary64 += norm_.cols - static_cast<std::int64_t>(open.size());
+    std::vector<Enclosure> whole;
+    for (const std::uint32_t col : open) {
+      if (close_ != nullptr && add(close_->enclose(row, col), row, col, part, false)) continue;
+      if (open.size() == 1) {
+        add(exact_.enclose(row, col), row, col, part, true);
+        continue;
+      }
+      if (whole.empty()) {
+        whole.resize(static_cast<std::size_t>(norm_.cols));
+        exact_.enclose_row(row, whole);
+      }
+      add(whole[col], row, col, part, true);
+    }
+  }
+
+  /// The place of the first error of that size that binary64 scored in the row.
+  std::int64_t find(std::int64_t row, double size) const {
+    const auto bytes = static_cast<std::int64_t>(format_of(got_.format).storage_bytes());
+    const std::byte* got = got_.bytes.data() + row * norm_.cols * bytes;
+    return row * norm_.cols + quick_->find_error(row, got_.format, got, size);
+  }
+
+ private:
+  /// Scores one element by its enclosure. False, and nothing is added, if that is too wide and `last` is not set.
+  bool add(const Enclosure& e, std::int64_t row, std::int64_t col, Part& part, bool last) const {
+    if (!last && !std::isfinite(e.radius)) return false;
+    const std::int64_t at = row * norm_.cols + col;
+    const double got = got_.value(at);
+    const Element y{exact_, row, col, e};
+    if (!std::isfinite(got) || !std::isfinite(e.hi)) return skip(part, e.tier);
+    const Comparison above = compare(y, threshold_), below = compare(y, -threshold_);
+    const std::optional<int> exponent = binade(y, got_.format);
+    if (above == Comparison::undecided || below == Comparison::undecided || !exponent) {
+      if (last) {
+        ++part.sums.not_scored;
+        ++part.tiers.undecided;
+      }
+      return last;
+    }
+    if (above != Comparison::less || below != Comparison::greater) return skip(part, e.tier);
+    // got - hi = d.h + d.l exactly; d.l - lo rounds by 2^-105 |y|, below 2^-80 ulp, the sum by 2^-53 |error|.
+    const double scale = 1 / ulp_of(got_.format, *exponent);
+    const DoubleDouble d = two_sum(got, -e.hi);
+    const double error = std::clamp((d.h + (d.l - e.lo)) * scale, -kScoreLimit, kScoreLimit);
+    const double size = std::fabs(error), bar = e.radius * scale * (1 + 0x1p-50) + size * 0x1p-52 + 0x1p-70;
+    if (!(bar <= kScoreBar)) {
+      if (last) {
+        ++part.sums.not_scored;
+        ++part.tiers.undecided;
+      }
+      return last;
+    }
+    RowScoreSums& s = part.sums;
+    ++s.scored;
+    s.sum += error;
+    s.sum_abs += size;
+    s.sum_squares += error * error;
+    s.bar = std::max(s.bar, bar);
+    s.incorrect += size - 0.5 > bar ? 1 : 0;
+    s.near_half += std::fabs(size - 0.5) <= bar ? 1 : 0;
+    if (part.open_max_at < 0 || size > part.open_max) {
+      part.open_max = size;
+      part.open_max_at = at;
+    }
+    part.tiers.settle(e.tier);
+    return true;
+  }
+
+  static bool skip(Part& part, Tier tier) {
+    ++part.sums.not_scored;
+    part.tiers.settle(tier);
+    return true;
+  }
+
+  const RowNorm& norm_;
+  const TruthSource& exact_;
+  const Tensor& got_;
+  double threshold_;
+  std::unique_ptr<const QuickNorm> quick_;
+  std::unique_ptr<const CloseNorm> close_;
+};
+
+/// Sums of many parts without further loss (TwoSum).
+class Total {
+ public:
+  void add(double v) {
+    const DoubleDouble s = two_sum(high_, v);
+    high_ = s.h;
+    low_ += s.l;
+  }
+  double value() const { return high_ + low_; }
+
+ private:
+  double high_ = 0, low_ = 0;
+};
+
+}  // namespace
+
+RowScore score_rows(const RowNorm& norm, const TruthSource& exact, const Tensor& got, int threads) {
+  const Scorer scorer(norm, exact, got);
+  const std::int64_t rows_each = std::max<std::int64_t>(1, kPart / norm.cols);
+  const std::int64_t count = (norm.rows + rows_each - 1) / rows_each;
+  std::vector<Part> parts(static_cast<std::size_t>(count));
+  const auto score = [&](std::int64_t k) {
+    for (std::int64_t row = k * rows_each; row < std::min(norm.rows, (k + 1) * rows_each); ++row)
+      scorer.score(row, parts[static_cast<std::size_t>(k)]);
+  };
+  if (threads == 1) {
+    for (std::int64_t k = 0; k < count; ++k) score(k);
+  } else {
+    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
+    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, count, score); });
+  }
+  RowScore result;  // max and max_at: at first of what binary64 left
+  double max = 0;
+  std::int64_t max_row = -1;
+  Total sum, sum_abs, sum_squares;
+  for (const Part& part : parts) {
+    const RowScoreSums& s = part.sums;
+    result.scored += s.scored;
+    result.not_scored += s.not_scored;
+    result.incorrect += s.incorrect;
+    result.near_half += s.near_half;
+    result.bar = std::max(result.bar, s.bar);
+    if (s.max_row >= 0 && (max_row < 0 || s.max > max)) {
+      max = s.max;
+      max_row = s.max_row;
+    }
+    if (part.open_max_at >= 0 && (result.max_at < 0 || part.open_max > result.max)) {
+      result.max = part.open_max;
+      result.max_at = part.open_max_at;
+    }
+    sum.add(s.sum);
+    sum_abs.add(s.sum_abs);
+    sum_squares.add(s.sum_squares);
+    result.tiers += part.tiers;
+  }
+  if (max_row >= 0 && (result.max_at < 0 || max >= result.max)) {
+    const std::int64_t at = scorer.find(max_row, max);
+    if (result.max_at < 0 || max > result.max || at < result.max_at) result.max_at = at;
+    result.max = max;
+  }
+  if (result.scored > 0) {
+    const auto n = static_cast<double>(result.scored);
+    result.mean_abs = sum_abs.value() / n;
+    result.bias = sum.value() / n;
+    result.rms = std::sqrt(sum_squares.value() / n);
+  }
+  return result;
+}
+
+}  // namespace norma
