@@ -8,48 +8,19 @@ over the depth, and for the final one, a forward hook keeps the norm's input `SI
 actual output `SITE.y`, in the dtypes in which they occurred. One file per dtype: smollm2_135m.DTYPE.safetensors.
 """
 import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import os
-import platform
 import sys
 
 import torch
+
+from recording import DTYPES, provenance, save
 
 TEXT = ("The carpenter holds his square against the frame and looks for light between the wood and the iron. "
         "If 90 degrees are claimed, the gap tells him how far the corner is from it; he trusts neither his eye "
         "nor the saw, only the measure.")
 LAYERS = (0, 4, 15, 29)
 EPS = 1e-5  # as the model was published; the GGUF header carries the fp32 next to it, which is the same after rounding
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def provenance(*packages, **more):
-    """Everything the bits may depend on, as one line of JSON."""
-    facts = {"torch": torch.__version__, "torch_git": torch.version.git_version,
-             "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
-             "machine": platform.machine(), "python": platform.python_version()}
-    facts.update({p: importlib.metadata.version(p) for p in packages})
-    facts.update(more)
-    return json.dumps(facts, sort_keys=True)
-
-
-def save(path, tensors, metadata):
-    """Safetensors with names and metadata in sorted order, so that the same bits give the same file."""
-    names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8",
-             torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
-    header, body, end = {"__metadata__": dict(sorted(metadata.items()))}, [], 0
-    for name, t in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):
-        data = t.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        header[name] = {"dtype": names[t.dtype], "shape": list(t.shape), "data_offsets": [end, end + len(data)]}
-        body.append(data)
-        end += len(data)
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    with open(path, "wb") as f:
-        f.write(len(head).to_bytes(8, "little") + head + b"".join(body))
-    print(path, len(tensors), "tensors", os.path.getsize(path), "bytes")
 
 
 def record(dtype, folder, file):

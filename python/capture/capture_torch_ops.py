@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from capture_rmsnorm import DTYPES, provenance, save
+from recording import DTYPES, provenance, save
 
 EPS = 1e-6
 ROWS = 3
