@@ -7,6 +7,7 @@ A file holds tensors and, as metadata `calls`, one entry for each call, in JSON:
                                "attributes": {"eps": 1e-05}, "layout": "channels_last"}}
 
 so that calls may share tensors and a reader needs no rule for names. Attributes are what the call was given, as binary64.
+Metadata `refused` names the calls that the code turned down, with its own words.
 """
 import hashlib
 import importlib.metadata
@@ -58,7 +59,7 @@ class Recording:
 
     def __init__(self, script, seed, *packages):
         self.script, self.seed, self.packages = script, seed, packages
-        self.tensors, self.calls, self.names = {}, {}, {}
+        self.tensors, self.calls, self.names, self.refused = {}, {}, {}, {}
 
     def keep(self, name, tensor):
         """Keeps a copy under `name`; the tensor itself goes into calls. Returns it."""
@@ -82,8 +83,15 @@ class Recording:
                             "inputs": {k: self.name_of(v) for k, v in inputs.items() if v is not None},
                             "attributes": attributes or {}, **more}
 
+    def refuse(self, name, operator, error):
+        """A call that the code itself turns down; its words are kept."""
+        self.refused[name] = f"{operator}: {str(error).splitlines()[0]}"
+
     def save(self, path, **more):
         folder = os.path.dirname(os.path.abspath(__file__))
         used = {os.path.basename(f): blob(f) for f in (self.script, os.path.join(folder, "recording.py"))}
-        save(path, self.tensors, {"calls": json.dumps(self.calls, sort_keys=True, separators=(",", ":")),
-                                  "provenance": provenance(*self.packages, seed=self.seed, scripts=used, **more)})
+        metadata = {"calls": json.dumps(self.calls, sort_keys=True, separators=(",", ":")),
+                    "provenance": provenance(*self.packages, seed=self.seed, scripts=used, **more)}
+        if self.refused:
+            metadata["refused"] = json.dumps(self.refused, sort_keys=True)
+        save(path, self.tensors, metadata)
