@@ -60,6 +60,13 @@ Operand reciprocal_root(Builder& b, const std::string& name, FormatRef to, Opera
 Order moments_order(const Profile& profile) {
   switch (profile.sum.kind) {
     case OrderKind::exact: throw ProgramError("there is no exact order that gives moments");
+    case OrderKind::torch_moments:
+    case OrderKind::torch_moments_fp16:
+    case OrderKind::torch_moments_2_6:
+    case OrderKind::torch_moments_2_6_fp16:
+    case OrderKind::torch_cuda_moments:
+    case OrderKind::apex_moments:
+    case OrderKind::ort_moments: return profile.sum;
     case OrderKind::warp:
     case OrderKind::block: return {.kind = OrderKind::welford_warp, .count = profile.sum.count, .vec = profile.sum.vec};
     case OrderKind::sequential:
@@ -73,7 +80,7 @@ Order moments_order(const Profile& profile) {
     case OrderKind::welford:
     case OrderKind::welford_mul:
     case OrderKind::welford_warp:
-    case OrderKind::torch_moments: return {.kind = OrderKind::welford};
+    case OrderKind::welford_block: return {.kind = OrderKind::welford};
   }
   throw ProgramError("the profile names no order");
 }

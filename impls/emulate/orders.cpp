@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "impls/emulate/arithmetic.hpp"
+#include "impls/emulate/accumulator.hpp"
 #include "reference/formats/clones.hpp"
 
 namespace norma {
@@ -18,32 +18,6 @@ namespace {
 
 using Index = std::ptrdiff_t;
 __extension__ typedef unsigned __int128 UInt128;
-
-/// Accumulator in binary32: the hardware's own additions.
-struct Fp32 {
-  using Value = float;
-  Value add(Value a, Value b) const { return a + b; }
-  Value mul(Value a, Value b) const { return a * b; }
-  Value div(Value a, Value b) const { return a / b; }
-  Value fma(Value a, Value b, Value c) const { return std::fma(a, b, c); }
-};
-/// Accumulator in binary64.
-struct Fp64 {
-  using Value = double;
-  Value add(Value a, Value b) const { return a + b; }
-  Value mul(Value a, Value b) const { return a * b; }
-  Value div(Value a, Value b) const { return a / b; }
-  Value fma(Value a, Value b, Value c) const { return std::fma(a, b, c); }
-};
-/// Accumulator in a narrower format: every addition is rounded to it.
-struct Narrow {
-  using Value = double;
-  FormatId format;
-  Value add(Value a, Value b) const { return rounded_op(Op::add, a, b, 0, format, Overflow::ieee); }
-  Value mul(Value a, Value b) const { return rounded_op(Op::mul, a, b, 0, format, Overflow::ieee); }
-  Value div(Value a, Value b) const { return rounded_op(Op::div, a, b, 0, format, Overflow::ieee); }
-  Value fma(Value a, Value b, Value c) const { return rounded_op(Op::fma, a, b, c, format, Overflow::ieee); }
-};
 
 /// One accumulation step: a plus term i, the square fused where the program contracts.
 template <class Arithmetic, class Term>
@@ -243,7 +217,14 @@ typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
     case OrderKind::welford:
     case OrderKind::welford_mul:
     case OrderKind::welford_warp:
-    case OrderKind::torch_moments: break;
+    case OrderKind::welford_block:
+    case OrderKind::torch_moments:
+    case OrderKind::torch_moments_fp16:
+    case OrderKind::torch_moments_2_6:
+    case OrderKind::torch_moments_2_6_fp16:
+    case OrderKind::torch_cuda_moments:
+    case OrderKind::apex_moments:
+    case OrderKind::ort_moments: break;
   }
   throw ProgramError("order " + text_of(order) + " does not give a sum");
 }
@@ -326,113 +307,6 @@ bool is_torch_8(const Order& order, std::size_t terms) {
   return order.kind == OrderKind::torch_cpu && order.count == 8 && terms >= 8;
 }
 
-/// Welford's count, mean and sum of squared deviations.
-template <class V>
-struct Running {
-  V count{0}, mean{0}, m2{0};
-};
-
-template <class A>
-struct Welford {
-  using V = typename A::Value;
-  A arithmetic;
-  bool contract;
-
-  V multiply_add(V a, V b, V c) const {
-    return contract ? arithmetic.fma(a, b, c) : arithmetic.add(arithmetic.mul(a, b), c);
-  }
-  void push(Running<V>& r, V x, bool true_division) const {
-    r.count += 1;
-    const V d = arithmetic.add(x, -r.mean);
-    r.mean = true_division ? arithmetic.add(r.mean, arithmetic.div(d, r.count))
-                           : multiply_add(d, arithmetic.div(V{1}, r.count), r.mean);
-    r.m2 = multiply_add(d, arithmetic.add(x, -r.mean), r.m2);
-  }
-  /// Chan's merge of b into a, as torch's AddMoments writes it.
-  void merge(Running<V>& a, const Running<V>& b) const {
-    const V n = a.count + b.count;
-    const V c = n == 0 ? V{0} : arithmetic.div(b.count, n);
-    const V d = arithmetic.add(b.mean, -a.mean);
-    a.mean = multiply_add(c, d, a.mean);
-    a.m2 = arithmetic.add(a.m2, multiply_add(arithmetic.mul(arithmetic.mul(d, d), c), a.count, b.m2));
-    a.count = n;
-  }
-};
-
-template <class A>
-Running<typename A::Value> torch_moments(const Welford<A>& w, Index lanes, Index halves, std::span<const double> terms) {
-  using V = typename A::Value;
-  using Lanes = std::vector<Running<V>>;
-  const auto n = static_cast<Index>(terms.size());
-  const auto W = static_cast<std::size_t>(lanes);
-  const Index width = lanes * halves;
-  const Index vectors = n / width;
-  const Index chunks = (vectors + 15) / 16;
-  const auto depth = static_cast<std::size_t>(ceil_log2(chunks));
-  std::vector<Lanes> stack(depth, Lanes(W));
-  const auto merge_lanes = [&](Lanes& into, const Lanes& from) {
-    for (std::size_t l = 0; l < W; ++l) w.merge(into[l], from[l]);
-  };
-  for (Index i = 0; i < chunks; ++i) {
-    std::vector<Lanes> part(static_cast<std::size_t>(halves), Lanes(W));
-    const Index to = std::min<Index>(16, vectors - 16 * i);
-    for (Index j = 0; j < to; ++j)
-      for (std::size_t h = 0; h < part.size(); ++h)
-        for (std::size_t l = 0; l < W; ++l) {
-          const Index at = (16 * i + j) * width + static_cast<Index>(h) * lanes + static_cast<Index>(l);
-          w.push(part[h][l], static_cast<V>(terms[static_cast<std::size_t>(at)]), false);
-        }
-    for (const Lanes& p : part) merge_lanes(stack[0], p);
-    Index mask = i + 1;
-    for (std::size_t j = 1; j < depth && (mask & 1) == 0; ++j, mask /= 2) {
-      merge_lanes(stack[j], stack[j - 1]);
-      stack[j - 1].assign(W, {});
-    }
-  }
-  for (std::size_t j = 1; j < depth; ++j) merge_lanes(stack[0], stack[j]);
-  Running<V> total;
-  for (Index i = vectors * width; i < n; ++i) w.push(total, static_cast<V>(terms[static_cast<std::size_t>(i)]), true);
-  for (const Running<V>& lane : stack[0]) w.merge(total, lane);
-  return total;
-}
-
-template <class A>
-Moments moments_in(const Welford<A>& w, const Order& order, std::span<const double> terms) {
-  using V = typename A::Value;
-  const auto n = static_cast<Index>(terms.size());
-  Running<V> total;
-  switch (order.kind) {
-    case OrderKind::welford:
-    case OrderKind::welford_mul:
-      for (const double t : terms) w.push(total, static_cast<V>(t), order.kind == OrderKind::welford);
-      break;
-    case OrderKind::welford_warp: {
-      std::vector<Running<V>> partial(static_cast<std::size_t>(order.count));
-      for (Index base = 0; base < n; base += Index{order.count} * order.vec)
-        for (Index t = 0; t < order.count; ++t)
-          for (Index i = base + t * order.vec; i < std::min(n, base + (t + 1) * order.vec); ++i)
-            w.push(partial[static_cast<std::size_t>(t)], static_cast<V>(terms[static_cast<std::size_t>(i)]), false);
-      for (std::size_t width = partial.size() / 2; width > 0; width /= 2)
-        for (std::size_t l = 0; l < width; ++l) w.merge(partial[l], partial[l + width]);
-      total = partial[0];
-      break;
-    }
-    case OrderKind::torch_moments: total = torch_moments(w, order.count, order.vec, terms); break;
-    case OrderKind::exact:
-    case OrderKind::sequential:
-    case OrderKind::pairwise:
-    case OrderKind::lanes:
-    case OrderKind::lanes_tree:
-    case OrderKind::blocked:
-    case OrderKind::warp:
-    case OrderKind::block:
-    case OrderKind::torch_cpu:
-    case OrderKind::torch_cpu_half:
-    case OrderKind::torch_norm: throw ProgramError("order " + text_of(order) + " does not give moments");
-  }
-  return {static_cast<double>(total.mean), static_cast<double>(w.arithmetic.div(total.m2, static_cast<V>(n)))};
-}
-
 }  // namespace
 
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const float> terms) {
@@ -451,12 +325,6 @@ double fp32_square_sum(const Order& order, std::span<const float> values, std::v
 
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {
   return sum_terms(order, accumulator, contract, terms);
-}
-
-Moments ordered_moments(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {
-  if (accumulator == FormatId::fp32) return moments_in(Welford<Fp32>{{}, contract}, order, terms);
-  if (accumulator == FormatId::fp64) return moments_in(Welford<Fp64>{{}, contract}, order, terms);
-  throw ProgramError("moments are accumulated in fp32 or fp64, not " + std::string(name_of(accumulator)));
 }
 
 double exact_sum(std::span<const double> terms, FormatId target, Overflow overflow) {

@@ -1,4 +1,4 @@
-// The orders in which a Reduce adds, each written once for every accumulator.
+// The orders in which a Reduce adds, each written once for every accumulator (sums: orders.cpp, moments: moments.cpp).
 #pragma once
 
 #include <cstddef>

@@ -30,6 +30,14 @@ constexpr OrderRow kOrders[] = {
     {OrderKind::welford_mul, "welford_mul", "", false, "moments: sequential, times the rounded 1/count"},
     {OrderKind::welford_warp, "welford_warp", "threads", true, "moments: per thread, Chan merges in a tree"},
     {OrderKind::torch_moments, "torch_moments", "lanes", true, "moments: torch's RowwiseMoments on a CPU"},
+    {OrderKind::torch_moments_fp16, "torch_moments_fp16", "lanes", true, "as torch_moments; the tail contracts too"},
+    {OrderKind::torch_moments_2_6, "torch_moments_2_6", "lanes", true, "torch_moments as torch up to 2.6 merges"},
+    {OrderKind::torch_moments_2_6_fp16, "torch_moments_2_6_fp16", "lanes", true,
+     "torch_moments_fp16 as torch up to 2.6 merges"},
+    {OrderKind::torch_cuda_moments, "torch_cuda_moments", "threads", true, "moments: torch's layer_norm on CUDA"},
+    {OrderKind::apex_moments, "apex_moments", "threads", true, "moments: apex, neighbouring lanes first"},
+    {OrderKind::ort_moments, "ort_moments", "threads", true, "moments: ONNX Runtime on CUDA, lanes by halves"},
+    {OrderKind::welford_block, "welford_block", "threads", true, "moments: torch's WelfordOps over a CUDA block"},
 };
 
 bool is_source(const Node& n) { return n.kind == NodeKind::input || n.kind == NodeKind::attribute; }

@@ -85,7 +85,17 @@ enum class OrderKind : std::uint8_t {
   welford_warp,    ///< (threads, vec=v): thread-strided Welford, Chan merges in a shuffle tree
   torch_moments,   ///< (lanes, vec=h): torch's RowwiseMoments: chunks of 16 loads of h vectors, cascaded Chan
                    ///< merges (h = 1 for fp32 rows, 2 for 16-bit rows)
+  torch_moments_fp16,      ///< the same of fp16 rows, whose scalar tail contracts too
+  torch_moments_2_6,       ///< torch_moments as torch up to 2.6 merges
+  torch_moments_2_6_fp16,  ///< torch_moments_fp16 as torch up to 2.6 merges
+  torch_cuda_moments,      ///< (threads, vec=v): torch's layer_norm on CUDA: times 1/count; a tree in each warp, then
+                           ///< over the warps, means weighted by their counts
+  apex_moments,            ///< (threads, vec=v): apex: true division; neighbouring lanes first, then the warps
+  ort_moments,             ///< (threads, vec=v): ONNX Runtime's form of apex_moments: lanes by halves
+  welford_block,           ///< (threads, vec=v): torch's WelfordOps and BlockReduce: true division, lanes by halves
 };
+/// Moments have their own orders, which stand last in the list.
+constexpr bool gives_moments(OrderKind kind) { return kind >= OrderKind::welford; }
 
 struct Order {
   OrderKind kind = OrderKind::sequential;

@@ -352,8 +352,7 @@ class Parser {
       }
     }
     const OrderKind order = node.reduction.order.kind;
-    const bool for_moments = order == OrderKind::welford || order == OrderKind::welford_mul ||
-                             order == OrderKind::welford_warp || order == OrderKind::torch_moments;
+    const bool for_moments = gives_moments(order);
     if (kind != ReduceKind::amax && order != OrderKind::exact && for_moments != (kind == ReduceKind::moments))
       refuse("order " + text_of(node.reduction.order) + (for_moments ? " is for moments only" : " does not give moments"));
   }
