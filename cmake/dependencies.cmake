@@ -1,7 +1,7 @@
 # What norma needs from outside, each found or named as missing, as imported targets:
 #
 #   mpfr::mpfr  Boost::headers  random123::random123  TBB::tbb  fmt::fmt
-#   nlohmann_json::nlohmann_json  CLI11::CLI11  Threads::Threads
+#   nlohmann_json::nlohmann_json  CLI11::CLI11  nettle::nettle  Threads::Threads
 #   with NORMA_DEVELOPER also Catch2::Catch2WithMain and catch_discover_tests()
 #
 # and NORMA_CHART_JS, the path of the minified Chart.js that pages carry inside them.
@@ -76,6 +76,25 @@ norma_needs("nlohmann-json 3.11 or later (nlohmann_jsonConfig.cmake)" nlohmann-j
 find_package(CLI11 2.1 CONFIG QUIET)
 norma_needs("CLI11 2.1 or later (CLI11Config.cmake)" libcli11-dev
   TARGET CLI11::CLI11)
+
+# No CMake package either. Version 4 changed the signature of sha256_digest.
+find_path(NORMA_NETTLE_INCLUDE_DIR NAMES nettle/sha2.h)
+find_library(NORMA_NETTLE_LIBRARY NAMES nettle)
+mark_as_advanced(NORMA_NETTLE_INCLUDE_DIR NORMA_NETTLE_LIBRARY)
+set(norma_nettle_version "")
+if(NORMA_NETTLE_INCLUDE_DIR)
+  file(STRINGS "${NORMA_NETTLE_INCLUDE_DIR}/nettle/version.h" norma_nettle_line
+    REGEX "^#define[ \t]+NETTLE_VERSION_MAJOR[ \t]")
+  string(REGEX MATCH "[0-9]+$" norma_nettle_version "${norma_nettle_line}")
+endif()
+norma_needs("Nettle 3 (nettle/sha2.h and libnettle)" nettle-dev
+  NORMA_NETTLE_LIBRARY AND norma_nettle_version EQUAL 3)
+if(NORMA_NETTLE_LIBRARY AND NORMA_NETTLE_INCLUDE_DIR AND NOT TARGET nettle::nettle)
+  add_library(nettle::nettle INTERFACE IMPORTED)
+  set_target_properties(nettle::nettle PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES "${NORMA_NETTLE_INCLUDE_DIR}"
+    INTERFACE_LINK_LIBRARIES "${NORMA_NETTLE_LIBRARY}")
+endif()
 
 set(THREADS_PREFER_PTHREAD_FLAG TRUE)
 find_package(Threads QUIET)
