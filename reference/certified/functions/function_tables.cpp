@@ -1,7 +1,5 @@
 // Correctly rounded functions: tables of all results for inputs of at most 16 bits, else rows in three tiers.
 #include <oneapi/tbb/combinable.h>
-#include <oneapi/tbb/parallel_for.h>
-#include <oneapi/tbb/task_arena.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +14,7 @@
 #include "reference/certified/functions/function_kernels.hpp"
 #include "reference/certified/functions/functions.hpp"
 #include "reference/certified/rounding.hpp"
+#include "reference/certified/share_out.hpp"
 
 namespace norma {
 
@@ -80,12 +79,9 @@ void for_chunks(std::int64_t count, int threads, const auto& body) {
     const std::int64_t begin = chunk * static_cast<std::int64_t>(kChunk);
     body(begin, static_cast<std::size_t>(std::min<std::int64_t>(kChunk, count - begin)));
   };
-  if (threads == 1) {
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) one(chunk);
-    return;
-  }
-  tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
-  arena.execute([&] { tbb::parallel_for(std::int64_t{0}, chunks, one); });
+  share_out(chunks, 1, threads, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t chunk = first; chunk < last; ++chunk) one(chunk);
+  });
 }
 
 // ---- tables ----

@@ -2,8 +2,6 @@
 #include "reference/certified/functions/rope.hpp"
 
 #include <oneapi/tbb/combinable.h>
-#include <oneapi/tbb/parallel_for.h>
-#include <oneapi/tbb/task_arena.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,6 +15,7 @@
 #include "reference/certified/double_double.hpp"
 #include "reference/certified/functions/function_kernels.hpp"
 #include "reference/certified/rounding.hpp"
+#include "reference/certified/share_out.hpp"
 #include "reference/exact/real.hpp"
 
 namespace norma {
@@ -284,12 +283,9 @@ RoundedRows round_rope(const Rope& rope, FormatId format, Overflow overflow, int
       std::memcpy(stored + j * bytes, &word, bytes);
     }
   };
-  if (threads == 1) {
-    for (std::int64_t row = 0; row < truth.rows(); ++row) one(row);
-  } else {
-    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
-    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, truth.rows(), one); });
-  }
+  share_out(truth.rows(), 1, threads, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) one(row);
+  });
   counts.combine_each([&](const TierCounts& tiers) { result.tiers += tiers; });
   return result;
 }

@@ -2,8 +2,6 @@
 #include "reference/certified/functions/softmax.hpp"
 
 #include <oneapi/tbb/combinable.h>
-#include <oneapi/tbb/parallel_for.h>
-#include <oneapi/tbb/task_arena.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +15,7 @@
 #include "reference/certified/functions/function_kernels.hpp"
 #include "reference/certified/functions/functions.hpp"
 #include "reference/certified/rounding.hpp"
+#include "reference/certified/share_out.hpp"
 #include "reference/exact/real.hpp"
 
 namespace norma {
@@ -288,12 +287,9 @@ RoundedRows round_softmax(const Tensor& x, FormatId format, Overflow overflow, i
     round_row(x, truth, row, format, overflow, result.y.bytes.data() + static_cast<std::size_t>(row) * row_bytes,
               counts.local());
   };
-  if (threads == 1) {
-    for (std::int64_t row = 0; row < x.rows(); ++row) one(row);
-  } else {
-    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
-    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, x.rows(), one); });
-  }
+  share_out(x.rows(), 1, threads, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) one(row);
+  });
   counts.combine_each([&](const TierCounts& tiers) { result.tiers += tiers; });
   return result;
 }

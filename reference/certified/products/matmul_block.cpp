@@ -19,9 +19,6 @@
 //
 // `norm` is rounded up; what the bounds' own arithmetic rounds is in the factor 1 + 2^-40.
 #include <tbb/enumerable_thread_specific.h>
-#include <tbb/parallel_for.h>
-#include <tbb/partitioner.h>
-#include <tbb/task_arena.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,6 +28,7 @@
 #include "reference/certified/products/blas.hpp"
 #include "reference/certified/products/matmul_parts.hpp"
 #include "reference/certified/rounding.hpp"
+#include "reference/certified/share_out.hpp"
 
 namespace norma::matmul {
 
@@ -307,25 +305,14 @@ void round_block(const Product& product, const Range& range, FormatId format, Ov
 }
 
 void for_blocks(std::int64_t blocks, int threads, const RoundBlock& round_one, TierCounts& tiers) {
-  if (threads <= 1) {
-    Block block;
-    for (std::int64_t index = 0; index < blocks; ++index) round_one(index, block, tiers);
-    return;
-  }
   struct Own {
     Block block;
     TierCounts tiers;
   };
   tbb::enumerable_thread_specific<Own> own;
-  tbb::task_arena arena(threads);
-  arena.execute([&] {
-    tbb::parallel_for(
-        std::int64_t{0}, blocks,
-        [&](std::int64_t index) {
-          Own& mine = own.local();
-          round_one(index, mine.block, mine.tiers);
-        },
-        tbb::simple_partitioner());
+  share_out(blocks, 1, threads, [&](std::int64_t first, std::int64_t last) {
+    Own& mine = own.local();
+    for (std::int64_t index = first; index < last; ++index) round_one(index, mine.block, mine.tiers);
   });
   for (const Own& mine : own) tiers += mine.tiers;
 }

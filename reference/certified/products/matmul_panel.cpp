@@ -1,13 +1,10 @@
 // Rows in binary64, with what bounds their products.
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "reference/certified/products/matmul_parts.hpp"
+#include "reference/certified/share_out.hpp"
 #include "reference/formats/convert.hpp"
 
 namespace norma::matmul {
@@ -45,16 +42,6 @@ namespace {
 
 constexpr std::int64_t kColumns = 16;  // taken out of a [depth, rows] tensor at a time
 
-template <class Body>
-void for_ranges(std::int64_t count, std::int64_t grain, int threads, const Body& body) {
-  if (threads <= 1 || count <= grain) return body(0, count);
-  tbb::task_arena arena(threads);
-  arena.execute([&] {
-    tbb::parallel_for(tbb::blocked_range<std::int64_t>(0, count, static_cast<std::size_t>(grain)),
-                      [&](const auto& range) { body(range.begin(), range.end()); });
-  });
-}
-
 const std::byte* stored_at(const Tensor& tensor, std::int64_t index) {
   return tensor.bytes.data() + index * format_of(tensor.format).storage_bytes();
 }
@@ -63,7 +50,7 @@ const std::byte* stored_at(const Tensor& tensor, std::int64_t index) {
 
 Panel panel_of_rows(const Tensor& tensor, std::int64_t rows, std::int64_t depth, int threads) {
   Panel panel(rows, depth);
-  for_ranges(rows, 64, threads, [&](std::int64_t first, std::int64_t last) {
+  share_out(rows, 64, threads, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> x(static_cast<std::size_t>(depth));
     for (std::int64_t i = first; i < last; ++i) {
       decode_row(tensor.format, stored_at(tensor, i * depth), x.data(), x.size());
@@ -75,7 +62,7 @@ Panel panel_of_rows(const Tensor& tensor, std::int64_t rows, std::int64_t depth,
 
 Panel panel_of_columns(const Tensor& tensor, std::int64_t rows, std::int64_t depth, int threads) {
   Panel panel(rows, depth);
-  for_ranges((rows + kColumns - 1) / kColumns, 4, threads, [&](std::int64_t first, std::int64_t last) {
+  share_out((rows + kColumns - 1) / kColumns, 4, threads, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> x(static_cast<std::size_t>(depth * kColumns));
     float piece[kColumns];
     for (std::int64_t i0 = first * kColumns; i0 < std::min(rows, last * kColumns); i0 += kColumns) {

@@ -1,8 +1,5 @@
 // Whole tensors correctly rounded: each element by the first tier that settles it.
-#include <oneapi/tbb/blocked_range.h>
 #include <oneapi/tbb/combinable.h>
-#include <oneapi/tbb/parallel_for.h>
-#include <oneapi/tbb/task_arena.h>
 
 #include <algorithm>
 #include <array>
@@ -12,11 +9,15 @@
 #include "reference/certified/rows/close_norm.hpp"
 #include "reference/certified/rows/quick_norm.hpp"
 #include "reference/certified/rows/row_norm.hpp"
+#include "reference/certified/share_out.hpp"
 #include "reference/exact/decide.hpp"
 
 namespace norma {
 
 namespace {
+
+// Elements that a thread takes at a time: some 5 us.
+constexpr std::int64_t kGrain = 16384;
 
 // One element alone costs as much as this many in a block (measured).
 constexpr std::size_t kFew = 64;
@@ -153,19 +154,16 @@ TierCounts round_rows(const RowNorm& norm, const TruthSource& exact, FormatId fo
   if (fast) rounder.emplace(norm, exact, format, overflow);
   tbb::combinable<TierCounts> counts;
   const std::int64_t row_bytes = norm.cols * format_of(format).storage_bytes();
-  const auto round = [&](std::int64_t row) {
+  const std::int64_t grain = fast ? std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, norm.cols)) : 1;
+  share_out(norm.rows, grain, threads, [&](std::int64_t first, std::int64_t last) {
     TierCounts& tiers = counts.local();
-    if (fast)
-      rounder->round(row, stored + row * row_bytes, tiers);
-    else
-      round_slowly(norm, exact, format, overflow, row, stored + row * row_bytes, tiers);
-  };
-  if (threads == 1) {
-    for (std::int64_t row = 0; row < norm.rows; ++row) round(row);
-  } else {
-    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
-    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, norm.rows, round); });
-  }
+    for (std::int64_t row = first; row < last; ++row) {
+      if (fast)
+        rounder->round(row, stored + row * row_bytes, tiers);
+      else
+        round_slowly(norm, exact, format, overflow, row, stored + row * row_bytes, tiers);
+    }
+  });
   TierCounts tiers;
   counts.combine_each([&](const TierCounts& part) { tiers += part; });
   return tiers;

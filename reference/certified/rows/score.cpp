@@ -1,7 +1,4 @@
 // A whole output scored in one pass: binary64 first, what it leaves by closer enclosures.
-#include <oneapi/tbb/parallel_for.h>
-#include <oneapi/tbb/task_arena.h>
-
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -13,6 +10,7 @@
 #include "reference/certified/rows/close_norm.hpp"
 #include "reference/certified/rows/quick_norm.hpp"
 #include "reference/certified/rows/row_norm.hpp"
+#include "reference/certified/share_out.hpp"
 #include "reference/exact/decide.hpp"
 
 namespace norma {
@@ -151,16 +149,11 @@ RowScore score_rows(const RowNorm& norm, const TruthSource& exact, const Tensor&
   const std::int64_t rows_each = std::max<std::int64_t>(1, kPart / norm.cols);
   const std::int64_t count = (norm.rows + rows_each - 1) / rows_each;
   std::vector<Part> parts(static_cast<std::size_t>(count));
-  const auto score = [&](std::int64_t k) {
-    for (std::int64_t row = k * rows_each; row < std::min(norm.rows, (k + 1) * rows_each); ++row)
-      scorer.score(row, parts[static_cast<std::size_t>(k)]);
-  };
-  if (threads == 1) {
-    for (std::int64_t k = 0; k < count; ++k) score(k);
-  } else {
-    tbb::task_arena arena(threads > 0 ? threads : tbb::task_arena::automatic);
-    arena.execute([&] { tbb::parallel_for(std::int64_t{0}, count, score); });
-  }
+  share_out(count, 1, threads, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t k = first; k < last; ++k)
+      for (std::int64_t row = k * rows_each; row < std::min(norm.rows, (k + 1) * rows_each); ++row)
+        scorer.score(row, parts[static_cast<std::size_t>(k)]);
+  });
   RowScore result;  // max and max_at: at first of what binary64 left
   double max = 0;
   std::int64_t max_row = -1;
