@@ -30,6 +30,21 @@ Program build_mixed(const Binding& binding) {
 
 constexpr std::string_view kProfiles[] = {"cuda_4warps", "cuda_warp", "sequential", "exact"};
 
+// input * rsqrt(ms + eps), promoted to fp32; cast to the weight's format only if that is a half one
+Program build_manual(const Binding& binding) {
+  require_float_or_half(binding, "manual_rms_norm");
+  Builder b("rmsnorm", binding);
+  const Operand n = eager_x_hat(b, b.input("x"));
+  if (!binding.has("weight")) {
+    b.output("y", n);
+    return b.finish();
+  }
+  const Operand w = b.input("weight");
+  const FormatRef wf = b.format(w);
+  b.output("y", b.eager("y", Op::mul, wf, {w, is_half(wf) ? b.cast("n_W", wf, n) : n}));
+  return b.finish();
+}
+
 }  // namespace
 
 constinit const CastPath apex_rms_norm{
@@ -68,6 +83,25 @@ constinit const CastPath apex_rms_norm_mixed{
     .gaps = {},
     .profiles = kProfiles,
     .build = build_mixed,
+};
+
+constinit const CastPath apex_manual_rms_norm{
+    .name = "apex.manual_rms_norm",
+    .title = "apex manual_rms_norm: as T5, and without a weight the fp32 product as it is",
+    .norm = "rmsnorm",
+    .source = {"NVIDIA/apex", "apex/normalization/fused_layer_norm.py", "6424da3", "read"},
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "A",
+    .residual = "",
+    .required = "",
+    .optional = "weight",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_manual,
 };
 
 }  // namespace norma::cast_paths

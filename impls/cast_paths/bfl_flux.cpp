@@ -68,4 +68,23 @@ constinit const CastPath bfl_flux_rmsnorm_scale_fp32{
     .build = build_scale_fp32,
 };
 
+constinit const CastPath bfl_flux2_rmsnorm{
+    .name = "bfl.flux2.rmsnorm",
+    .title = "FLUX.2 RMSNorm of queries and keys: as FLUX.1",
+    .norm = "rmsnorm",
+    .source = {"black-forest-labs/flux2", "src/flux2/model.py", "ab7cca6", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "hard-coded",
+    .root = "rsqrt",
+    .tail = "A",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = kGapHardCoded,
+    .profiles = kEagerProfiles,
+    .build = build,
+};
+
 }  // namespace norma::cast_paths

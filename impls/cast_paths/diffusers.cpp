@@ -89,6 +89,20 @@ Program build_pixel_norm(const Binding& binding) {
 
 constexpr std::string_view kNpuProfiles[] = {"exact", "sequential", "pairwise"};
 
+// (x.float() * rsqrt(ms + eps) * weight).to(x.dtype): a half weight is promoted
+Program build_weight_then_cast(const Binding& binding) {
+  require_float_or_half(binding, "this RMSNorm");
+  Builder b("rmsnorm", binding);
+  return finish_weight_then_cast(b, eager_x_hat(b, b.input("x")));
+}
+
+// F.rms_norm(x.float(), (dim,), weight.float() + 1.0, eps).to(x.dtype)
+Program build_krea2(const Binding& binding) {
+  require_float_or_half(binding, "Krea 2's RMSNorm");
+  Builder b("rmsnorm", binding);
+  return finish_one_plus_weight_then_cast(b, eager_x_hat(b, b.input("x")));
+}
+
 }  // namespace
 
 constinit const CastPath diffusers_rmsnorm{
@@ -153,6 +167,82 @@ constinit const CastPath diffusers_ltx2_pixel_norm{
     .gaps = {},
     .profiles = kOpenProfiles,
     .build = build_pixel_norm,
+};
+
+constinit const CastPath diffusers_mochi_rmsnorm{
+    .name = "diffusers.mochi.rmsnorm",
+    .title = "MochiRMSNorm: weight in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"huggingface/diffusers", "src/diffusers/models/normalization.py:572", "58eb52c", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "",
+    .optional = "weight",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_weight_then_cast,
+};
+
+constinit const CastPath diffusers_kolors_rmsnorm{
+    .name = "diffusers.kolors.rmsnorm",
+    .title = "RMSNorm of Kolors' text encoder: weight in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"huggingface/diffusers", "src/diffusers/pipelines/kolors/text_encoder.py", "58eb52c", "read"},
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_weight_then_cast,
+};
+
+constinit const CastPath diffusers_cosmos3_rmsnorm{
+    .name = "diffusers.cosmos3.rmsnorm",
+    .title = "RMSNorm of Cosmos3 (Nemotron) and Stable Audio 3: weight in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"huggingface/diffusers", "src/diffusers/models/transformers/transformer_cosmos3.py", "58eb52c", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_weight_then_cast,
+};
+
+constinit const CastPath diffusers_krea2_rmsnorm{
+    .name = "diffusers.krea2.rmsnorm",
+    .title = "Krea 2: F.rms_norm of x.float() by weight.float() + 1, one cast",
+    .norm = "rmsnorm",
+    .source = {"huggingface/diffusers", "src/diffusers/models/transformers/transformer_krea2.py", "58eb52c", "read"},
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "C",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = kOffsetOne,
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_krea2,
 };
 
 }  // namespace norma::cast_paths

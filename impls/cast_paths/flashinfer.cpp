@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "impls/cast_paths/catalog.hpp"
+#include "impls/cast_paths/quantize.hpp"
 #include "impls/cast_paths/steps.hpp"
 
 namespace norma::cast_paths {
@@ -45,24 +46,30 @@ Program build(const Binding& binding) {
 }
 
 // x = float(input) + float(residual), kept in shared memory; residual = (T)x
+template <int weight_bias>
 Program build_fused_add(const Binding& binding) {
   require_half(binding);
   Builder b("rmsnorm", binding);
   const Operand x = b.input("x");
   const Operand h = b.add("h", kFp32, x, b.input("residual"));
-  b.output("y", b.cast("y", b.x_format(), weighted(b, x_hat(b, h), 0)));
+  b.output("y", b.cast("y", b.x_format(), weighted(b, x_hat(b, h), weight_bias)));
   b.output("residual", b.cast("h_T", b.x_format(), h));
   return b.finish();
 }
 
-// x * r * (bias + w) * scale_inv, clamp, the saturating conversion; no rounding to T in between
+// x * r * (bias + w) * scale_inv, clamp, the saturating conversion; no rounding to T in between. With a residual,
+// its unrounded sum with x in x's place.
+template <FormatId to, bool fused_add>
 Program build_quant(const Binding& binding) {
   require_half(binding);
   Builder b("rmsnorm", binding);
-  const Operand nw = weighted(b, x_hat(b, b.input("x")), 0);
+  const Operand x = b.input("x");
+  const Operand h = fused_add ? b.add("h", kFp32, x, b.input("residual")) : x;
+  const Operand nw = weighted(b, x_hat(b, h), 0);
   const Operand inverse =
       b.map("scale_inv", Op::reciprocal, approximate(bound_profile(binding), kFp32), {b.input("scale")});
-  b.output("y", clamp_to_e4m3(b, "y", b.mul("q", kFp32, nw, inverse), Overflow::saturate));
+  b.output("y", clamp_to(b, "y", b.mul("q", kFp32, nw, inverse), FormatRef{to}, max_finite(to), Overflow::saturate));
+  if (fused_add) b.output("residual", b.cast("h_T", b.x_format(), h));
   return b.finish();
 }
 
@@ -125,7 +132,7 @@ constinit const CastPath flashinfer_fused_add_rmsnorm{
     .norm_attributes = {},
     .gaps = {},
     .profiles = kProfiles,
-    .build = build_fused_add,
+    .build = build_fused_add<0>,
 };
 
 constinit const CastPath flashinfer_rmsnorm_quant{
@@ -144,7 +151,64 @@ constinit const CastPath flashinfer_rmsnorm_quant{
     .norm_attributes = kStatic,
     .gaps = kGapClamp,
     .profiles = kProfiles,
-    .build = build_quant,
+    .build = build_quant<FormatId::e4m3fn, false>,
+};
+
+constinit const CastPath flashinfer_gemma_fused_add_rmsnorm{
+    .name = "flashinfer.gemma_fused_add_rmsnorm",
+    .title = "FlashInfer GemmaFusedAddRMSNorm: residual sum unrounded, 1 + w in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "C",
+    .residual = "unrounded",
+    .required = "weight,residual",
+    .optional = "",
+    .norm_attributes = kOffsetOne,
+    .gaps = {},
+    .profiles = kProfiles,
+    .build = build_fused_add<1>,
+};
+
+constinit const CastPath flashinfer_rmsnorm_quant_e5m2{
+    .name = "flashinfer.rmsnorm_quant.e5m2",
+    .title = "FlashInfer RMSNormQuant: fp32 times 1 / scale, clamp, e5m2 (saturating)",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "weight,scale",
+    .optional = "",
+    .norm_attributes = kStatic,
+    .gaps = kGapClamp,
+    .profiles = kProfiles,
+    .build = build_quant<FormatId::e5m2, false>,
+};
+
+constinit const CastPath flashinfer_fused_add_rmsnorm_quant{
+    .name = "flashinfer.fused_add_rmsnorm_quant",
+    .title = "FlashInfer FusedAddRMSNormQuant: residual sum unrounded, fp32 times 1 / scale, clamp, e4m3",
+    .norm = "rmsnorm",
+    .source = {"flashinfer-ai/flashinfer", "include/flashinfer/norm.cuh:612", "fb28d72", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "unrounded",
+    .required = "weight,residual,scale",
+    .optional = "",
+    .norm_attributes = kStatic,
+    .gaps = kGapClamp,
+    .profiles = kProfiles,
+    .build = build_quant<FormatId::e4m3fn, true>,
 };
 
 }  // namespace norma::cast_paths

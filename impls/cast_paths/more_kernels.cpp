@@ -72,6 +72,26 @@ Program build_tensorrt_llm(const Binding& binding) {
 
 constexpr std::string_view kMetalProfiles[] = {"metal", "sequential", "exact"};
 
+// mean(square(x)) is a sum times 1 / N; multiply(x, rsqrt(. + eps)); astype; multiply(weight, x)
+Program build_mlx_fallback(const Binding& binding) {
+  require_float_or_half(binding, "MLX");
+  Builder b("rmsnorm", binding);
+  const Operand x = b.input("x");
+  const Profile& profile = bound_profile(binding);
+  const Operand ss = b.reduce("ss", kFp32, x, reduction(ReduceKind::sum, Term::square, profile.sum));
+  const Operand ms = b.mul("ms", kFp32, ss, b.map("rn", Op::reciprocal, kFp32, {b.count()}));
+  const Operand n = b.mul("n", kFp32, x, reciprocal_root(b, "r", kFp32, plus_eps(b, ms)));
+  return binding.has("weight") ? finish_cast_then_weight(b, n) : finish_weight_then_cast(b, n);
+}
+
+// x_hat * (w + weight_offset)
+Program build_quack_offset(const Binding& binding) {
+  require_float_or_half(binding, "quack");
+  Builder b("rmsnorm", binding);
+  const FormatRef stored = binding.has("residual") ? binding.format("residual") : b.x_format();
+  return finish_one_plus_weight_then_cast(b, kernel_x_hat(b, unrounded_sum(b, stored)));
+}
+
 }  // namespace
 
 constinit const CastPath mlx_fast_rms_norm{
@@ -167,6 +187,63 @@ constinit const CastPath tensorrt_llm_general_rms_norm{
     .gaps = {},
     .profiles = kBlockProfiles,
     .build = build_tensorrt_llm,
+};
+
+constinit const CastPath mlx_cuda_rms_norm{
+    .name = "mlx.cuda.rms_norm",
+    .title = "MLX fast.rms_norm on CUDA: cast, then weight",
+    .norm = "rmsnorm",
+    .source = {"ml-explore/mlx", "mlx/backend/cuda/rms_norm.cu", "846d176", "read"},
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "A",
+    .residual = "",
+    .required = "",
+    .optional = "weight",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kBlockProfiles,
+    .build = build_mlx,
+};
+
+constinit const CastPath mlx_fallback_rms_norm{
+    .name = "mlx.fallback.rms_norm",
+    .title = "MLX fast.rms_norm by its own operations: mean times the rounded 1 / N, cast, then weight",
+    .norm = "rmsnorm",
+    .source = {"ml-explore/mlx", "mlx/fast.cpp", "846d176", "inferred"},
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "A",
+    .residual = "",
+    .required = "",
+    .optional = "weight",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kOpenProfiles,
+    .build = build_mlx_fallback,
+};
+
+constinit const CastPath quack_rmsnorm_weight_offset{
+    .name = "quack.rmsnorm.weight_offset",
+    .title = "quack rmsnorm with weight_offset 1: w + 1 in fp32, one cast",
+    .norm = "rmsnorm",
+    .source = {"Dao-AILab/quack", "quack/rmsnorm.py:311,324", "c8ec317", "read"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "C",
+    .residual = "unrounded",
+    .required = "weight",
+    .optional = "residual",
+    .norm_attributes = kOffsetOne,
+    .gaps = {},
+    .profiles = kBlockProfiles,
+    .build = build_quack_offset,
 };
 
 }  // namespace norma::cast_paths

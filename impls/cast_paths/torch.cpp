@@ -114,6 +114,25 @@ Program build_fused(const Binding& binding) {
 constexpr std::string_view kFusedProfiles[] = {"torch_cuda_fused", "cuda_block", "cuda_warp", "sequential"};
 constexpr std::string_view kMomentsProfiles[] = {"torch_cuda_moments", "cuda_warp", "sequential"};
 
+// rms_norm is in autocast's fp32 list: both tensors are cast first and nothing is cast back
+Program build_autocast(const Binding& binding) {
+  require_float_or_half(binding, "torch rms_norm");
+  Builder b("rmsnorm", binding);
+  const Operand n = eager_x_hat(b, b.input("x"));
+  b.output("y", binding.has("weight") ? b.mul("y", kFp32, n, b.input("weight")) : n);
+  return b.finish();
+}
+
+// sum(x * x) / N + eps, libdevice.rsqrt, x * r * weight in fp32, one store
+Program build_inductor(const Binding& binding) {
+  require_float_or_half(binding, "torch rms_norm");
+  Builder b("rmsnorm", binding);
+  const Operand x = b.input("x");
+  const Operand ms =
+      b.map("ms", Op::div, approximate(bound_profile(binding), kFp32), {kernel_square_sum(b, x), b.count()});
+  return finish_weight_then_cast(b, b.mul("n", kFp32, x, reciprocal_root(b, "r", kFp32, plus_eps(b, ms))));
+}
+
 }  // namespace
 
 constinit const CastPath torch_rms_norm_2_4_0{
@@ -304,6 +323,44 @@ constinit const CastPath torch_rms_norm_fused_cuda_fallback_eps_none{
     .gaps = kGapFinfoFp32,
     .profiles = kMomentsProfiles,
     .build = build_fallback<Eps::none>,
+};
+
+constinit const CastPath torch_rms_norm_autocast{
+    .name = "torch.rms_norm.autocast",
+    .title = "torch rms_norm under autocast from 2.12: x and weight cast to fp32, fp32 output",
+    .norm = "rmsnorm",
+    .source = {"pytorch/pytorch", "aten/src/ATen/autocast_mode.h", "2.12", "inferred"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "E",
+    .residual = "",
+    .required = "",
+    .optional = "weight",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_autocast,
+};
+
+constinit const CastPath torch_inductor_rms_norm{
+    .name = "torch.inductor.rms_norm",
+    .title = "torch.compile of rms_norm: the composite fused into one Triton kernel",
+    .norm = "rmsnorm",
+    .source = {"pytorch/pytorch", "torch/_decomp/decompositions.py", "2.8", "inferred"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "",
+    .optional = "weight",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kTritonProfiles,
+    .build = build_inductor,
 };
 
 }  // namespace norma::cast_paths

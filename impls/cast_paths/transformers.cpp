@@ -73,6 +73,13 @@ Program build_l2norm(const Binding& binding) {
 
 constexpr CaseDefault kOnSum[] = {{"eps_place", "sum"}};
 
+// _norm(x.float()).type_as(x)
+Program build_no_weight(const Binding& binding) {
+  require_float_or_half(binding, "Llama4TextL2Norm");
+  Builder b("rmsnorm", binding);
+  return finish_weight_then_cast(b, eager_x_hat(b, b.input("x")));
+}
+
 }  // namespace
 
 constinit const CastPath transformers_llama_rmsnorm{
@@ -212,6 +219,63 @@ constinit const CastPath transformers_qwen3_next_l2norm{
     .gaps = {},
     .profiles = kEagerHalfProfiles,
     .build = build_l2norm,
+};
+
+constinit const CastPath transformers_llama4_text_rmsnorm{
+    .name = "transformers.llama4.text_rmsnorm",
+    .title = "Llama4TextRMSNorm: cast, then weight",
+    .norm = "rmsnorm",
+    .source = {"huggingface/transformers", "src/transformers/models/llama4/modeling_llama4.py", "", "quoted"},
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "A",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_llama,
+};
+
+constinit const CastPath transformers_llama4_l2norm{
+    .name = "transformers.llama4.l2norm",
+    .title = "Llama4TextL2Norm of queries and keys: a mean of squares in spite of its name, no weight, one cast",
+    .norm = "rmsnorm",
+    .source = {"huggingface/transformers", "src/transformers/models/llama4/modeling_llama4.py", "", "quoted"},
+    .eps_default = "1e-6",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "J",
+    .residual = "",
+    .required = "",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_no_weight,
+};
+
+constinit const CastPath transformers_moshi_rmsnorm{
+    .name = "transformers.moshi.rmsnorm",
+    .title = "MoshiRMSNorm: weight in fp32, one cast, eps 1e-8",
+    .norm = "rmsnorm",
+    .source = {"huggingface/transformers", "src/transformers/models/moshi/modeling_moshi.py", "", "quoted"},
+    .eps_default = "1e-8",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "B",
+    .residual = "",
+    .required = "weight",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kEagerProfiles,
+    .build = build_olmo2,
 };
 
 }  // namespace norma::cast_paths
