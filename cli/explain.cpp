@@ -20,8 +20,8 @@ struct Options {
   bool json = false;
 };
 
-/// "ROW,COL" or a flat index.
-Place parse_place(const std::string& text, const Tensor& x) {
+/// "ROW,COL" or a flat index; rows and columns are those of the norm.
+Place parse_place(const std::string& text, const TruthSource& truth) {
   std::int64_t numbers[2] = {0, 0};
   std::size_t count = 0;
   const char* at = text.data();
@@ -35,10 +35,10 @@ Place parse_place(const std::string& text, const Tensor& x) {
     ++at;
   }
   Place place;
-  if (count == 1) place = {numbers[0] / x.cols(), numbers[0] % x.cols()};
+  if (count == 1) place = {numbers[0] / truth.cols(), numbers[0] % truth.cols()};
   if (count == 2) place = {numbers[0], numbers[1]};
-  if (at != end || count == 0 || place.row >= x.rows() || place.col >= x.cols())
-    throw UsageError(fmt::format("--at takes ROW,COL or an index inside {}x{}, not '{}'", x.rows(), x.cols(), text));
+  if (at != end || count == 0 || place.row >= truth.rows() || place.col >= truth.cols())
+    throw UsageError(fmt::format("--at takes ROW,COL or an index inside {}x{}, not '{}'", truth.rows(), truth.cols(), text));
   return place;
 }
 
@@ -74,7 +74,7 @@ int explain_element(const Options& options) {
   if (record.outputs.empty()) throw UsageError(record.verdict.reason);
   const Measures& y = record.outputs.front().measures;
   if (y.worst.empty() && options.at.empty()) throw UsageError("no element of the output could be scored; say which by --at");
-  const Place place = options.at.empty() ? y.worst.front().at : parse_place(options.at, inputs->tensors.at("x"));
+  const Place place = options.at.empty() ? y.worst.front().at : parse_place(options.at, *session.truth(job.value, "y"));
   const Explanation e = explain(session, job.value, *contract, "y", place.row, place.col);
   double implementation_ulp = 0;
   for (const WorstElement& w : y.worst)

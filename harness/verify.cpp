@@ -88,7 +88,8 @@ Contract contract_of(const CastPath& path, const NormCall& norm, const VerifyCal
                   .formats = {},
                   .attributes = norm.numbers,
                   .cols = call.inputs.at("x").cols(),
-                  .profile = call.profile};
+                  .profile = call.profile,
+                  .shape = call.inputs.at("x").shape};
   for (const auto& [name, tensor] : call.inputs)
     if (name != "x") binding.formats.emplace(name, tensor.format);
   return contract_from_catalogue(path.name, binding);

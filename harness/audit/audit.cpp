@@ -30,7 +30,7 @@ std::string file_value(const std::string& file, const std::string& tensor) { ret
 
 /// The program with everything done exactly but the roundings that its formats make unavoidable.
 Program floor_program(const Program& program) {
-  Program floor{.norm = program.norm, .nodes = {}, .outputs = program.outputs};
+  Program floor{.norm = program.norm, .nodes = {}, .outputs = program.outputs, .view = program.view};
   std::vector<int> place(program.nodes.size());
   std::vector<bool> is_output(program.nodes.size(), false);
   for (const ProgramOutput& output : program.outputs) is_output[static_cast<std::size_t>(output.value.node)] = true;
@@ -155,7 +155,7 @@ std::string advice_for(Session& session, const Site& site, const std::vector<Ran
   with_path = expand_defaults(with_path);
   const auto inputs = session.inputs(with_path);
   const auto contract = contract_of(with_path, inputs->tensors, nullptr);
-  const std::int64_t rows = inputs->tensors.at("x").rows();
+  const std::int64_t rows = session.truth(with_path, "y")->rows();
   const std::vector<double> budget = step_budget(session, with_path, *contract, "y", {0, rows / 2});
   double sum = 0;
   std::size_t costliest = 0;

@@ -46,6 +46,13 @@ std::string enclosure_text(const Enclosure& e) {
   return e.lo == 0 ? fmt::format("{:.17g}", e.hi) : fmt::format("{:.17g} {:+.3g}", e.hi, e.lo);
 }
 
+/// Where element (row, col) of an output, seen as the truth sees it, stands in the program.
+Layout::Place place_in_program(const RowEvaluator& evaluator, Operand output, std::int64_t row, std::int64_t col,
+                               std::int64_t cols) {
+  if (evaluator.axes(output) != kRowsCols) return {.row = row, .col = col};
+  return evaluator.layout().place_of(row * cols + col);
+}
+
 double unit_of(Session& session, const Case& expanded, const std::string& output, FormatId format, std::int64_t row,
                std::int64_t col, Enclosure& truth_out) {
   const auto truth = session.truth(expanded, output);
@@ -65,11 +72,12 @@ Explanation explain(Session& session, const Case& expanded, const Contract& cont
   if (found == nullptr) throw std::invalid_argument(fmt::format("the path has no output '{}'", output));
   const Program erased = erase_roundings(contract.program);
   const RowEvaluator evaluator(erased, inputs->tensors, attributes);
-  const Telescope t = telescope(evaluator, contract, inputs->tensors, attributes, found->value, row);
+  const Layout::Place place = place_in_program(evaluator, found->value, row, col, session.truth(expanded, output)->cols());
+  const Telescope t = telescope(evaluator, contract, inputs->tensors, attributes, found->value, place.row);
   const FormatId format = contract.program.nodes[static_cast<std::size_t>(found->value.node)].rounding.format->id;
   Enclosure truth;
   const double unit = unit_of(session, expanded, output, format, row, col, truth);
-  const auto c = static_cast<std::size_t>(col);
+  const auto c = static_cast<std::size_t>(place.col);
   Explanation result;
   result.truth = enclosure_text(truth);
   const Enclosure& erasure = t.outputs.front()[c];
@@ -83,17 +91,16 @@ Explanation explain(Session& session, const Case& expanded, const Contract& cont
   std::int64_t before = 0;
   for (std::size_t k = 0; k < t.nodes.size(); ++k) {
     const int index = t.nodes[k];
-    const Node& node = contract.program.nodes[static_cast<std::size_t>(index)];
     const std::int64_t after = scaled_difference(t.outputs[k + 1][c], erasure, unit);
     ExplainStep step;
     step.node = index;
-    step.name = node.names[0];
+    step.name = contract.program.nodes[static_cast<std::size_t>(index)].names[0];
     step.text = print_step(contract.program, index);
     step.rounds = rounds(contract.program, index);
-    const auto exact = evaluator.enclose({index, 0}, row);
-    step.exact = enclosure_text(exact[node.axes.has(Axis::cols) ? c : 0]);
+    const auto exact = evaluator.enclose({index, 0}, place.row);
+    step.exact = enclosure_text(exact[exact.size() == 1 ? 0 : c]);
     const auto& emulated = t.trace.values[static_cast<std::size_t>(index)][0];
-    step.rounded = value_text(emulated[node.axes.has(Axis::cols) ? c : 0]);
+    step.rounded = value_text(emulated[emulated.size() == 1 ? 0 : c]);
     step.share_ulp = ulps(after - before);
     before = after;
     result.steps.push_back(std::move(step));
@@ -116,10 +123,12 @@ std::vector<double> step_budget(Session& session, const Case& expanded, const Co
   std::vector<GridSum> sums(budget.size());
   for (const std::int64_t row : rows) {
     truth->enclose_row(row, enclosures);
-    const Telescope t = telescope(evaluator, contract, inputs->tensors, attributes, found->value, row);
-    for (std::size_t c = 0; c < enclosures.size(); ++c) {
-      const auto e = binade({*truth, row, static_cast<std::int64_t>(c), enclosures[c]}, format);
+    const auto in_program = [&](std::int64_t col) { return place_in_program(evaluator, found->value, row, col, truth->cols()); };
+    const Telescope t = telescope(evaluator, contract, inputs->tensors, attributes, found->value, in_program(0).row);
+    for (std::size_t j = 0; j < enclosures.size(); ++j) {
+      const auto e = binade({*truth, row, static_cast<std::int64_t>(j), enclosures[j]}, format);
       if (!e) continue;
+      const auto c = static_cast<std::size_t>(in_program(static_cast<std::int64_t>(j)).col);
       const double unit = ulp_of(format, *e);
       for (std::size_t k = 0; k < t.nodes.size(); ++k) {
         const Enclosure& after = t.outputs[k + 1][c];

@@ -30,7 +30,7 @@ struct Explanation {
 };
 
 /// Replaces the exact values by the emulated ones step after step, in the program's order; each step's share is
-/// how far the output moves. Errors: ProgramError, NormError; std::invalid_argument if the truth is not finite.
+/// how far the output moves. row and col are those of the output's truth. Errors: ProgramError, NormError; std::invalid_argument if the truth is not finite.
 Explanation explain(Session& session, const Case& expanded, const Contract& contract, const std::string& output,
                     std::int64_t row, std::int64_t col);
 

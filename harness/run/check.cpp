@@ -67,6 +67,7 @@ Binding binding_of(const Case& expanded, const Tensors& tensors) {
   const Tensor& x = tensors.at("x");
   binding.x = x.format;
   binding.cols = x.cols();
+  binding.shape = x.shape;
   for (const auto& [name, tensor] : tensors)
     if (name != "x") binding.formats[name] = tensor.format;
   for (const auto& [name, value] : attributes_of(expanded).numbers) binding.attributes[name] = value;

@@ -14,6 +14,7 @@
 #include "impls/emulate/arithmetic.hpp"
 #include "impls/emulate/orders.hpp"
 #include "reference/formats/convert.hpp"
+#include "reference/program/layout.hpp"
 
 namespace norma {
 
@@ -58,15 +59,14 @@ struct Slot {
 
 /// What does not change from row to row.
 struct Plan {
-  const Program* program = nullptr;
-  const Tensors* inputs = nullptr;
-  std::vector<const Tensor*> tensor_of;        ///< by node; null for other kinds
+  PlacedProgram placed;
   std::vector<std::vector<double>> constants;  ///< by node: attribute, constant, count
   std::vector<Operand> held_by;                ///< by node: itself, or for a cast that keeps values what it casts
   std::size_t cols = 0;
   std::int64_t rows = 0;
   int nudge_ulp = 0;
 
+  const std::vector<Node>& nodes() const { return placed.program.nodes; }
   /// The value that holds what an operand asks for.
   Operand source(Operand o) const { return o.port == 0 ? held_by[static_cast<std::size_t>(o.node)] : o; }
   bool computed(std::size_t node) const { return held_by[node].node == static_cast<int>(node); }
@@ -76,38 +76,25 @@ struct Plan {
 
 Plan make_plan(const Program& program, const Tensors& inputs, const Attributes& attributes,
                const EmulateOptions& options) {
-  Plan plan;
-  plan.program = &program;
-  plan.inputs = &inputs;
-  plan.nudge_ulp = options.nudge_ulp;
   const auto x = inputs.find("x");
   if (x == inputs.end()) refuse("the tensor 'x' is missing");
   if (x->second.size() == 0) refuse("the tensor 'x' is empty (" + shape_text(x->second.shape) + ")");
-  plan.cols = static_cast<std::size_t>(x->second.cols());
-  plan.rows = x->second.rows();
-  plan.tensor_of.resize(program.nodes.size(), nullptr);
+  Plan plan{.placed = place(program, inputs, attributes), .constants = {}, .held_by = {}};
+  plan.nudge_ulp = options.nudge_ulp;
+  plan.cols = static_cast<std::size_t>(plan.placed.layout.cols);
+  plan.rows = plan.placed.layout.rows;
   plan.constants.resize(program.nodes.size());
   for (std::size_t i = 0; i < program.nodes.size(); ++i) {
-    const Node& node = program.nodes[i];
+    const Node& node = plan.nodes()[i];
     const std::string& name = node.names[0];
     const Operand itself{.node = static_cast<int>(i), .port = 0};
-    plan.held_by.push_back(keeps_values(program, node) ? plan.source(node.operands[0]) : itself);
+    plan.held_by.push_back(keeps_values(plan.placed.program, node) ? plan.source(node.operands[0]) : itself);
     switch (node.kind) {
-      case NodeKind::input: {
-        const auto found = inputs.find(name);
-        if (found == inputs.end()) refuse("the tensor '" + name + "' is missing");
-        const Tensor& t = found->second;
-        if (t.format != node.rounding.format->id)
-          refuse("tensor '" + name + "' is " + std::string(name_of(t.format)) + " but the program takes " +
-                 std::string(name_of(node.rounding.format->id)));
-        const std::int64_t wanted = (node.axes.has(Axis::rows) ? plan.rows : 1) *
-                                    (node.axes.has(Axis::cols) ? static_cast<std::int64_t>(plan.cols) : 1);
-        if (t.size() != wanted)
-          refuse("tensor '" + name + "' has shape " + shape_text(t.shape) + ", " + std::to_string(wanted) +
-                 " elements would fit x of shape " + shape_text(x->second.shape));
-        plan.tensor_of[i] = &t;
+      case NodeKind::input:
+        if (plan.placed.tensors[i]->format != node.rounding.format->id)
+          refuse("tensor '" + name + "' is " + std::string(name_of(plan.placed.tensors[i]->format)) +
+                 " but the program takes " + std::string(name_of(node.rounding.format->id)));
         break;
-      }
       case NodeKind::attribute: {
         const auto found = attributes.find(name);
         if (found == attributes.end()) refuse("the attribute '" + name + "' is missing");
@@ -126,12 +113,24 @@ Plan make_plan(const Program& program, const Tensors& inputs, const Attributes& 
   return plan;
 }
 
+/// Elements of `width` bytes that a row's columns from `from` on read or write, run by run: each(element, column, count).
+template <class Each>
+void for_runs(const Stride& stride, std::int64_t row, std::size_t from, std::size_t count, const Each& each) {
+  for (std::size_t done = 0; done < count;) {
+    const auto col = static_cast<std::int64_t>(from + done);
+    const std::size_t left = static_cast<std::size_t>(stride.run - col % stride.run);
+    const std::size_t n = std::min(count - done, left);
+    each(static_cast<std::size_t>(stride.at(row, col)), done, n);
+    done += n;
+  }
+}
+
 /// The values of one row at a time; one per thread.
 class RowMachine {
  public:
   /// `every_value`: all that is computed is there to be read after a row, not only what is needed again.
   explicit RowMachine(const Plan& plan, bool every_value = false) : plan_(plan) {
-    const auto& nodes = plan.program->nodes;
+    const auto& nodes = plan.nodes();
     slots_.resize(nodes.size());
     for (std::size_t i = 0; i < nodes.size(); ++i)
       for (std::size_t port = 0; port < nodes[i].names.size(); ++port) {
@@ -157,7 +156,7 @@ class RowMachine {
   }
 
   void run(std::int64_t row) {
-    const auto& nodes = plan_.program->nodes;
+    const auto& nodes = plan_.nodes();
     pending_.clear();
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       if (!nodes[i].axes.has(Axis::rows) || !plan_.computed(i)) continue;
@@ -180,7 +179,7 @@ class RowMachine {
   /// What outlives its chunk: outputs, what is reduced, and what is used after a later reduction than it was made
   /// before. And which values without columns meet columns.
   void mark_uses() {
-    const auto& nodes = plan_.program->nodes;
+    const auto& nodes = plan_.nodes();
     std::vector<int> group(nodes.size());  // the steps of one group run chunk by chunk
     int reductions = 0;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -195,7 +194,7 @@ class RowMachine {
         used.whole = used.whole || !elementwise || group[static_cast<std::size_t>(held.node)] != group[i];
       }
     }
-    for (const ProgramOutput& output : plan_.program->outputs) {
+    for (const ProgramOutput& output : plan_.placed.program.outputs) {
       const Operand held = plan_.source(output.value);
       slots_[static_cast<std::size_t>(held.node)][static_cast<std::size_t>(held.port)].whole = true;
     }
@@ -211,7 +210,7 @@ class RowMachine {
   }
 
   void run_node(std::size_t i, std::int64_t row) {
-    const Node& node = plan_.program->nodes[i];
+    const Node& node = plan_.nodes()[i];
     if (node.kind == NodeKind::reduce) {
       reduce(i);
       return;
@@ -226,7 +225,9 @@ class RowMachine {
       case NodeKind::attribute:
       case NodeKind::constant:
       case NodeKind::count: set_scalar(slot, plan_.constants[i][0]); return;
-      case NodeKind::input: set_scalar(slot, plan_.tensor_of[i]->value(node.axes.has(Axis::rows) ? row : 0)); return;
+      case NodeKind::input:
+        set_scalar(slot, plan_.placed.tensors[i]->value(plan_.placed.strides[i].at(row, 0)));
+        return;
       case NodeKind::map: set_scalar(slot, nudged(node, one(node, 0))); return;
       case NodeKind::reduce: return;
     }
@@ -250,14 +251,11 @@ class RowMachine {
   }
 
   void run_chunk(std::size_t i, std::int64_t row, std::size_t from, std::size_t count) {
-    const Node& node = plan_.program->nodes[i];
+    const Node& node = plan_.nodes()[i];
     Slot& out = slots_[i][0];
     if (node.kind == NodeKind::input) {
-      const Tensor& t = *plan_.tensor_of[i];
-      const std::size_t first = (node.axes.has(Axis::rows) ? static_cast<std::size_t>(row) * plan_.cols : 0) + from;
-      const std::byte* stored = t.bytes.data() + first * static_cast<std::size_t>(format_of(t.format).storage_bytes());
-      if (out.is_float) decode_row(t.format, stored, out.narrow.data() + out.start(from), count);
-      else decode_row(t.format, stored, out.wide.data() + out.start(from), count);
+      if (out.is_float) load(i, row, from, count, out.narrow.data() + out.start(from));
+      else load(i, row, from, count, out.wide.data() + out.start(from));
       return;
     }
     const FormatId target = node.rounding.format->id;
@@ -287,8 +285,30 @@ class RowMachine {
     }
   }
 
+  /// Columns of an input, decoded.
+  template <class Value>
+  void load(std::size_t i, std::int64_t row, std::size_t from, std::size_t count, Value* into) {
+    const Tensor& t = *plan_.placed.tensors[i];
+    const Stride& stride = plan_.placed.strides[i];
+    const auto width = static_cast<std::size_t>(format_of(t.format).storage_bytes());
+    for_runs(stride, row, from, count, [&](std::size_t element, std::size_t at, std::size_t n) {
+      const std::byte* stored = t.bytes.data() + element * width;
+      if (stride.step == 1) {
+        decode_row(t.format, stored, into + at, n);
+      } else if (stride.step == 0) {
+        decode_row(t.format, stored, into + at, 1);
+        std::fill(into + at + 1, into + at + n, into[at]);
+      } else {
+        gathered_.resize(n * width);
+        const auto apart = static_cast<std::size_t>(stride.step) * width;
+        for (std::size_t k = 0; k < n; ++k) std::memcpy(gathered_.data() + k * width, stored + k * apart, width);
+        decode_row(t.format, gathered_.data(), into + at, n);
+      }
+    });
+  }
+
   void reduce(std::size_t i) {
-    const Node& node = plan_.program->nodes[i];
+    const Node& node = plan_.nodes()[i];
     const Reduction& r = node.reduction;
     const Slot& of = slot(node.operands[0]);
     const FormatId accumulator = node.rounding.format->id;
@@ -336,18 +356,40 @@ class RowMachine {
   std::vector<std::size_t> pending_;
   std::vector<float> squares_;
   std::vector<double> terms_wide_;
+  std::vector<std::byte> gathered_;
 };
 
-void store_output(const RowMachine& machine, const Program& program, const ProgramOutput& output, std::int64_t row,
+void encode_slot(const Slot& slot, std::size_t from, std::size_t count, Overflow overflow, FormatId format,
+                 std::byte* stored) {
+  if (slot.is_float) store_row(format, slot.narrow.data() + from, stored, count);
+  else encode_row(format, slot.wide.data() + from, stored, count, overflow);
+}
+
+void store_output(const RowMachine& machine, const Plan& plan, const ProgramOutput& output, std::int64_t row,
                   Tensor& into) {
-  const Node& node = program.nodes[static_cast<std::size_t>(output.value.node)];
+  const Node& node = plan.nodes()[static_cast<std::size_t>(output.value.node)];
   const Slot& slot = machine.slot(output.value);
-  const std::size_t count = node.axes.has(Axis::cols) ? static_cast<std::size_t>(into.cols()) : 1;
   const auto width = static_cast<std::size_t>(format_of(into.format).storage_bytes());
-  const std::size_t first = (node.axes.has(Axis::rows) ? static_cast<std::size_t>(row) : 0) * count;
-  std::byte* stored = into.bytes.data() + first * width;
-  if (slot.is_float) store_row(into.format, slot.narrow.data(), stored, count);
-  else encode_row(into.format, slot.wide.data(), stored, count, node.rounding.overflow);
+  const Overflow overflow = node.rounding.overflow;
+  if (node.axes != kRowsCols) {
+    const std::size_t count = node.axes.has(Axis::cols) ? plan.cols : 1;
+    const std::size_t first = node.axes.has(Axis::rows) ? static_cast<std::size_t>(row) : 0;
+    encode_slot(slot, 0, count, overflow, into.format, into.bytes.data() + first * width);
+    return;
+  }
+  const Stride& stride = plan.placed.layout.elements;
+  std::vector<std::byte> apart;
+  for_runs(stride, row, 0, plan.cols, [&](std::size_t element, std::size_t at, std::size_t n) {
+    std::byte* stored = into.bytes.data() + element * width;
+    if (stride.step == 1) {
+      encode_slot(slot, at, n, overflow, into.format, stored);
+      return;
+    }
+    apart.resize(n * width);
+    encode_slot(slot, at, n, overflow, into.format, apart.data());
+    for (std::size_t k = 0; k < n; ++k)
+      std::memcpy(stored + k * static_cast<std::size_t>(stride.step) * width, apart.data() + k * width, width);
+  });
 }
 
 /// Tensor::zeros, on large pages where it is large: faults of 4 KiB, all in the thread that zeroes, would cost more
@@ -377,12 +419,9 @@ Tensors emulate(const Program& program, const Tensors& inputs, const Attributes&
   Tensors outputs;
   std::vector<Tensor*> targets;
   for (const ProgramOutput& output : program.outputs) {
-    const Node& node = program.nodes[static_cast<std::size_t>(output.value.node)];
+    const Node& node = plan.nodes()[static_cast<std::size_t>(output.value.node)];
     if (!node.rounding.format) refuse("output '" + output.name + "' is exact and has no format");
-    Shape out_shape;
-    if (node.axes.has(Axis::rows)) out_shape.assign(shape.begin(), shape.end() - 1);
-    if (node.axes.has(Axis::cols)) out_shape.push_back(shape.back());
-    outputs[output.name] = output_zeros(node.rounding.format->id, std::move(out_shape));
+    outputs[output.name] = output_zeros(node.rounding.format->id, output_shape(plan.placed, node.axes, shape));
     targets.push_back(&outputs[output.name]);
   }
   const auto rows = [&](std::int64_t from, std::int64_t to) {
@@ -390,7 +429,7 @@ Tensors emulate(const Program& program, const Tensors& inputs, const Attributes&
     for (std::int64_t row = from; row < to; ++row) {
       machine.run(row);
       for (std::size_t k = 0; k < targets.size(); ++k)
-        store_output(machine, program, program.outputs[k], row, *targets[k]);
+        store_output(machine, plan, program.outputs[k], row, *targets[k]);
     }
   };
   if (options.threads <= 1 || plan.rows == 1) {

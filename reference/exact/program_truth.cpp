@@ -103,32 +103,10 @@ std::size_t ports_of(const Node& node) {
 }  // namespace
 
 RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes)
-    : program_(&program), tensors_(program.nodes.size()), scalars_(program.nodes.size()) {
-  const auto find = [&](const Node& node) -> const Tensor* {
-    const auto found = inputs.find(node.names.front());
-    if (found == inputs.end()) fail("the program needs a tensor " + node.names.front() + ".");
-    return &found->second;
-  };
-  rows_ = 1;
-  for (const Node& node : program.nodes) {
-    if (node.kind != NodeKind::input) continue;
-    const Tensor& t = *find(node);
-    if (node.axes.has(Axis::cols)) cols_ = t.cols();
-    if (node.axes == kRowsCols) rows_ = t.rows();
-    if (node.axes == kRowsCols) break;
-  }
-  if (cols_ < 1 || rows_ < 1) fail("the program needs a tensor with at least one row and one column.");
+    : placed_(place(program, inputs, attributes)), scalars_(program.nodes.size()) {
   for (std::size_t i = 0; i < program.nodes.size(); ++i) {
     const Node& node = program.nodes[i];
     switch (node.kind) {
-      case NodeKind::input: {
-        tensors_[i] = find(node);
-        const std::int64_t size = (node.axes.has(Axis::rows) ? rows_ : 1) * (node.axes.has(Axis::cols) ? cols_ : 1);
-        if (tensors_[i]->size() != size)
-          fail("the tensor " + node.names.front() + " has shape " + shape_text(tensors_[i]->shape) + " but must hold " +
-               std::to_string(size) + " values.");
-        break;
-      }
       case NodeKind::attribute: {
         const auto found = attributes.find(node.names.front());
         if (found == attributes.end()) fail("the program needs the attribute " + node.names.front() + ".");
@@ -136,7 +114,8 @@ RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const 
         break;
       }
       case NodeKind::constant: scalars_[i] = node.constant; break;
-      case NodeKind::count: scalars_[i] = static_cast<double>(cols_); break;
+      case NodeKind::count: scalars_[i] = static_cast<double>(cols()); break;
+      case NodeKind::input:
       case NodeKind::map:
       case NodeKind::reduce: break;
     }
@@ -144,7 +123,7 @@ RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const 
 }
 
 std::int64_t RowEvaluator::width(Operand value) const {
-  return program_->nodes[static_cast<std::size_t>(value.node)].axes.has(Axis::cols) ? cols_ : 1;
+  return placed_.program.nodes[static_cast<std::size_t>(value.node)].axes.has(Axis::cols) ? cols() : 1;
 }
 
 RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Overrides& overrides) const {
@@ -159,12 +138,12 @@ RowValues RowEvaluator::evaluate_column(Operand target, std::int64_t row, std::i
 
 RowValues RowEvaluator::shared_part(RowValues values) const {
   for (std::size_t i = 0; i < values.nodes.size(); ++i)
-    if (program_->nodes[i].axes.has(Axis::cols)) values.nodes[i].clear();
+    if (placed_.program.nodes[i].axes.has(Axis::cols)) values.nodes[i].clear();
   return values;
 }
 
 RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t bits, const Scope& scope) const {
-  const std::vector<Node>& nodes = program_->nodes;
+  const std::vector<Node>& nodes = placed_.program.nodes;
   const Overrides& overrides = *scope.overrides;
   const auto is_known = [&](std::size_t i) { return scope.shared != nullptr && !scope.shared->nodes[i].empty(); };
   // What the target depends on, not looking behind what is given; and of that, what a reduction needs whole.
@@ -179,7 +158,7 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
     }
   }
 
-  const auto cols = static_cast<std::size_t>(cols_);
+  const auto width_of_row = static_cast<std::size_t>(cols());
   RowValues values;
   values.nodes.resize(nodes.size());
   values.totals.resize(nodes.size());
@@ -192,7 +171,7 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
     if (needed[i] == 0) continue;
     const Node& node = nodes[i];
     const bool one_column = node.axes.has(Axis::cols) && whole[i] == 0;
-    const std::size_t width = node.axes.has(Axis::cols) && !one_column ? cols : 1;
+    const std::size_t width = node.axes.has(Axis::cols) && !one_column ? width_of_row : 1;
     const std::int64_t from = one_column ? *scope.col : 0;
     std::vector<Values>& result = values.nodes[i];
     result.resize(ports_of(node));
@@ -205,10 +184,9 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
     }
     switch (node.kind) {
       case NodeKind::input: {
-        const std::int64_t each = node.axes.has(Axis::cols) ? cols_ : 1;
-        const std::int64_t first = (node.axes.has(Axis::rows) ? row * each : 0) + from;
+        const Stride& stride = placed_.strides[i];
         for (std::size_t j = 0; j < width; ++j)
-          result[0].emplace_back(tensors_[i]->value(first + static_cast<std::int64_t>(j)), bits);
+          result[0].emplace_back(placed_.tensors[i]->value(stride.at(row, from + static_cast<std::int64_t>(j))), bits);
         break;
       }
       case NodeKind::attribute:
@@ -224,7 +202,7 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
         break;
       }
       case NodeKind::reduce: {
-        Values ports = reduce(node.reduction, values.of(node.operands.front()), cols, bits);
+        Values ports = reduce(node.reduction, values.of(node.operands.front()), width_of_row, bits);
         if (node.reduction.kind == ReduceKind::mean) {
           values.totals[i] = std::move(ports.back());
           ports.pop_back();
@@ -241,7 +219,7 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
 Interval RowEvaluator::magnitude(const RowValues& values, Operand target, std::int64_t col,
                                  const Overrides& overrides) const {
   const auto of = [&](const auto& self, Operand o, std::int64_t j) -> Interval {
-    const Node& node = program_->nodes[static_cast<std::size_t>(o.node)];
+    const Node& node = placed_.program.nodes[static_cast<std::size_t>(o.node)];
     if (node.kind == NodeKind::map && !overrides.contains(o.node)) {
       const auto& x = node.operands;
       if (node.op == Op::cast) return self(self, x[0], j);
@@ -256,12 +234,12 @@ Interval RowEvaluator::magnitude(const RowValues& values, Operand target, std::i
 std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Operand value, std::int64_t col) const {
   const Interval& interval = values.at(value, col);
   if (interval.is_point()) return algebraic(interval.lo.get());
-  const Node& node = program_->nodes[static_cast<std::size_t>(value.node)];
+  const Node& node = placed_.program.nodes[static_cast<std::size_t>(value.node)];
   if (node.kind == NodeKind::reduce) {
     // A mean of dyadic terms whose sum is exact at this precision: the only rounded step is the division.
     const std::optional<Interval>& total = values.totals[static_cast<std::size_t>(value.node)];
     if (!total || !total->is_point()) return std::nullopt;
-    return quotient(algebraic(total->lo.get()), algebraic(Interval(static_cast<double>(cols_), 64).lo.get()));
+    return quotient(algebraic(total->lo.get()), algebraic(Interval(static_cast<double>(cols()), 64).lo.get()));
   }
   if (node.kind != NodeKind::map) return std::nullopt;
   std::vector<Algebraic> x;
@@ -348,80 +326,100 @@ namespace {
 
 class ProgramTruth final : public TruthSource {
  public:
-  ProgramTruth(RowEvaluator evaluator, Operand output, bool per_row)
-      : evaluator_(std::move(evaluator)), output_(output), rows_(per_row ? evaluator_.rows() : 1) {}
+  ProgramTruth(RowEvaluator evaluator, Operand output, Axes axes)
+      : evaluator_(std::move(evaluator)), output_(output), elements_(axes == kRowsCols) {
+    const Layout& l = evaluator_.layout();
+    rows_ = axes.has(Axis::rows) ? l.rows : 1;
+    cols_ = evaluator_.width(output_);
+    if (elements_) rows_ = l.rows * l.cols / l.block, cols_ = l.block;
+  }
 
   std::int64_t rows() const override { return rows_; }
-  std::int64_t cols() const override { return evaluator_.width(output_); }
+  std::int64_t cols() const override { return cols_; }
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    const Layout& l = evaluator_.layout();
+    if (elements_ && l.view.kind == ViewKind::batch) {  // part of the program's row: the rest is not asked for
+      for (std::int64_t j = 0; j < cols_; ++j) out[static_cast<std::size_t>(j)] = enclose(row, j);
+      return;
+    }
     const std::vector<Enclosure> enclosures = evaluator_.enclose(output_, row);
-    for (std::size_t j = 0; j < enclosures.size(); ++j)
-      out[j] = settle(enclosures[j], row, static_cast<std::int64_t>(j));
+    for (std::int64_t j = 0; j < cols_; ++j) {
+      const Layout::Place at = place(row, j);
+      out[static_cast<std::size_t>(j)] = settle(enclosures[static_cast<std::size_t>(at.col)], at);
+    }
   }
 
   Enclosure enclose(std::int64_t row, std::int64_t col) const override {
-    const auto shared_at = [&](mpfr_prec_t bits) { return row_at(row, col, bits); };
-    return settle(evaluator_.enclose_column(output_, row, col, shared_at), row, col);
+    const Layout::Place at = place(row, col);
+    const auto shared_at = [&](mpfr_prec_t bits) { return row_at(at, bits); };
+    return settle(evaluator_.enclose_column(output_, at.row, at.col, shared_at), at);
   }
 
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return compare(place(row, col), m_hi, m_lo);
+  }
+
+ private:
+  /// Where an element of the output stands in the program.
+  Layout::Place place(std::int64_t row, std::int64_t col) const {
+    return elements_ ? evaluator_.layout().place_of(row * cols_ + col) : Layout::Place{.row = row, .col = col};
+  }
+
+  Comparison compare(const Layout::Place& at, double m_hi, double m_lo) const {
     for (mpfr_prec_t bits = kFirstBits;; bits = std::min(2 * bits, kLastBits)) {
-      const std::shared_ptr<const RowValues> shared = row_at(row, col, bits);
-      const RowValues values = evaluator_.evaluate_column(output_, row, col, bits, shared.get());
-      const Comparison c = evaluator_.compare(values, output_, col, m_hi, m_lo);
+      const std::shared_ptr<const RowValues> shared = row_at(at, bits);
+      const RowValues values = evaluator_.evaluate_column(output_, at.row, at.col, bits, shared.get());
+      const Comparison c = evaluator_.compare(values, output_, at.col, m_hi, m_lo);
       if (c != Comparison::undecided || bits == kLastBits) return c;
     }
   }
 
- private:
   // A y that is a binary64 number is handed out exactly, like a canonical norm's, so that their midpoints agree.
   // Zero is tried too: terms that cancel leave an interval about it.
-  Enclosure settle(const Enclosure& e, std::int64_t row, std::int64_t col) const {
+  Enclosure settle(const Enclosure& e, const Layout::Place& at) const {
     if (!(e.radius > 0 && e.radius < std::numeric_limits<double>::infinity())) return e;
     for (const double candidate : {e.hi, 0.0}) {
       const bool inside = std::fabs((e.hi - candidate) + e.lo) <= e.radius;
-      if (inside && compare(row, col, candidate, 0) == Comparison::equal)
+      if (inside && compare(at, candidate, 0) == Comparison::equal)
         return {.hi = candidate, .lo = 0, .radius = 0, .magnitude = e.magnitude};
     }
     return e;
   }
 
-  // Questions come in runs on one row: what its columns share is kept, one set a precision.
-  std::shared_ptr<const RowValues> row_at(std::int64_t row, std::int64_t col, mpfr_prec_t bits) const {
+  // Questions come in runs on one row, of a batch on a few: what a row's columns share is kept, a set a precision.
+  std::shared_ptr<const RowValues> row_at(const Layout::Place& at, mpfr_prec_t bits) const {
+    const std::pair key(at.row, bits);
     {
       const std::lock_guard lock(mutex_);
-      if (cached_row_ == row) {
-        if (const auto found = cached_.find(bits); found != cached_.end()) return found->second;
-      }
+      if (const auto found = cached_.find(key); found != cached_.end()) return found->second;
     }
     auto values = std::make_shared<const RowValues>(
-        evaluator_.shared_part(evaluator_.evaluate_column(output_, row, col, bits)));
+        evaluator_.shared_part(evaluator_.evaluate_column(output_, at.row, at.col, bits)));
     const std::lock_guard lock(mutex_);
-    if (cached_row_ != row) cached_.clear();
-    cached_row_ = row;
-    cached_[bits] = values;
-    return values;
+    if (cached_.size() >= kKeptRows) cached_.clear();
+    return cached_[key] = std::move(values);
   }
+
+  static constexpr std::size_t kKeptRows = 4096;  // a few intervals each
 
   RowEvaluator evaluator_;
   Operand output_;
-  std::int64_t rows_;
+  bool elements_;  ///< the output is like x
+  std::int64_t rows_ = 0, cols_ = 0;
   mutable std::mutex mutex_;
-  mutable std::int64_t cached_row_ = -1;
-  mutable std::map<mpfr_prec_t, std::shared_ptr<const RowValues>> cached_;
+  mutable std::map<std::pair<std::int64_t, mpfr_prec_t>, std::shared_ptr<const RowValues>> cached_;
 };
 
 }  // namespace
 
 std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs, const Attributes& attributes,
                                            std::string_view output) {
-  for (const ProgramOutput& o : program.outputs) {
-    if (o.name != output) continue;
-    const bool per_row = program.nodes[static_cast<std::size_t>(o.value.node)].axes.has(Axis::rows);
-    return std::make_unique<ProgramTruth>(RowEvaluator(program, inputs, attributes), o.value, per_row);
-  }
-  fail("the program has no output " + std::string(output) + ".");
+  const ProgramOutput* found = program.find_output(output);
+  if (found == nullptr) fail("the program has no output " + std::string(output) + ".");
+  RowEvaluator evaluator(program, inputs, attributes);
+  const Axes axes = evaluator.axes(found->value);
+  return std::make_unique<ProgramTruth>(std::move(evaluator), found->value, axes);
 }
 
 }  // namespace norma

@@ -12,6 +12,7 @@
 #include "reference/exact/real.hpp"
 #include "reference/exact/separation.hpp"
 #include "reference/formats/tensor.hpp"
+#include "reference/program/layout.hpp"
 #include "reference/program/program.hpp"
 
 namespace norma {
@@ -41,15 +42,20 @@ struct RowValues {
 /// Encloses a program's values on one row. Steps are real functions continued to Inf, NaN and signed zeros as
 /// in IEEE 754 (Inf/Inf is NaN, 1/0 is Inf, x - x is +0).
 ///
-/// Shapes:  a tensor named as each input node: rows,cols as x; [cols]; [rows]; one value for a scalar.
+/// Rows and columns are those of the program's view.
+///
+/// Shapes:  a tensor named as each input node, as place() (layout.hpp) takes it.
 /// Errors:  ProgramError for a missing tensor or attribute, or a size that does not fit.
-/// Lives:   program and tensors must outlive it. Thread-safe.
+/// Lives:   the tensors must outlive it. Thread-safe.
 class RowEvaluator {
  public:
   RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes);
 
-  std::int64_t rows() const { return rows_; }
-  std::int64_t cols() const { return cols_; }
+  const Layout& layout() const { return placed_.layout; }
+  std::int64_t rows() const { return placed_.layout.rows; }
+  std::int64_t cols() const { return placed_.layout.cols; }
+  /// Rows and columns that a value varies with, on these tensors.
+  Axes axes(Operand value) const { return placed_.program.nodes[static_cast<std::size_t>(value.node)].axes; }
   /// Values a node has on one row: cols() or 1.
   std::int64_t width(Operand value) const;
 
@@ -84,13 +90,12 @@ class RowEvaluator {
   Interval magnitude(const RowValues& values, Operand target, std::int64_t col, const Overrides& overrides) const;
   std::optional<Algebraic> algebraic_of(const RowValues& values, Operand value, std::int64_t col) const;
 
-  const Program* program_;
-  std::vector<const Tensor*> tensors_;  // by node; null where the node is no input
-  std::vector<double> scalars_;         // by node: attributes, constants, the count
-  std::int64_t rows_ = 0, cols_ = 0;
+  PlacedProgram placed_;
+  std::vector<double> scalars_;  // by node: attributes, constants, the count
 };
 
-/// Truth of one output of the erased program; a per-row output has one column.
+/// Truth of one output of the erased program, in the output's memory order: rows are those of the view; of a batch, the
+/// positions of one channel and sample. A per-row output has one column.
 ///
 /// Errors:  as RowEvaluator; ProgramError if the program has no such output.
 /// compare: decides ties too, as long as the bits that the separation bound asks for stay below kLastBits (some

@@ -38,8 +38,18 @@ FormatRef promote(FormatRef a, FormatRef b) {
   return ra > rb ? a : b;
 }
 
-Builder::Builder(std::string norm, const Binding& binding) : binding_(binding) {
+std::optional<Axes> standard_axes(std::string_view name, const View& view) {
+  if (name == "x" || name == "residual") return kRowsCols;
+  if (name == "scale") return kScalar;
+  const bool running = name == "running_mean" || name == "running_var";
+  if (running) return kChannels;
+  if (name == "weight" || name == "bias") return view.kind == ViewKind::rows ? kCols : kChannels;
+  return std::nullopt;
+}
+
+Builder::Builder(std::string norm, const Binding& binding, View view) : binding_(binding) {
   program_.norm = std::move(norm);
+  program_.view = view;
 }
 
 Operand Builder::push(Node node) {
@@ -57,8 +67,11 @@ FormatRef Builder::format(Operand value) const {
 }
 
 Operand Builder::input(const std::string& name) {
+  return input(name, standard_axes(name, program_.view).value_or(kRowsCols));
+}
+
+Operand Builder::input(const std::string& name, Axes axes) {
   if (const auto known = program_.find_value(name)) return *known;
-  const Axes axes = name == "weight" || name == "bias" ? kCols : name == "scale" ? kScalar : kRowsCols;
   Node node;
   node.kind = NodeKind::input;
   node.names = {name};
@@ -110,8 +123,7 @@ Operand Builder::reduce(const std::string& name, FormatRef accumulator, Operand 
   node.rounding.format = accumulator;
   node.operands = {of};
   node.reduction = reduction;
-  node.axes = {static_cast<std::uint8_t>(program_.nodes[static_cast<std::size_t>(of.node)].axes.mask &
-                                         ~static_cast<unsigned>(Axis::cols))};
+  node.axes = {static_cast<std::uint8_t>(program_.nodes[static_cast<std::size_t>(of.node)].axes.mask & kRows.mask)};
   return push(std::move(node));
 }
 

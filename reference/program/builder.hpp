@@ -2,7 +2,9 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "reference/program/program.hpp"
 
@@ -18,16 +20,21 @@ inline constexpr FormatRef kFp16{FormatId::fp16};
 /// Source: torch's c10/core/ScalarType promoteTypes table (v2.6.0).
 FormatRef promote(FormatRef a, FormatRef b);
 
+/// x, residual [rows, cols]; scale []; weight, bias [cols], or one for each channel where the view has channels;
+/// running_mean, running_var one for each channel. None: the name says nothing of its axes.
+std::optional<Axes> standard_axes(std::string_view name, const View& view);
+
 class Builder {
  public:
-  Builder(std::string norm, const Binding& binding);
+  Builder(std::string norm, const Binding& binding, View view = {});
 
   const Binding& binding() const { return binding_; }
   FormatRef x_format() const { return binding_.format("x"); }
   FormatRef format(Operand value) const;  ///< of a rounded value; ProgramError if it is exact
 
-  /// Axes by the standard names: x, residual [rows, cols]; weight, bias [cols]; scale [].
+  /// Axes by the standard names (standard_axes).
   Operand input(const std::string& name);
+  Operand input(const std::string& name, Axes axes);
   Operand attribute(const std::string& name);  ///< exact binary64 scalar
   Operand constant(const std::string& name, double value);
   Operand count();                             ///< N, the columns of a row

@@ -54,6 +54,11 @@ std::optional<Op> find_op(std::string_view name) {
 
 std::span<const OrderRow> all_orders() { return kOrders; }
 
+std::string_view name_of(ViewKind kind) {
+  constexpr std::string_view kNames[] = {"rows", "groups", "channels", "batch"};
+  return kNames[static_cast<std::size_t>(kind)];
+}
+
 std::string text_of(const Order& order) {
   const OrderRow& row = kOrders[static_cast<std::size_t>(order.kind)];
   std::string text(row.name);

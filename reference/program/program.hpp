@@ -53,8 +53,9 @@ struct Rounding {
   bool operator==(const Rounding&) const = default;
 };
 
-/// Axes are named and ordered; values broadcast by name.
-enum class Axis : std::uint8_t { rows = 1, cols = 2 };
+/// Axes are named and ordered; values broadcast by name. A value of `channels` is one for each channel of x: the view
+/// tells which one a row and column take.
+enum class Axis : std::uint8_t { rows = 1, cols = 2, channels = 4 };
 struct Axes {
   std::uint8_t mask = 0;
   constexpr bool has(Axis a) const { return (mask & static_cast<std::uint8_t>(a)) != 0; }
@@ -65,6 +66,21 @@ inline constexpr Axes kScalar{0};
 inline constexpr Axes kRows{static_cast<std::uint8_t>(Axis::rows)};
 inline constexpr Axes kCols{static_cast<std::uint8_t>(Axis::cols)};
 inline constexpr Axes kRowsCols{kRows.mask | kCols.mask};
+inline constexpr Axes kChannels{static_cast<std::uint8_t>(Axis::channels)};
+
+/// How a tensor is seen as rows and columns (layout.hpp); decision 0009.
+enum class ViewKind : std::uint8_t {
+  rows,      ///< a row is x's last axis
+  groups,    ///< x = [N, C, ...]: a row is one group of C / groups channels of a sample, with all their positions
+  channels,  ///< a row is one channel of a sample: as many groups as channels
+  batch,     ///< a row is one channel of all samples: column n * positions + s
+};
+struct View {
+  ViewKind kind = ViewKind::rows;
+  bool channels_last = false;  ///< a group's columns are position * (C / groups) + channel, as NHWC code walks them
+  bool operator==(const View&) const = default;
+};
+std::string_view name_of(ViewKind kind);
 
 /// The order in which a Reduce adds its terms. The list is closed; each is defined beside its emulation
 /// (impls/emulate/orders.hpp). Parameters not used by a kind are 0.
@@ -166,6 +182,7 @@ struct Program {
   std::string norm;
   std::vector<Node> nodes;
   std::vector<ProgramOutput> outputs;
+  View view{};
   bool operator==(const Program&) const = default;
 
   const ProgramOutput* find_output(std::string_view name) const;
@@ -190,6 +207,7 @@ struct Binding {
   std::map<std::string, double, std::less<>> attributes;
   std::int64_t cols = 0;
   std::string profile;                                   ///< empty: the path's default
+  std::vector<std::int64_t> shape{};                     ///< x's; empty: not known
 
   bool has(std::string_view input) const { return input == "x" || formats.contains(input); }
   FormatRef format(std::string_view input) const;        ///< T for x, W for weight

@@ -11,7 +11,9 @@ namespace norma {
 namespace {
 
 constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments"};
-constexpr std::string_view kTensorNames[] = {"x", "weight", "bias", "residual", "scale"};
+constexpr std::pair<Axis, std::string_view> kAxisNames[] = {
+    {Axis::rows, "rows"}, {Axis::cols, "cols"}, {Axis::channels, "channels"}};
+constexpr ViewKind kViews[] = {ViewKind::rows, ViewKind::groups, ViewKind::channels, ViewKind::batch};
 
 std::string number_text(double value) {
   char text[40];
@@ -153,6 +155,11 @@ class Parser {
       return;
     }
     if (program_.norm.empty()) refuse("a program begins with 'norm NAME'");
+    if (peek().text == "view" && peek(1).kind == Word::name) {
+      take();
+      declare_view();
+      return;
+    }
     if (peek().text == "in" && peek(1).text != "=") {
       take();
       while (peek().kind != Word::end) declare_input();
@@ -176,6 +183,18 @@ class Parser {
     }
   }
 
+  void declare_view() {
+    if (!program_.nodes.empty()) refuse("the view is said before the inputs");
+    const std::string name = take_name("a view");
+    const auto* kind = std::ranges::find(kViews, name, [](ViewKind k) { return name_of(k); });
+    if (kind == std::end(kViews)) refuse("unknown view '" + name + "'; known: rows groups channels batch");
+    program_.view = {.kind = *kind};
+    if (accept("channels_last")) program_.view.channels_last = true;
+    if (program_.view.channels_last && *kind != ViewKind::groups)
+      refuse("channels_last orders the columns of a group; with " + name + " it means nothing");
+    if (peek().kind != Word::end) refuse("'" + peek().text + "' is left over at the end of the line");
+  }
+
   void declare_input() {
     const std::string name = take_name("an input's name");
     Node node;
@@ -191,29 +210,28 @@ class Parser {
     if (!node.rounding.format) refuse("input '" + name + "' needs a format, not 'exact'");
     if (accept("[")) {
       while (!accept("]")) {
-        const std::string axis = take_name("rows or cols");
-        if (axis == "rows") node.axes = node.axes | kRows;
-        else if (axis == "cols") node.axes = node.axes | kCols;
-        else refuse("unknown axis '" + axis + "'; known: rows cols");
+        const std::string axis = take_name("an axis");
+        const auto* known = std::ranges::find(kAxisNames, axis, [](const auto& a) { return a.second; });
+        if (known == std::end(kAxisNames)) refuse("unknown axis '" + axis + "'; known: rows cols channels");
+        node.axes = node.axes | Axes{static_cast<std::uint8_t>(known->first)};
         accept(",");
       }
     } else {
-      if (std::find(std::begin(kTensorNames), std::end(kTensorNames), name) == std::end(kTensorNames))
-        refuse("input '" + name + "' needs its axes: " + name + ":" + word + "[rows,cols]");
-      node.axes = standard_axes(name);
+      const auto axes = standard_axes(name, program_.view);
+      if (!axes) refuse("input '" + name + "' needs its axes: " + name + ":" + word + "[rows,cols]");
+      node.axes = *axes;
     }
+    if (node.axes.has(Axis::channels) && node.axes != kChannels)
+      refuse("input '" + name + "' has channels beside other axes; a value of each channel is " + name + ":" + word +
+             "[channels]");
+    if (node.axes == kChannels && program_.view.kind == ViewKind::rows)
+      refuse("input '" + name + "' has a value for each channel; write 'view groups', channels or batch before it");
     if (binding_.has(name) && binding_.format(name).id != node.rounding.format->id)
       refuse("input '" + name + "' is declared " + std::string(name_of(node.rounding.format->id)) +
              " but the tensor is " + std::string(name_of(binding_.format(name).id)));
     push(std::move(node));
   }
 
- public:
-  static Axes standard_axes(std::string_view name) {
-    return name == "weight" || name == "bias" ? kCols : name == "scale" ? kScalar : kRowsCols;
-  }
-
- private:
   std::optional<FormatRef> parse_format(const std::string& word) const {
     if (word == "exact") return std::nullopt;
     if (word == "T") return binding_.format("x");
@@ -295,7 +313,7 @@ class Parser {
       if (names.size() != ports)
         refuse(op + " gives " + std::to_string(ports) + " value(s), " + std::to_string(names.size()) + " named");
       reduce_options(node);
-      node.axes = {static_cast<std::uint8_t>(axes_of(node.operands[0]).mask & ~static_cast<unsigned>(Axis::cols))};
+      node.axes = {static_cast<std::uint8_t>(axes_of(node.operands[0]).mask & kRows.mask)};
       if (!axes_of(node.operands[0]).has(Axis::cols)) refuse(op + " needs a value with columns");
       return push(std::move(node));
     }
@@ -449,21 +467,21 @@ class Parser {
 }  // namespace
 
 std::string print_program(const Program& program) {
-  std::string text = "norm " + program.norm + "\nin  ";
+  std::string text = "norm " + program.norm + "\n";
+  if (program.view != View{}) {
+    text += "view " + std::string(name_of(program.view.kind));
+    text += program.view.channels_last ? " channels_last\n" : "\n";
+  }
+  text += "in  ";
   for (const Node& node : program.nodes) {
     if (node.kind == NodeKind::attribute) text += " " + node.names[0];
     if (node.kind != NodeKind::input) continue;
     text += " " + node.names[0] + ":" + format_text(node.rounding.format);
-    const bool standard = std::find(std::begin(kTensorNames), std::end(kTensorNames), node.names[0]) !=
-                              std::end(kTensorNames) &&
-                          node.axes == Parser::standard_axes(node.names[0]);
-    if (!standard) {
-      text += "[";
-      if (node.axes.has(Axis::rows)) text += "rows";
-      if (node.axes == kRowsCols) text += ",";
-      if (node.axes.has(Axis::cols)) text += "cols";
-      text += "]";
-    }
+    if (standard_axes(node.names[0], program.view) == node.axes) continue;
+    std::string axes;
+    for (const auto& [axis, name] : kAxisNames)
+      if (node.axes.has(axis)) axes += (axes.empty() ? "" : ",") + std::string(name);
+    text += "[" + axes + "]";
   }
   text += "\n";
   std::size_t width = 0;

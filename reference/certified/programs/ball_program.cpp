@@ -8,20 +8,22 @@
 
 namespace norma {
 
-BallProgram::BallProgram(Program program, const Tensors& inputs, const Attributes& attributes, std::int64_t cols,
-                         const std::vector<Operand>& wanted)
-    : program_(std::move(program)),
-      tensors_(program_.nodes.size()),
+BallProgram::BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted)
+    : program_(std::move(placed.program)),
+      tensors_(std::move(placed.tensors)),
+      strides_(std::move(placed.strides)),
       scalars_(program_.nodes.size()),
-      cols_(static_cast<std::size_t>(cols)),
-      zeros_(static_cast<std::size_t>(cols) + kPiece) {
+      cols_(static_cast<std::size_t>(placed.layout.cols)),
+      zeros_(cols_ + kPiece) {
+  tensors_.resize(program_.nodes.size());  // steps may have been appended
+  strides_.resize(program_.nodes.size());
   for (std::size_t i = 0; i < program_.nodes.size(); ++i) {
     const Node& node = program_.nodes[i];
     switch (node.kind) {
-      case NodeKind::input: tensors_[i] = &inputs.find(node.names.front())->second; break;
       case NodeKind::attribute: scalars_[i] = attributes.find(node.names.front())->second; break;
       case NodeKind::constant: scalars_[i] = node.constant; break;
-      case NodeKind::count: scalars_[i] = static_cast<double>(cols); break;
+      case NodeKind::count: scalars_[i] = static_cast<double>(cols_); break;
+      case NodeKind::input:
       case NodeKind::map:
       case NodeKind::reduce: break;
     }
@@ -176,7 +178,7 @@ void BallProgram::run_scalar(std::size_t i, Workspace& work, std::int64_t row) c
   };
   Ball ball;
   switch (node.kind) {
-    case NodeKind::input: ball = ball::exactly(tensors_[i]->value(node.axes.has(Axis::rows) ? row : 0)); break;
+    case NodeKind::input: ball = ball::exactly(tensors_[i]->value(strides_[i].at(row, 0))); break;
     case NodeKind::map: ball = apply(node.op, operand(0), operand(1), operand(2)); break;
     case NodeKind::attribute:
     case NodeKind::constant:
@@ -190,16 +192,29 @@ void BallProgram::load(std::size_t i, Workspace& work, std::int64_t row, std::si
   const Tensor& tensor = *tensors_[i];
   const Slot& slot = slots_[first_slot_[i]];
   Value& out = work.values[first_slot_[i]];
-  const std::size_t first = (slot.fixed ? 0 : static_cast<std::size_t>(row) * cols_) + from;
+  const Stride& stride = strides_[i];
   const std::size_t start = slot.whole ? from : 0;
   const auto width = static_cast<std::size_t>(format_of(tensor.format).storage_bytes());
-  const std::byte* stored = tensor.bytes.data() + first * width;
+  for (std::size_t done = 0; done < count;) {
+    const auto col = static_cast<std::int64_t>(from + done);
+    // What is neither side by side nor one value is read one at a time.
+    const std::int64_t run = stride.step <= 1 ? stride.run - col % stride.run : 1;
+    const std::size_t n = std::min(count - done, static_cast<std::size_t>(run));
+    const std::size_t read = stride.step == 0 ? 1 : n;
+    const std::byte* stored = tensor.bytes.data() + static_cast<std::size_t>(stride.at(row, col)) * width;
+    if (slot.plain) {
+      decode_row(tensor.format, stored, work.narrow.data() + done, read);
+      std::fill(work.narrow.data() + done + read, work.narrow.data() + done + n, work.narrow[done]);
+    } else {
+      decode_row(tensor.format, stored, work.decoded.data() + done, read);
+      std::fill(work.decoded.data() + done + read, work.decoded.data() + done + n, work.decoded[done]);
+    }
+    done += n;
+  }
   if (slot.plain) {
-    decode_row(tensor.format, stored, work.narrow.data(), count);
     widen_row(work.narrow.data(), out.h.data() + start, count);
     return;
   }
-  decode_row(tensor.format, stored, work.decoded.data(), count);
   exact_row(work.decoded.data(), {out.h.data() + start, out.l.data() + start, out.r.data() + start}, count);
 }
 

@@ -8,7 +8,7 @@
 
 #include "reference/certified/programs/ball_rows.hpp"
 #include "reference/formats/tensor.hpp"
-#include "reference/program/program.hpp"
+#include "reference/program/layout.hpp"
 
 namespace norma {
 
@@ -30,10 +30,8 @@ class BallProgram {
     Effort effort = Effort::close;
   };
 
-  /// Evaluates the `wanted` values of `program`, whose roundings are ignored. The tensors must fit its nodes, as
-  /// RowEvaluator checks, and outlive this.
-  BallProgram(Program program, const Tensors& inputs, const Attributes& attributes, std::int64_t cols,
-              const std::vector<Operand>& wanted);
+  /// Evaluates the `wanted` values of a program, whose roundings are ignored. Its tensors must outlive this.
+  BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted);
 
   Workspace workspace() const;
   void run(Workspace& work, std::int64_t row, Effort effort = Effort::close) const;
@@ -76,6 +74,7 @@ class BallProgram {
 
   Program program_;
   std::vector<const Tensor*> tensors_;  // by node
+  std::vector<Stride> strides_;         // by node
   std::vector<double> scalars_;         // by node: attributes, constants, the count
   std::size_t cols_;
   std::vector<char> needed_;             // by node

@@ -2,6 +2,7 @@
 #include "reference/certified/programs/program_enclosure.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -90,17 +91,20 @@ struct Plan {
   Operand y;
   std::optional<Operand> magnitude;
   bool transcendental = false;
+  bool elements = false;  ///< y is like x
+  Layout layout;
   BallProgram balls;
 };
 
 Plan plan_of(const Program& program, const Tensors& inputs, const Attributes& attributes, Operand y) {
-  Program extended = erase_roundings(program);
-  const std::optional<Operand> magnitude = Magnitude(extended).of(y);
+  PlacedProgram placed = place(erase_roundings(program), inputs, attributes);
+  const std::optional<Operand> magnitude = Magnitude(placed.program).of(y);
   std::vector<Operand> wanted{y};
   if (magnitude) wanted.push_back(*magnitude);
-  const std::int64_t cols = RowEvaluator(program, inputs, attributes).cols();
-  return {y, magnitude, is_transcendental(program, y),
-          BallProgram(std::move(extended), inputs, attributes, cols, wanted)};
+  const bool elements = placed.program.nodes[static_cast<std::size_t>(y.node)].axes == kRowsCols;
+  const Layout layout = placed.layout;
+  return {y,        magnitude, is_transcendental(program, y),
+          elements, layout,    BallProgram(std::move(placed), attributes, wanted)};
 }
 
 // ---- from balls to enclosures ----
@@ -114,7 +118,7 @@ Enclosure enclosure_of(const Ball& y, const Ball& size) {
 class CertifiedProgramTruth final : public TruthSource {
  public:
   CertifiedProgramTruth(Plan plan, std::unique_ptr<TruthSource> exact)
-      : plan_(std::move(plan)), exact_(std::move(exact)) {}
+      : plan_(std::move(plan)), exact_(std::move(exact)), kept_(kept(plan_)) {}
 
   std::int64_t rows() const override { return exact_->rows(); }
   std::int64_t cols() const override { return exact_->cols(); }
@@ -122,8 +126,7 @@ class CertifiedProgramTruth final : public TruthSource {
   Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
     const Effort effort = plan_.transcendental ? Effort::quick : Effort::close;
     const Lease work(*this, row, effort);
-    const BallRow y = work.row(plan_.y);
-    const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
+    const auto [y, size] = work.values();
     quick_row(y, size, out.mid.data(), out.radius.data(), out.magnitude.data(), out.mid.size());
     return effort == Effort::quick ? Tier::binary64 : Tier::double_double;
   }
@@ -132,8 +135,7 @@ class CertifiedProgramTruth final : public TruthSource {
     std::vector<std::size_t> open;
     {
       const Lease work(*this, row, Effort::close);
-      const BallRow y = work.row(plan_.y);
-      const BallRow size = plan_.magnitude ? work.row(*plan_.magnitude) : y;
+      const auto [y, size] = work.values();
       std::vector<std::int64_t> settled(out.size());
       settled_row(y, size, settled.data(), out.size());
       for (std::size_t j = 0; j < out.size(); ++j) {
@@ -155,9 +157,9 @@ class CertifiedProgramTruth final : public TruthSource {
   Enclosure enclose(std::int64_t row, std::int64_t col) const override {
     {
       const Lease work(*this, row, Effort::close);
-      const BallRow values = work.row(plan_.y);
+      const auto [values, sizes] = work.values();
       const auto j = static_cast<std::size_t>(col);
-      const Ball y = values.at(j), size = plan_.magnitude ? work.row(*plan_.magnitude).at(j) : y;
+      const Ball y = values.at(j), size = sizes.at(j);
       Enclosure e = enclosure_of(y, size);
       if (settle(y, size, row, col, e)) return e;
     }
@@ -188,29 +190,36 @@ class CertifiedProgramTruth final : public TruthSource {
     return true;
   }
 
+  /// Balls in the output's order.
+  struct Sorted {
+    std::vector<double> h, l, r;
+  };
   struct Work {
     BallProgram::Workspace values;
-    std::int64_t row = -1;  ///< whose values it holds
+    std::int64_t row = -1;  ///< whose values it holds: a row of the program
+    std::array<Sorted, 2> sorted{};
   };
 
-  /// A workspace taken out of the store, with one row's values in it; the row it had, if that is the one.
+  /// A workspace taken out of the store, with the values in it that one row of the output needs; those it had, if they
+  /// are the ones.
   class Lease {
    public:
-    Lease(const CertifiedProgramTruth& truth, std::int64_t row, Effort effort) : truth_(truth) {
+    Lease(const CertifiedProgramTruth& truth, std::int64_t row, Effort effort) : truth_(truth), row_(row) {
+      const std::int64_t in_program = truth.first_of(row).row;
       {
         const std::lock_guard lock(truth.mutex_);
         auto& idle = truth.idle_;
-        const auto same = std::ranges::find_if(idle, [&](const auto& work) { return holds(*work, row, effort); });
-        const auto chosen = same != idle.end() ? same : idle.begin();
+        const auto same = std::ranges::find_if(idle, [&](const auto& work) { return holds(*work, in_program, effort); });
+        const auto chosen = same != idle.end() || idle.size() < truth.kept_ ? same : idle.begin();
         if (chosen != idle.end()) {
           work_ = std::move(*chosen);
           idle.erase(chosen);
         }
       }
       if (!work_) work_ = std::make_unique<Work>(Work{truth.plan_.balls.workspace()});
-      if (holds(*work_, row, effort)) return;
-      truth.plan_.balls.run(work_->values, row, effort);
-      work_->row = row;
+      if (holds(*work_, in_program, effort)) return;
+      truth.plan_.balls.run(work_->values, in_program, effort);
+      work_->row = in_program;
     }
     ~Lease() {
       const std::lock_guard lock(truth_.mutex_);
@@ -218,18 +227,59 @@ class CertifiedProgramTruth final : public TruthSource {
     }
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    BallRow row(Operand value) const { return truth_.plan_.balls.row_of(work_->values, value); }
+
+    struct Values {
+      BallRow y, size;
+    };
+    /// In the output's order. They live as long as the lease.
+    Values values() const {
+      const BallRow y = in_order(truth_.plan_.y, 0);
+      return {y, truth_.plan_.magnitude ? in_order(*truth_.plan_.magnitude, 1) : y};
+    }
 
    private:
     static bool holds(const Work& work, std::int64_t row, Effort effort) {
       return work.row == row && (work.values.effort == effort || work.values.effort == Effort::close);
     }
+
+    BallRow in_order(Operand value, std::size_t which) const {
+      const BallRow row = truth_.plan_.balls.row_of(work_->values, value);
+      if (!truth_.plan_.elements) return row;
+      if (!truth_.plan_.layout.view.channels_last) {
+        const auto first = static_cast<std::size_t>(truth_.first_of(row_).col);
+        return {row.h + first, row.l + first, row.r + first};
+      }
+      Sorted& sorted = work_->sorted[which];
+      const auto cols = static_cast<std::size_t>(truth_.cols());
+      sorted.h.resize(cols), sorted.l.resize(cols), sorted.r.resize(cols);
+      for (std::size_t j = 0; j < cols; ++j) {
+        const auto at = static_cast<std::int64_t>(j) + row_ * truth_.cols();
+        const auto col = static_cast<std::size_t>(truth_.plan_.layout.place_of(at).col);
+        sorted.h[j] = row.h[col], sorted.l[j] = row.l[col], sorted.r[j] = row.r[col];
+      }
+      return {sorted.h.data(), sorted.l.data(), sorted.r.data()};
+    }
+
     const CertifiedProgramTruth& truth_;
+    std::int64_t row_;
     std::unique_ptr<Work> work_;
   };
 
+  /// Where the first element of a row of the output stands in the program.
+  Layout::Place first_of(std::int64_t row) const {
+    return plan_.elements ? plan_.layout.place_of(row * cols()) : Layout::Place{.row = row, .col = 0};
+  }
+
+  /// Workspaces to keep. The rows of one batch channel come far apart: each keeps its values, if memory allows.
+  static std::size_t kept(const Plan& plan) {
+    constexpr std::int64_t kKeptValues = std::int64_t{1} << 22;
+    const Layout& l = plan.layout;
+    return l.view.kind == ViewKind::batch && l.rows * l.cols <= kKeptValues ? static_cast<std::size_t>(l.rows) : 0;
+  }
+
   Plan plan_;
   std::unique_ptr<TruthSource> exact_;
+  std::size_t kept_;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Work>> idle_;
 };

@@ -1,0 +1,192 @@
+// Rows and columns of a view, and the tensors that fit it.
+#include "reference/program/layout.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+namespace norma {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& why) { throw ProgramError(why); }
+
+std::int64_t groups_of(const View& view, std::int64_t channels, const Attributes& attributes) {
+  if (view.kind == ViewKind::channels) return channels;
+  const auto found = attributes.find("groups");
+  if (found == attributes.end()) refuse("the attribute 'groups' is missing; it says how many groups the channels make");
+  const double groups = found->second;
+  if (!(groups >= 1) || groups != std::floor(groups) || groups > static_cast<double>(channels) ||
+      channels % static_cast<std::int64_t>(groups) != 0)
+    refuse("groups is " + std::to_string(groups) + " but must be a whole number that divides the " +
+           std::to_string(channels) + " channels of x");
+  return static_cast<std::int64_t>(groups);
+}
+
+Layout layout_of(const View& view, const Shape& x, const Attributes& attributes) {
+  Layout l;
+  l.view = view;
+  const std::int64_t size = element_count(x);
+  if (view.kind == ViewKind::rows) {
+    l.cols = x.empty() ? 1 : x.back();
+    l.rows = size / l.cols;
+    l.samples = x.size() < 2 ? 1 : x.front();
+    l.groups = l.rows / l.samples;
+    l.channels = l.positions = 1;
+    l.elements = {.per_row = l.cols, .step = 1};
+    l.block = l.cols;
+    return l;
+  }
+  if (x.size() < 2)
+    refuse("x has shape " + shape_text(x) + " but a program with 'view " + std::string(name_of(view.kind)) +
+           "' takes samples and channels, [N, C, ...]");
+  l.samples = x[0];
+  l.channels = x[1];
+  l.positions = size / (x[0] * x[1]);
+  if (view.kind == ViewKind::batch) {
+    l.rows = l.channels;
+    l.cols = l.samples * l.positions;
+    l.elements = {.per_row = l.positions, .run = l.positions, .per_run = l.channels * l.positions, .step = 1};
+    l.block = l.positions;
+    return l;
+  }
+  l.groups = groups_of(view, l.channels, attributes);
+  const std::int64_t each = l.channels / l.groups;
+  l.rows = l.samples * l.groups;
+  l.cols = each * l.positions;
+  l.block = l.cols;
+  l.elements = view.channels_last ? Stride{.per_row = l.cols, .run = each, .per_run = 1, .step = l.positions}
+                                  : Stride{.per_row = l.cols, .step = 1};
+  return l;
+}
+
+/// [first, ones..., last] beside x's number of axes or fewer.
+bool is_first_and_last(const Shape& shape, std::int64_t first, std::int64_t last) {
+  return shape.size() >= 2 && shape.front() == first && shape.back() == last && element_count(shape) == first * last;
+}
+
+/// [first, second, ones...].
+bool is_first_and_second(const Shape& shape, std::int64_t first, std::int64_t second) {
+  return shape.size() >= 2 && shape[0] == first && shape[1] == second && element_count(shape) == first * second;
+}
+
+struct Fit {
+  Axes axes;
+  Stride stride;
+};
+
+/// One value a channel, or one a channel and sample.
+Fit channel_values(const Layout& l, bool each_sample) {
+  const std::int64_t each = l.channels / l.groups;
+  switch (l.view.kind) {
+    case ViewKind::batch:
+      if (each_sample)
+        return {kRowsCols, {.per_row = 1, .run = l.positions, .per_run = l.channels}};
+      return {kRows, {.per_row = 1}};
+    case ViewKind::channels: return {kRows, each_sample ? Stride{.per_row = 1} : Stride{.period = l.groups, .per_row = 1}};
+    case ViewKind::groups: {
+      Stride s = l.view.channels_last ? Stride{.per_row = each, .run = each, .per_run = 0, .step = 1}
+                                      : Stride{.per_row = each, .run = l.positions, .per_run = 1, .step = 0};
+      if (!each_sample) s.period = l.groups;
+      return {kRowsCols, s};
+    }
+    case ViewKind::rows: break;
+  }
+  refuse("values of channels need a view: groups, channels or batch");
+}
+
+Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
+  const std::string& name = node.names.front();
+  const auto wrong = [&](const std::string& wanted) {
+    refuse("tensor '" + name + "' has shape " + shape_text(t.shape) + ", " + wanted + " elements would fit x of shape " +
+           shape_text(x));
+  };
+  if (node.axes.has(Axis::channels)) {
+    if (l.view.kind == ViewKind::rows) refuse("tensor '" + name + "' has a value for each channel, which needs a view");
+    if (t.size() == l.channels) return channel_values(l, false);
+    if (!is_first_and_second(t.shape, l.samples, l.channels)) wrong(std::to_string(l.channels));
+    return channel_values(l, true);
+  }
+  if (node.axes == kRowsCols) {
+    if (t.size() != l.rows * l.cols) wrong(std::to_string(l.rows * l.cols));
+    return {kRowsCols, l.elements};
+  }
+  if (node.axes == kCols) {
+    if (t.size() == l.cols) return {kCols, {.step = 1}};
+    if (l.view.kind == ViewKind::rows && is_first_and_last(t.shape, l.samples, l.cols))
+      return {kRowsCols, {.rows_each = l.rows / l.samples, .per_row = l.cols, .step = 1}};
+    if (t.shape == x) return {kRowsCols, l.elements};
+    wrong(std::to_string(l.cols));
+  }
+  const std::int64_t wanted = node.axes == kRows ? l.rows : 1;
+  if (t.size() != wanted) wrong(std::to_string(wanted));
+  return {node.axes, {.per_row = node.axes == kRows ? 1 : 0}};
+}
+
+const Shape* leading_shape(const Program& program, const Tensors& inputs) {
+  if (const auto x = inputs.find("x"); x != inputs.end()) return &x->second.shape;
+  const Tensor* columns = nullptr;
+  for (const Node& node : program.nodes) {
+    if (node.kind != NodeKind::input) continue;
+    const auto found = inputs.find(node.names.front());
+    if (found == inputs.end()) continue;
+    if (node.axes == kRowsCols) return &found->second.shape;
+    if (node.axes.has(Axis::cols)) columns = &found->second;
+  }
+  return columns == nullptr ? nullptr : &columns->shape;
+}
+
+}  // namespace
+
+Layout::Place Layout::place_of(std::int64_t at) const {
+  const std::int64_t r = at / block, j = at % block;
+  if (view.kind == ViewKind::batch) return {.row = r % channels, .col = (r / channels) * positions + j};
+  if (view.channels_last) return {.row = r, .col = (j % positions) * (channels / groups) + j / positions};
+  return {.row = r, .col = j};
+}
+
+PlacedProgram place(Program program, const Tensors& inputs, const Attributes& attributes) {
+  PlacedProgram placed;
+  for (const Node& node : program.nodes)
+    if (node.kind == NodeKind::input && !inputs.contains(node.names.front()))
+      refuse("the tensor '" + node.names.front() + "' is missing");
+  const Shape none;
+  const Shape* leading = leading_shape(program, inputs);
+  const Shape& x = leading == nullptr ? none : *leading;
+  if (element_count(x) < 1) refuse("x has shape " + shape_text(x) + " but must have at least one row and one column");
+  placed.layout = layout_of(program.view, x, attributes);
+  for (Node& node : program.nodes) {
+    placed.tensors.push_back(nullptr);
+    placed.strides.emplace_back();
+    if (node.kind == NodeKind::input) {
+      const Tensor& t = inputs.find(node.names.front())->second;
+      const Fit found = fit(placed.layout, node, t, x);
+      placed.tensors.back() = &t;
+      placed.strides.back() = found.stride;
+      node.axes = found.axes;
+    } else if (node.kind == NodeKind::map || node.kind == NodeKind::reduce) {
+      node.axes = kScalar;
+      for (const Operand& o : node.operands) node.axes = node.axes | program.nodes[static_cast<std::size_t>(o.node)].axes;
+      if (node.kind == NodeKind::reduce) node.axes.mask &= kRows.mask;
+    }
+  }
+  placed.program = std::move(program);
+  return placed;
+}
+
+Shape output_shape(const PlacedProgram& placed, Axes axes, const Shape& x) {
+  const Layout& l = placed.layout;
+  if (axes == kRowsCols) return x;
+  if (axes == kCols) return {l.cols};
+  if (axes == kScalar) return {};
+  switch (l.view.kind) {
+    case ViewKind::rows: return x.empty() ? Shape{} : Shape(x.begin(), x.end() - 1);
+    case ViewKind::batch: return {l.rows};
+    case ViewKind::groups:
+    case ViewKind::channels: return {l.samples, l.groups};
+  }
+  refuse("the program has an unknown view");
+}
+
+}  // namespace norma

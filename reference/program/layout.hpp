@@ -1,0 +1,64 @@
+// Where the values of a program's rows and columns stand in its tensors.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "reference/formats/tensor.hpp"
+#include "reference/program/program.hpp"
+
+namespace norma {
+
+/// The element of a tensor that (row, col) reads:
+///   ((row / rows_each) % period) * per_row + (col / run) * per_run + (col % run) * step
+/// that is, a row is runs of `run` elements that are `step` apart; step 0: one value for a whole run.
+struct Stride {
+  std::int64_t rows_each = 1;
+  std::int64_t period = std::numeric_limits<std::int64_t>::max();
+  std::int64_t per_row = 0;
+  std::int64_t run = std::numeric_limits<std::int64_t>::max();
+  std::int64_t per_run = 0;
+  std::int64_t step = 0;
+  std::int64_t at(std::int64_t row, std::int64_t col) const {
+    return ((row / rows_each) % period) * per_row + (col / run) * per_run + (col % run) * step;
+  }
+};
+
+/// A program's rows and columns, and what its view makes of x = [samples, channels, positions...].
+struct Layout {
+  View view;
+  std::int64_t rows = 1, cols = 1;
+  std::int64_t samples = 1, channels = 1, positions = 1;
+  std::int64_t groups = 1;  ///< rows of one sample; 1 for a batch
+  Stride elements;          ///< of x, and of every tensor like it
+
+  /// x's elements in memory order are rows of `block` elements each, and each of those lies in one row of the program.
+  std::int64_t block = 1;
+  struct Place {
+    std::int64_t row = 0, col = 0;
+  };
+  /// Where element `at` of that order stands in the program.
+  Place place_of(std::int64_t at) const;
+};
+
+/// A program as its tensors make it: axes are rows and cols only, since a value of each channel varies with one of them
+/// or with both, and one of each column that is given for every sample varies with both.
+struct PlacedProgram {
+  Program program;
+  Layout layout;
+  std::vector<const Tensor*> tensors;  ///< by node; null where the node is no input
+  std::vector<Stride> strides;         ///< by node, of inputs
+};
+
+/// Shapes: x (or, if there is none, the first input of rows and columns) settles the layout. Inputs of rows and columns
+/// have its size. `cols`: [cols], or one vector a sample, [samples, ones..., cols], or a tensor of x's shape. `channels`:
+/// [channels], or [samples, channels, ones...]. `rows`: a value for each row.
+/// Errors: ProgramError naming the tensor that is missing or does not fit, or the attribute groups.
+/// Lives:  the tensors must outlive it.
+PlacedProgram place(Program program, const Tensors& inputs, const Attributes& attributes);
+
+/// The shape of an output of a placed program; x's own for one with rows and columns.
+Shape output_shape(const PlacedProgram& placed, Axes axes, const Shape& x);
+
+}  // namespace norma
