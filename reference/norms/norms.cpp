@@ -4,15 +4,17 @@
 #include "reference/norms/channel_norms.hpp"
 #include "reference/norms/l2norm.hpp"
 #include "reference/norms/layernorm.hpp"
+#include "reference/norms/lp_norm.hpp"
 #include "reference/norms/norm.hpp"
 #include "reference/norms/rmsnorm.hpp"
+#include "reference/norms/rmsnorm_gated.hpp"
 #include "reference/norms/terms.hpp"
 
 namespace norma {
 
 namespace {
 constexpr std::array kNorms{&rmsnorm,   &layernorm, &groupnorm, &instancenorm,
-                            &batchnorm, &l2norm,    &modulate,  &gated_residual};
+                            &batchnorm, &l2norm,    &modulate,  &gated_residual, &rmsnorm_gated, &lp_norm};
 }
 
 std::span<const NormDef* const> all_norms() { return kNorms; }
