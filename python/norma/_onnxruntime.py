@@ -73,3 +73,81 @@ def run(op, inputs, opset=17, domain="", wanted=(0,), **attributes):
     except Exception as error:  # ONNX Runtime's exceptions have no class in common
         raise Refused("ONNX Runtime refuses %s: %s" % (op, str(error).split("\n")[0])) from None
     return [_triple(value) for value in found]
+
+
+def norm(name, tensors, attributes, dtype):
+    """One of norma's norms by ONNX Runtime's operators, for norma.serve."""
+    from .serve import Unsupported
+
+    try:
+        if dtype is not None:
+            tensors = {k: _cast(t, dtype) for k, t in tensors.items()}
+        return _norm(name, tensors, attributes)
+    except Refused as refused:
+        raise Unsupported(str(refused)) from None
+
+
+def _cast(tensor, dtype):
+    return run("Cast", [tensor], to=_TYPES[dtype])[0] if tensor[0] != dtype else tensor
+
+
+def _filled(like, count, value):
+    return _cast(("fp32", (count,), numpy.full(count, value, dtype=numpy.float32).tobytes()), like[0])
+
+
+def _norm(name, t, attributes):
+    x, eps = t["x"], attributes["eps"]
+    if "residual" in t:
+        raise Refused("SkipLayerNormalization is not served: a residual")
+    if name in ("layernorm", "rmsnorm", "l2norm"):
+        if name == "l2norm":
+            return {"y": run("LpNormalization", [x], axis=-1, p=2)[0]}
+        weight = t.get("weight") or _filled(x, x[1][-1], 1)
+        if name == "rmsnorm" and ("bias" in t or "scale" in t):
+            raise Refused("SimplifiedLayerNormalization has neither a bias nor a quantized output")
+        op = "LayerNormalization" if name == "layernorm" else "SimplifiedLayerNormalization"
+        return {"y": run(op, [x, weight, t.get("bias")], epsilon=eps)[0]}
+    if name == "modulate":
+        scale, shift = (_samples(t.get(k)) for k in ("scale", "shift"))
+        rows = _samples(x, like=scale)
+        factor = run("Add", [_filled(scale, 1, 1), scale])[0]
+        y = run("Mul", [rows, factor])[0]
+        y = run("Add", [y, shift])[0] if shift else y
+        return {"y": (y[0], x[1], y[2])}
+    if name == "gated_residual":
+        gate = _samples(t["gate"]) if t["gate"][1] != x[1] else t["gate"]
+        shaped = (lambda v: _samples(v, like=gate)) if gate is not t["gate"] else (lambda v: v)
+        y = run("Add", [shaped(x), run("Mul", [gate, shaped(t["f"])])[0]])[0]
+        return {"y": (y[0], x[1], y[2])}
+    return _channel_norm(name, t, attributes, eps)
+
+
+def _channel_norm(name, t, attributes, eps):
+    x = t["x"]
+    weight, bias = (t.get(k) or _filled(x, x[1][1], v) for k, v in (("weight", 1), ("bias", 0)))
+    if name == "groupnorm":
+        groups = int(attributes.get("groups", 32))
+        return {"y": run("GroupNormalization", [x, weight, bias], opset=21, epsilon=eps, num_groups=groups)[0]}
+    batch = attributes.get("statistics", "batch") == "batch"
+    if name == "instancenorm":
+        if not batch:
+            raise Refused("InstanceNormalization has no running statistics")
+        return {"y": run("InstanceNormalization", [x, weight, bias], epsilon=eps)[0]}
+    mean, var = (t.get(k) or _filled(x, x[1][1], v) for k, v in (("running_mean", 0), ("running_var", 1)))
+    if not batch:
+        return {"y": run("BatchNormalization", [x, weight, bias, mean, var], opset=15, epsilon=eps)[0]}
+    # ONNX's momentum is the old statistics' share. Its running variance takes the biased variance, norma's the unbiased.
+    wanted = (0, 1, 2) if "running_mean" in t else (0,)
+    found = run("BatchNormalization", [x, weight, bias, mean, var], opset=15, wanted=wanted, epsilon=eps,
+                momentum=1 - attributes.get("momentum", 0.1), training_mode=1)
+    return dict(zip(("y", "running_mean", "running_var"), found))
+
+
+def _samples(tensor, like=None):
+    """[samples, cols] as [samples, 1, cols]; x as [samples, rows, cols] beside such a parameter."""
+    if tensor is None or (len(tensor[1]) == 1 and like is None) or (like is not None and len(like[1]) == 1):
+        return tensor
+    samples = (like or tensor)[1][0]
+    cols = tensor[1][-1]
+    count = int(numpy.prod(tensor[1], dtype=numpy.int64))
+    return tensor[0], (samples, count // (samples * cols), cols), tensor[2]
