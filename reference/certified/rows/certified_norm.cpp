@@ -25,8 +25,9 @@ class CertifiedNorm final : public TruthSource {
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     std::vector<std::size_t> open;
+    const std::shared_ptr<const CloseRow> close = close_.row_at(row);
     for (std::size_t first = 0; first < out.size(); first += kCloseBlock)
-      enclose_block(row, static_cast<std::int64_t>(first),
+      enclose_block(*close, row, static_cast<std::int64_t>(first),
                     out.subspan(first, std::min(kCloseBlock, out.size() - first)), open);
     if (open.empty()) return;
     if (open.size() == 1) {
@@ -41,7 +42,7 @@ class CertifiedNorm final : public TruthSource {
   Enclosure enclose(std::int64_t row, std::int64_t col) const override {
     Enclosure e;
     std::vector<std::size_t> open;
-    enclose_block(row, col, {&e, 1}, open);
+    enclose_block(*close_.row_at(row), row, col, {&e, 1}, open);
     return open.empty() ? e : exact_->enclose(row, col);
   }
 
@@ -52,7 +53,7 @@ class CertifiedNorm final : public TruthSource {
 
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
     double value = 0, side = 0;
-    if (m_lo == 0 && close_.bracket(row, col, {&value, 1}, {&side, 1}) && !std::isnan(side))
+    if (m_lo == 0 && close_.bracket(*close_.row_at(row), row, {col, 1}, {&value, 1}, {&side, 1}) && !std::isnan(side))
       return value != m_hi ? (value < m_hi ? Comparison::less : Comparison::greater)
                            : static_cast<Comparison>(static_cast<int>(side));
     return exact_->compare(row, col, m_hi, m_lo);
@@ -60,13 +61,13 @@ class CertifiedNorm final : public TruthSource {
 
  private:
   // Columns first, first + 1, ...; those that double-double does not settle are appended to `open`.
-  void enclose_block(std::int64_t row, std::int64_t first, std::span<Enclosure> out,
+  void enclose_block(const CloseRow& close_row, std::int64_t row, std::int64_t first, std::span<Enclosure> out,
                      std::vector<std::size_t>& open) const {
     const std::size_t count = out.size();
     thread_local std::vector<double> memory(6 * kCloseBlock);
     const auto array = [&](std::size_t k) { return std::span(memory).subspan(k * kCloseBlock, count); };
     const CloseArrays close{array(0), array(1), array(2), array(3)};
-    close_.enclose(row, first, close);
+    close_.enclose(close_row, row, {first, count}, close);
     bool bracketed = false, looked = false;
     for (std::size_t i = 0; i < count; ++i) {
       Enclosure& e = out[i];
@@ -80,7 +81,7 @@ class CertifiedNorm final : public TruthSource {
         continue;
       }
       // y may be a binary64 number: hi, or another one where its terms cancel. It is handed out exactly then.
-      if (!looked) bracketed = close_.bracket(row, first, array(4), array(5));
+      if (!looked) bracketed = close_.bracket(close_row, row, {first, count}, array(4), array(5));
       looked = true;
       const double value = array(4)[i], side = array(5)[i];
       if (bracketed && side == 0)

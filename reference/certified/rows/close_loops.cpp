@@ -38,6 +38,7 @@ struct Grid {
 struct Loops {
   DoubleDouble (*sum_pairs)(ConstPairs, std::size_t);
   DoubleDouble (*sum_squares)(ConstPairs, std::size_t);
+  RowSums (*row_sums)(const float*, std::size_t);
   void (*add_exactly)(const double*, const double*, Pairs, std::size_t);
   void (*subtract_centre)(Pairs, std::size_t, double, DoubleDouble);
   void (*multiply)(Pairs, ConstPairs, std::size_t);
@@ -45,7 +46,9 @@ struct Loops {
   Extent (*extent)(ConstPairs, std::size_t);
   void (*add_bias)(ConstPairs, ConstPairs, const double*, CloseBounds, CloseOutput, std::size_t);
   void (*bracket)(ConstPairs, ConstPairs, ConstPairs, ConstPairs, const RationalRoot&, double*, double*, std::size_t);
-  void (*bracket_plain)(ConstPairs, const double*, const double*, const RationalRoot&, double*, double*, std::size_t);
+  void (*odd_quotients)(const float*, const float*, const ExactLine&, double*, double*, std::size_t);
+  void (*odd_quotients_biased)(const float*, const float*, const float*, const ExactLine&, double*, double*,
+                               std::size_t);
   double (*sum_of_sides)(const double*, std::size_t);
   void (*sides_of)(const double*, const double*, double*, std::size_t);
   void (*round_to_odd)(const double*, const double*, double*, std::size_t);
@@ -104,6 +107,8 @@ DoubleDouble sum_pairs(ConstPairs a, std::size_t count) { return loops().sum_pai
 
 DoubleDouble sum_squares(ConstPairs a, std::size_t count) { return loops().sum_squares(a, count); }
 
+RowSums row_sums(const float* h, std::size_t count) { return loops().row_sums(h, count); }
+
 void add_exactly(const double* high, const double* low, Pairs a, std::size_t count) {
   loops().add_exactly(high, low, a, count);
 }
@@ -128,9 +133,12 @@ void bracket(ConstPairs a, ConstPairs weight, ConstPairs scale, ConstPairs bias,
   loops().bracket(a, weight, scale, bias, root, value, side, count);
 }
 
-void bracket_plain(ConstPairs a, const double* weight, const double* bias, const RationalRoot& root, double* value,
+void odd_quotients(const float* h, const float* weight, const float* bias, const ExactLine& line, double* odd,
                    double* side, std::size_t count) {
-  loops().bracket_plain(a, weight, bias, root, value, side, count);
+  if (bias == nullptr)
+    loops().odd_quotients(h, weight, line, odd, side, count);
+  else
+    loops().odd_quotients_biased(h, weight, bias, line, odd, side, count);
 }
 
 bool all_known(const double* side, std::size_t count) { return !std::isnan(loops().sum_of_sides(side, count)); }

@@ -44,6 +44,14 @@ inline double sum_error(std::size_t most, double blocks) {
 DoubleDouble sum_pairs(ConstPairs a, std::size_t count);
 DoubleDouble sum_squares(ConstPairs a, std::size_t count);
 
+/// Sums over numbers of at most 24 bits, so that squares are exact, with the error above; the largest |h| and the least
+/// that is not 0 (infinite: there is none). Zeros up to the next multiple of 32 behind `count`, as above.
+struct RowSums {
+  DoubleDouble sum, squares;
+  double largest, least;
+};
+RowSums row_sums(const float* h, std::size_t count);
+
 /// a[i] := high[i] + low[i] exactly (TwoSum).
 void add_exactly(const double* high, const double* low, Pairs a, std::size_t count);
 
@@ -84,12 +92,15 @@ struct RationalRoot {
 void bracket(ConstPairs a, ConstPairs weight, ConstPairs scale, ConstPairs bias, const RationalRoot& root,
              double* value, double* side, std::size_t count);
 
-/// The same for the common case: weights and biases of one word, no scale, numerator 1. Less is known: what takes more
-/// than one rounding in the numerator is not.
-void bracket_plain(ConstPairs a, const double* weight, const double* bias, const RationalRoot& root, double* value,
+/// y = w n / root + bias with n = factor h - centre a number, rounded to odd at 32 or 53 bits: odd[i] is a number from
+/// which any rounding to 30 bits or fewer is that of y. `bias` may be null. side[i] is 0, or NaN: not known here.
+struct ExactLine {
+  double factor, centre, root;
+};
+void odd_quotients(const float* h, const float* weight, const float* bias, const ExactLine& line, double* odd,
                    double* side, std::size_t count);
 
-/// The same of an enclosure: low > radius puts the value between high and its neighbour on low's side.
+/// Sides of enclosures: low > radius puts the value between high and its neighbour on low's side.
 void sides_of(const double* low, const double* radius, double* side, std::size_t count);
 
 /// No side is NaN.

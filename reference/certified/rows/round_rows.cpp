@@ -19,9 +19,6 @@ namespace {
 // Elements that a thread takes at a time: some 5 us.
 constexpr std::int64_t kGrain = 16384;
 
-// One element alone costs as much as this many in a block (measured).
-constexpr std::size_t kFew = 64;
-
 class Rounder {
  public:
   Rounder(const RowNorm& norm, const TruthSource& exact, FormatId format, Overflow overflow)
@@ -38,56 +35,41 @@ class Rounder {
     open.clear();
     quick_.round_row(row, format_, overflow_, stored, open);
     tiers.binary64 += norm_.cols - static_cast<std::int64_t>(open.size());
-    // A block at once where more than a few of it are open, else element by element.
-    for (std::size_t i = 0; i < open.size();) {
-      const std::size_t first = open[i] / kCloseBlock * kCloseBlock;
-      std::size_t end = i;
-      while (end < open.size() && open[end] < first + kCloseBlock) ++end;
-      const std::size_t width = std::min(kCloseBlock, static_cast<std::size_t>(norm_.cols) - first);
-      const auto columns = std::span(open).subspan(i, end - i);
-      if (columns.size() * kFew >= width) {
-        settle(row, first, width, columns, stored, tiers);
-      } else {
-        for (const std::uint32_t& col : columns) settle(row, col, 1, {&col, 1}, stored, tiers);
-      }
-      i = end;
-    }
+    if (open.empty()) return;
+    const std::shared_ptr<const CloseRow> close = close_.row_at(row);
+    const bool run = open.back() - open.front() + 1 == open.size();
+    const ColumnList all = run ? ColumnList{open.front(), open.size()} : ColumnList{0, open.size(), open.data()};
+    for (std::size_t i = 0; i < open.size(); i += kCloseBlock)
+      settle(*close, row, all.part(i, kCloseBlock), stored, tiers);
   }
 
  private:
   struct Memory {
-    std::array<double, kCloseBlock> value, low, side, radius, magnitude, odd;
-    std::array<std::byte, kCloseBlock * 8> codes;
+    std::array<double, kCloseBlock> odd, side;
+    std::array<std::byte, kCloseBlock * 4> codes;
   };
 
-  // The `open` ones of `width` columns from `first`. What is settled here is right for every column, so that a block is
-  // stored whole unless something in it stays open.
-  void settle(std::int64_t row, std::size_t first, std::size_t width, std::span<const std::uint32_t> open,
-              std::byte* stored, TierCounts& tiers) const {
+  void settle(const CloseRow& close, std::int64_t row, const ColumnList& columns, std::byte* stored,
+              TierCounts& tiers) const {
     thread_local const std::unique_ptr<Memory> memory = std::make_unique<Memory>();
     Memory& m = *memory;
-    const auto part = [&](auto& array) { return std::span(array).first(width); };
-    const auto col = static_cast<std::int64_t>(first);
-    const bool rational = close_.bracket(row, col, part(m.value), part(m.side));
-    if (!rational) {
-      close_.enclose(row, col, {part(m.value), part(m.low), part(m.radius), part(m.magnitude)});
-      sides_of(m.low.data(), m.radius.data(), m.side.data(), width);
-    }
-    round_to_odd(m.value.data(), m.side.data(), m.odd.data(), width);
-    store_odd(format_, overflow_, m.odd.data(), m.codes.data(), width);
-    std::int64_t& settled = rational ? tiers.exact : tiers.double_double;
-    if (all_known(m.side.data(), width)) {
-      std::memcpy(stored + first * bytes_, m.codes.data(), width * bytes_);
-      settled += static_cast<std::int64_t>(open.size());
+    const std::size_t count = columns.count;
+    const Tier tier = close_.odd(close, row, columns, m.odd, m.side);
+    store_odd(format_, overflow_, m.odd.data(), m.codes.data(), count);
+    const bool known = all_known(m.side.data(), count);
+    if (known && columns.list == nullptr) {
+      std::memcpy(stored + static_cast<std::size_t>(columns.first) * bytes_, m.codes.data(), count * bytes_);
+      tiers.settle(tier, static_cast<std::int64_t>(count));
       return;
     }
-    for (const std::uint32_t c : open) {
-      const std::size_t i = c - first;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int64_t col = columns.at(i);
+      std::byte* const out = stored + static_cast<std::size_t>(col) * bytes_;
       if (std::isnan(m.side[i])) {
-        decide(row, c, stored + c * bytes_, tiers);
+        decide(row, col, out, tiers);
       } else {
-        std::memcpy(stored + c * bytes_, m.codes.data() + i * bytes_, bytes_);
-        ++settled;
+        std::memcpy(out, m.codes.data() + i * bytes_, bytes_);
+        tiers.settle(tier);
       }
     }
   }
