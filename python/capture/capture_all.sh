@@ -12,7 +12,7 @@ folder=${1:-$root/tests/golden/captures}
 venv=${2:-$root/build/capture-venv}
 if [ ! -x "$venv/bin/python" ]; then
   "${PYTHON:-python3.11}" -m venv "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
+  "$venv/bin/python" -m pip install --quiet --no-deps --disable-pip-version-check --requirement "$here/requirements.txt"
 fi
 mkdir -p "$folder"
 for script in rmsnorm torch_ops torch_norms torch_backward model_norms onnxruntime flax; do
