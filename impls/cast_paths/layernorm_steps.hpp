@@ -1,7 +1,9 @@
 // What transcriptions of LayerNorm share: statistics, products that may contract, torch's own layer_norm.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -30,9 +32,6 @@ Operand inverse_deviation(Builder& b, Operand variance);
 /// a c + d in fp32: one fused step where the profile contracts, else two.
 Operand multiply_add(Builder& b, const std::string& name, Operand a, Operand c, Operand d);
 
-/// gamma (r (x - mean)) + beta in fp32, whichever of gamma and beta are there.
-Operand weigh(Builder& b, Operand n);
-
 /// torch.nn.functional.layer_norm of x in fp32 before its last rounding: on a CPU the algebra depends on `t`, on CUDA
 /// it is the vectorised kernel's. Weight and bias as given, if given.
 struct LayerNormParameters {
@@ -40,6 +39,45 @@ struct LayerNormParameters {
 };
 Operand torch_layer_norm(Builder& b, Operand x, FormatRef t, const LayerNormParameters& parameters);
 LayerNormParameters affine_inputs(Builder& b);
+
+/// A record of the catalogue with what most LayerNorms have in common left out.
+struct LayerNormPath {
+  std::string_view name, title;
+  PathSource source;
+  std::string_view eps_default = "1e-5";
+  std::string_view eps_place = "inside";
+  std::string_view eps_class = "fp32";
+  std::string_view root = "rsqrt";
+  std::string_view tail = "B";
+  std::string_view residual = "";
+  std::string_view required = "";
+  std::string_view optional = "weight,bias";
+  std::span<const CaseDefault> norm_attributes = {};
+  std::span<const std::string_view> gaps = {};
+  std::span<const std::string_view> profiles;
+  Program (*build)(const Binding& binding);
+};
+constexpr CastPath layernorm_path(const LayerNormPath& path) {
+  return {.name = path.name,
+          .title = path.title,
+          .norm = "layernorm",
+          .source = path.source,
+          .eps_default = path.eps_default,
+          .eps_place = path.eps_place,
+          .eps_class = path.eps_class,
+          .root = path.root,
+          .tail = path.tail,
+          .residual = path.residual,
+          .required = path.required,
+          .optional = path.optional,
+          .norm_attributes = path.norm_attributes,
+          .gaps = path.gaps,
+          .profiles = path.profiles,
+          .build = path.build};
+}
+
+/// The output y = T(value).
+Program finish_with_cast(Builder& b, Operand value);
 
 inline constexpr std::string_view kLayerNormProfiles[] = {"torch_cpu_moments", "torch_cpu_moments_plain",
                                                           "torch_cpu_moments_2_6", "torch_cuda_fused", "sequential"};

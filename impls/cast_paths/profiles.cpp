@@ -62,6 +62,10 @@ constexpr Profile kProfiles[] = {
      .sum_half = order(OrderKind::torch_moments_2_6, 8, 2),
      .contract_squares = true,
      .root = Root::sqrt_then_reciprocal},
+    uniform("torch_cpu_moments_bf16",
+            "torch's layer_norm of bf16 rows on x86-64, 1.11 to 1.13: 16 lanes, each step rounded to bf16 (measured, "
+            "1.13.1)",
+            order(OrderKind::torch_moments_2_6, 16, 1), true, Root::sqrt_then_reciprocal),
     uniform("torch_cuda", "torch 2.x eager on CUDA: 512 threads, vectors of 4 (assumed), rsqrtf",
             order(OrderKind::block, 512, 4), false, Root::within_2_ulp),
     uniform("torch_cuda_fused", "torch's layer_norm kernels on CUDA: 128 threads, vectors of 4 (read), rsqrtf",

@@ -248,7 +248,10 @@ Moments moments_in(const Welford<A>& w, const Order& order, std::span<const doub
     case OrderKind::block:
     case OrderKind::torch_cpu:
     case OrderKind::torch_cpu_half:
-    case OrderKind::torch_norm: throw ProgramError("order " + text_of(order) + " does not give moments");
+    case OrderKind::torch_norm:
+    case OrderKind::torch_columns:
+    case OrderKind::torch_columns_half:
+    case OrderKind::torch_runs: throw ProgramError("order " + text_of(order) + " does not give moments");
   }
   const auto n = static_cast<V>(terms.size());
   return {static_cast<double>(total.mean), static_cast<double>(w.arithmetic.div(total.m2, n))};
@@ -259,7 +262,7 @@ Moments moments_in(const Welford<A>& w, const Order& order, std::span<const doub
 Moments ordered_moments(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {
   if (accumulator == FormatId::fp32) return moments_in(Welford<Fp32>{{}, contract}, order, terms);
   if (accumulator == FormatId::fp64) return moments_in(Welford<Fp64>{{}, contract}, order, terms);
-  throw ProgramError("moments are accumulated in fp32 or fp64, not " + std::string(name_of(accumulator)));
+  return moments_in(Welford<Narrow>{{accumulator}, contract}, order, terms);
 }
 
 }  // namespace norma

@@ -23,7 +23,7 @@ double ordered_sum(const Order& order, FormatId accumulator, bool contract, std:
 /// The fp32 sum of squares that are each rounded to fp32: ordered_sum over them. `scratch` may hold them.
 double fp32_square_sum(const Order& order, std::span<const float> values, std::vector<float>& scratch);
 
-/// Mean and biased variance; fp32 and fp64 accumulators (ProgramError otherwise).
+/// Mean and biased variance; ProgramError if the order gives none.
 Moments ordered_moments(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms);
 
 /// The exact sum of binary64 numbers, rounded once to `target`, ties to even.
