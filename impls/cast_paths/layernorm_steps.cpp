@@ -58,6 +58,16 @@ Operand multiply_add(Builder& b, const std::string& name, Operand a, Operand c, 
   return b.add(name, kFp32, b.mul(name + "_product", kFp32, a, c), d);
 }
 
+Operand weigh(Builder& b, Operand n) {
+  const bool weighted = b.binding().has("weight");
+  if (weighted && b.binding().has("bias")) {
+    const Operand w = b.input("weight");
+    return multiply_add(b, "nwb", w, n, b.input("bias"));
+  }
+  if (weighted) return b.mul("nw", kFp32, b.input("weight"), n);
+  return b.binding().has("bias") ? b.add("nb", kFp32, n, b.input("bias")) : n;
+}
+
 Program finish_with_cast(Builder& b, Operand value) {
   b.output("y", b.cast("y", b.x_format(), value));
   return b.finish();

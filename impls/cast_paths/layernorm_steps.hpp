@@ -32,6 +32,9 @@ Operand inverse_deviation(Builder& b, Operand variance);
 /// a c + d in fp32: one fused step where the profile contracts, else two.
 Operand multiply_add(Builder& b, const std::string& name, Operand a, Operand c, Operand d);
 
+/// weight * n + bias in fp32, whichever of the two are there.
+Operand weigh(Builder& b, Operand n);
+
 /// torch.nn.functional.layer_norm of x in fp32 before its last rounding: on a CPU the algebra depends on `t`, on CUDA
 /// it is the vectorised kernel's. Weight and bias as given, if given.
 struct LayerNormParameters {
