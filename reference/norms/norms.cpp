@@ -1,6 +1,7 @@
 // The catalogue of norms.
 #include <array>
 
+#include "reference/norms/ada_norms.hpp"
 #include "reference/norms/channel_norms.hpp"
 #include "reference/norms/l2norm.hpp"
 #include "reference/norms/layernorm.hpp"
@@ -14,7 +15,7 @@ namespace norma {
 
 namespace {
 constexpr std::array kNorms{&rmsnorm,   &layernorm, &groupnorm, &instancenorm,
-                            &batchnorm, &l2norm,    &modulate,  &gated_residual, &rmsnorm_gated, &lp_norm};
+                            &batchnorm, &l2norm,    &modulate,  &gated_residual, &ada_layernorm, &ada_rmsnorm, &rmsnorm_gated, &lp_norm};
 }
 
 std::span<const NormDef* const> all_norms() { return kNorms; }

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "reference/exact/real.hpp"
 #include "reference/norms/call.hpp"
 #include "reference/norms/exact_rows.hpp"
+#include "reference/norms/formula.hpp"
 
 namespace norma {
 
@@ -73,6 +76,8 @@ class TermsTruth final : public TruthSource {
     const std::int64_t i = row * terms_.cols + col;
     const double x = terms_.x->value(i), factor = value_at(terms_.factor, 1.0, row, col);
     const double shift = value_at(terms_.shift, kNeutral, row, col);
+    if (terms_.f == nullptr && terms_.one == 0)
+      return {.addend = kNeutral, .other = x, .shift = shift, .factor = {factor, kNeutral}};
     if (terms_.f == nullptr) return {.addend = kNeutral, .other = x, .shift = shift, .factor = {1.0, factor}};
     return {.addend = x, .other = terms_.f->value(i), .shift = shift, .factor = {factor, kNeutral}};
   }
@@ -88,14 +93,24 @@ class TermsTruth final : public TruthSource {
 
 constexpr NormInput kModulateInputs[] = {
     {"x", "rows,cols", true, "what is modulated"},
-    {"scale", "cols|samples,cols", true, "its distance from one is the factor: 1 + scale"},
-    {"shift", "cols|samples,cols", false, "added to every column"},
+    {"scale", "cols|samples,cols|rows,cols", true, "added to scale_offset: the factor"},
+    {"shift", "cols|samples,cols|rows,cols", false, "added to the product"},
+    {"scale_table", "cols|samples,cols", false, "added to scale"},
+    {"shift_table", "cols|samples,cols", false, "added to shift"},
 };
 constexpr NormInput kGatedInputs[] = {
     {"x", "rows,cols", true, "the residual stream"},
     {"f", "rows,cols", true, "what a block adds to it"},
     {"gate", "cols|samples,cols|rows,cols", true, "factor of f"},
+    {"gate_table", "cols|samples,cols", false, "added to gate"},
 };
+constexpr NormAttribute kModulateAttributes[] = {
+    {"scale_offset", "1", "", "1 where scale is the factor's distance from one, 0 where it is the factor"},
+};
+constexpr NormAttribute kGatedAttributes[] = {
+    {"gate_function", "identity", "identity|tanh", "what the gate goes through first"},
+};
+constexpr std::array<std::string_view, 2> kGateFunctions{"identity", "tanh"};
 constexpr std::array<std::string_view, 1> kOutputs{"y"};
 
 const Tensor* required(const CallReader& reader, std::string_view name) {
@@ -108,45 +123,101 @@ void require_y(const CallReader& reader, std::string_view output) {
   if (output != "y") reader.refuse("there is no output " + std::string(output) + "; known: y.");
 }
 
-ThreeTerms read_modulate(const NormCall& call) {
-  const CallReader reader("modulate", call);
-  const Tensor& x = reader.x();
-  required(reader, "scale");
-  return {.rows = x.rows(),
-          .cols = x.cols(),
-          .x = &x,
-          .f = nullptr,
-          .factor = reader.columns("scale"),
-          .shift = reader.columns("shift")};
+/// A table is a second term of its parameter.
+bool has_table(const CallReader& reader, std::string_view parameter) {
+  const std::string table = std::string(parameter) + "_table";
+  if (reader.find(table) == nullptr) return false;
+  static_cast<void>(reader.columns(table));
+  if (reader.find(parameter) == nullptr)
+    reader.refuse(table + " is added to a tensor " + std::string(parameter) + ", and there is none.");
+  return true;
 }
 
-ThreeTerms read_gated(const NormCall& call) {
+/// name + name_table, exactly.
+Operand parameter(Builder& b, const NormCall& call, const std::string& name) {
+  const Operand value = b.input(name, kCols);
+  if (!call.inputs->contains(name + "_table")) return value;
+  return exactly(b, name + "_sum", Op::add, {value, b.input(name + "_table", kCols)});
+}
+
+/// A call as sums of three terms, or as a formula where there are more, or a tanh.
+struct Reading {
+  ThreeTerms terms;
+  std::optional<Program> formula;
+};
+
+Reading read_modulate(const NormCall& call) {
+  const CallReader reader("modulate", call);
+  const Tensor& x = reader.x();
+  if (reader.find("scale") == nullptr && reader.find("shift") == nullptr)
+    reader.refuse("there is no tensor scale and no tensor shift; it takes at least one.");
+  const double offset = reader.number("scale_offset", 1, "0 or 1", [](double v) { return v == 0 || v == 1; });
+  const bool scaled = reader.find("scale") != nullptr;
+  Reading reading{.terms = {.rows = x.rows(),
+                            .cols = x.cols(),
+                            .x = &x,
+                            .f = nullptr,
+                            .factor = reader.columns_or_elements("scale"),
+                            .shift = reader.columns_or_elements("shift"),
+                            .one = scaled && offset == 1 ? 1 : 0},
+                  .formula = {}};
+  const bool scale_table = has_table(reader, "scale"), shift_table = has_table(reader, "shift");
+  if (!scale_table && !shift_table) return reading;
+  Builder b("modulate", formula_binding(call));
+  Operand y = b.input("x");
+  if (scaled) {
+    Operand factor = parameter(b, call, "scale");
+    if (offset == 1) factor = exactly(b, "factor", Op::add, {b.constant("one", 1), factor});
+    y = exactly(b, "product", Op::mul, {y, factor});
+  }
+  if (reader.find("shift") != nullptr) y = exactly(b, "sum", Op::add, {y, parameter(b, call, "shift")});
+  b.output("y", y);
+  reading.formula = b.finish();
+  return reading;
+}
+
+Reading read_gated(const NormCall& call) {
   const CallReader reader("gated_residual", call);
   const Tensor& x = reader.x();
   required(reader, "f");
   required(reader, "gate");
-  return {.rows = x.rows(),
-          .cols = x.cols(),
-          .x = &x,
-          .f = reader.like_x("f"),
-          .factor = reader.columns_or_elements("gate"),
-          .shift = {}};
+  Reading reading{.terms = {.rows = x.rows(),
+                            .cols = x.cols(),
+                            .x = &x,
+                            .f = reader.like_x("f"),
+                            .factor = reader.columns_or_elements("gate"),
+                            .shift = {}},
+                  .formula = {}};
+  const bool tanh = reader.word("gate_function", kGateFunctions) == "tanh";
+  if (!has_table(reader, "gate") && !tanh) return reading;
+  Builder b("gated_residual", formula_binding(call));
+  const Operand stream = b.input("x");
+  Operand gate = parameter(b, call, "gate");
+  if (tanh) gate = exactly(b, "open", Op::tanh, {gate});
+  const Operand gated = exactly(b, "gated", Op::mul, {gate, b.input("f", kRowsCols)});
+  b.output("y", exactly(b, "sum", Op::add, {stream, gated}));
+  reading.formula = b.finish();
+  return reading;
 }
 
-template <ThreeTerms (*read)(const NormCall&)>
+template <Reading (*read)(const NormCall&)>
 void check(const NormCall& call) {
   static_cast<void>(read(call));
 }
 
-template <ThreeTerms (*read)(const NormCall&)>
+template <Reading (*read)(const NormCall&)>
 std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view output) {
   require_y(CallReader(read == read_modulate ? "modulate" : "gated_residual", call), output);
-  return terms_truth(read(call));
+  Reading reading = read(call);
+  if (reading.formula) return formula_truth(std::move(*reading.formula), call, output, TruthKind::mpfr);
+  return terms_truth(reading.terms);
 }
 
-template <ThreeTerms (*read)(const NormCall&)>
-std::unique_ptr<TruthSource> fast(const NormCall& call, std::string_view) {
-  return fast_terms_truth(read(call));
+template <Reading (*read)(const NormCall&)>
+std::unique_ptr<TruthSource> fast(const NormCall& call, std::string_view output) {
+  Reading reading = read(call);
+  if (reading.formula) return formula_truth(std::move(*reading.formula), call, output, TruthKind::fast);
+  return fast_terms_truth(reading.terms);
 }
 
 std::vector<NormOutput> outputs_of(const NormCall& call) { return {{"y", call.inputs->find("x")->second.shape}}; }
@@ -166,10 +237,10 @@ ThreeTerms residual_sum(const RowNorm& norm) {
 constinit const NormDef modulate{
     .name = "modulate",
     .title = "Modulation by scale and shift",
-    .formula = "y = x (1 + scale) + shift",
+    .formula = "y = x (scale_offset + scale + scale_table) + shift + shift_table",
     .source = "Peebles & Xie, Scalable Diffusion Models with Transformers, 2022",
     .inputs = kModulateInputs,
-    .attributes = {},
+    .attributes = kModulateAttributes,
     .outputs = kOutputs,
     .check = check<read_modulate>,
     .truth = truth<read_modulate>,
@@ -180,10 +251,10 @@ constinit const NormDef modulate{
 constinit const NormDef gated_residual{
     .name = "gated_residual",
     .title = "Gated residual",
-    .formula = "y = x + gate f",
+    .formula = "y = x + gate_function(gate + gate_table) f",
     .source = "Peebles & Xie, Scalable Diffusion Models with Transformers, 2022",
     .inputs = kGatedInputs,
-    .attributes = {},
+    .attributes = kGatedAttributes,
     .outputs = kOutputs,
     .check = check<read_gated>,
     .truth = truth<read_gated>,

@@ -90,6 +90,19 @@ void split_modulation(const Chunk& c, std::size_t count, Parts& parts) {
   }
 }
 
+// y = x factor + shift: two terms.
+NORMA_CLONES
+void split_scaling(const Chunk& c, std::size_t count, Parts& parts) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const double product = c.x[i] * c.factor[i], t = c.shift[i];
+    const DoubleDouble u = two_sum(product, t);
+    parts.th[i] = u.h;
+    parts.tl[i] = 0;
+    parts.ul[i] = u.l;
+    parts.ieee[i] = product == 0 || !(std::fabs(product) < HUGE_VAL && std::fabs(t) < HUGE_VAL) ? product + t : u.h;
+  }
+}
+
 // y = x + factor f + shift; without a shift (-0) th is what IEEE arithmetic gives.
 NORMA_CLONES
 void split_sum(const Chunk& c, std::size_t count, Parts& parts) {
@@ -104,10 +117,12 @@ void split_sum(const Chunk& c, std::size_t count, Parts& parts) {
 }
 
 void split(const ThreeTerms& terms, const Chunk& c, std::size_t count, Parts& parts) {
-  if (terms.f == nullptr)
+  if (terms.f != nullptr)
+    split_sum(c, count, parts);
+  else if (terms.one != 0)
     split_modulation(c, count, parts);
   else
-    split_sum(c, count, parts);
+    split_scaling(c, count, parts);
 }
 
 /// Where y = 0: its sign is IEEE's; a sum of other numbers that cancels is +0.
@@ -162,10 +177,11 @@ void store(FormatId format, Overflow overflow, const double* y, std::size_t coun
   encode_row(format, values.data(), stored, count, overflow);
 }
 
-/// |x (1 + factor)| + |shift|, or |x| + |factor f| + |shift|; to binary64's nearest, give or take two roundings.
+/// |x (one + factor)| + |shift|, or |x| + |factor f| + |shift|; to binary64's nearest, give or take two roundings.
 NORMA_CLONES
-void magnitudes(const Chunk& c, bool modulation, std::size_t count, double* out) {
-  const double one = modulation ? 1 : 0;
+void magnitudes(const Chunk& c, const ThreeTerms& terms, std::size_t count, double* out) {
+  const bool modulation = terms.f == nullptr;
+  const double one = modulation ? terms.one : 0;
   const double* addend = modulation ? nullptr : c.x.data();
   const double* other = modulation ? c.x.data() : c.f.data();
   for (std::size_t i = 0; i < count; ++i) out[i] = std::fabs((one + c.factor[i]) * other[i]) + std::fabs(c.shift[i]);
@@ -232,7 +248,7 @@ class ThreeTermsTruth final : public TruthSource {
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     std::array<double, kChunk> magnitude;
     for_each_chunk(row, [&](std::size_t at, std::size_t count, const Chunk& c, const Parts& p) {
-      magnitudes(c, terms_.f == nullptr, count, magnitude.data());
+      magnitudes(c, terms_, count, magnitude.data());
       for (std::size_t i = 0; i < count; ++i) {
         out[at + i] = close(p.th[i], p.tl[i], p.ul[i], p.ieee[i]);
         out[at + i].magnitude = magnitude[i];
@@ -246,14 +262,14 @@ class ThreeTermsTruth final : public TruthSource {
     load(terms_, row, col, 1, c);
     split(terms_, c, 1, p);
     Enclosure e = close(p.th[0], p.tl[0], p.ul[0], p.ieee[0]);
-    magnitudes(c, terms_.f == nullptr, 1, &e.magnitude);
+    magnitudes(c, terms_, 1, &e.magnitude);
     return e;
   }
 
   Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
     for_each_chunk(row, [&](std::size_t at, std::size_t count, const Chunk& c, const Parts& p) {
       quick(p, count, out.mid.data() + at, out.radius.data() + at);
-      magnitudes(c, terms_.f == nullptr, count, out.magnitude.data() + at);
+      magnitudes(c, terms_, count, out.magnitude.data() + at);
     });
     return Tier::binary64;
   }

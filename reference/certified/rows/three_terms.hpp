@@ -10,14 +10,14 @@
 
 namespace norma {
 
-///   y = x + factor f + shift           f is a tensor of x's size, or x itself: y = x (1 + factor) + shift
+///   y = x + factor f + shift           f is a tensor of x's size, or none: y = x (one + factor) + shift
 ///
-/// over the reals. A factor without a tensor is 1 (there has to be an f then), a shift without one is not there; their
-/// offsets take no part.
+/// over the reals. A factor without a tensor is 1 (one has to be 0 then, or there has to be an f), a shift without one
+/// is not there; their offsets take no part.
 ///
 /// View:    x in memory order as rows x cols; y has the same.
 /// Special: IEEE rules: NaN and Inf act on their elements, Inf - Inf and 0 Inf are NaN.
-/// Zeros:   a product that is zero has the sign of its factors, 1 + factor among them; sums as in IEEE addition.
+/// Zeros:   a product that is zero has the sign of its factors, one + factor among them; sums as in IEEE addition.
 struct ThreeTerms {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
@@ -25,6 +25,7 @@ struct ThreeTerms {
   const Tensor* f = nullptr;
   Parameter factor{};
   Parameter shift{};
+  int one = 1;  ///< 1 or 0; takes part where there is no f
 };
 
 /// True if the functions below take it: all formats of at most 24 significant bits and fp32's exponents.
