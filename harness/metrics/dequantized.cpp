@@ -1,5 +1,5 @@
-// Codes times scale against the norm: the truth divided by each row's scale, then measured like any
-// output.
+// Codes times scale against the norm: the truth divided by each row's or block's scale, then measured like
+// any output.
 #include <fmt/core.h>
 
 #include <cmath>
@@ -12,7 +12,7 @@ namespace norma {
 
 namespace {
 
-/// y / scale, row by row: (g s - y) / (ulp_F(y/s) s) = (g - y/s) / ulp_F(y/s).
+/// y / scale, row by row or block by block: (g s - y) / (ulp_F(y/s) s) = (g - y/s) / ulp_F(y/s).
 class Divided final : public TruthSource {
  public:
   Divided(const TruthSource& truth, std::span<const double> scales) : truth_(truth), scales_(scales) {}
@@ -22,14 +22,16 @@ class Divided final : public TruthSource {
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     truth_.enclose_row(row, out);
-    const double s = scale(row);
-    for (Enclosure& y : out) y = usable(s) ? divide(y, s) : Enclosure{.hi = std::numeric_limits<double>::quiet_NaN()};
+    for (std::size_t j = 0; j < out.size(); ++j) {
+      const double s = scale(row, static_cast<std::int64_t>(j));
+      out[j] = usable(s) ? divide(out[j], s) : Enclosure{.hi = std::numeric_limits<double>::quiet_NaN()};
+    }
   }
 
   // y/s against m is y against m s. The product of two binary64 numbers is a sum of two; when that
   // of both halves of m is not again a sum of two, the answer is left open.
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
-    const double s = scale(row);
+    const double s = scale(row, col);
     if (!usable(s)) return Comparison::undecided;
     const double high = m_hi * s;
     const double high_rest = std::fma(m_hi, s, -high);
@@ -49,7 +51,11 @@ class Divided final : public TruthSource {
 
  private:
   static bool usable(double s) { return std::isfinite(s) && s != 0; }
-  double scale(std::int64_t row) const { return scales_[scales_.size() == 1 ? 0 : static_cast<std::size_t>(row)]; }
+  double scale(std::int64_t row, std::int64_t col) const {
+    if (scales_.size() == 1) return scales_[0];
+    const std::int64_t blocks = static_cast<std::int64_t>(scales_.size()) / rows();
+    return scales_[static_cast<std::size_t>(row * blocks + col / (cols() / blocks))];
+  }
 
   // q1 = RN(hi/s), q2 = RN((hi - q1 s + lo) / s): the remainder hi - q1 s is exact, its sum with lo
   // and the quotient are rounded once each, both below 2^-105 |q1|. Then q1 + q2 is made a
@@ -78,9 +84,13 @@ class Divided final : public TruthSource {
 Measures measure_dequantized(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
                              const Tensor& codes, std::span<const double> scales, Overflow policy,
                              const MeasureOptions& options) {
-  if (scales.size() != 1 && scales.size() != static_cast<std::size_t>(truth.rows())) {
-    throw std::invalid_argument(fmt::format("measure_dequantized: {} scales for {} rows; one, or one a row, is wanted",
-                                            scales.size(), truth.rows()));
+  const auto count = static_cast<std::int64_t>(scales.size());
+  const bool blocks = count > 0 && count % truth.rows() == 0 && truth.cols() % (count / truth.rows()) == 0;
+  if (count != 1 && !blocks) {
+    throw std::invalid_argument(
+        fmt::format("measure_dequantized: {} scales for {} rows of {} columns; one, or one for each row or for each "
+                    "block of its columns, is wanted",
+                    count, truth.rows(), truth.cols()));
   }
   const Divided divided(truth, scales);
   if (erasure == nullptr) return measure(divided, nullptr, ideals, codes, policy, options);

@@ -146,8 +146,8 @@ Measures measure(const TruthSource& truth, const TruthSource* erasure, const Ten
                  Overflow policy, const MeasureOptions& options = {});
 
 /// Codes times scale against the norm's y: error in units of ulp_F(y / scale) * scale. `scales`:
-/// one for all rows, or one a row. A row whose scale is zero or not finite counts as NaN expected
-/// and missing. (Codes alone are measured against the truth of y / scale: `measure`.)
+/// one for all rows, one a row, or one for each block of equally many columns of a row. Where a scale is zero or not
+/// finite NaN counts as expected and missing. (Codes alone are measured against the truth of y / scale: `measure`.)
 Measures measure_dequantized(const TruthSource& truth, const TruthSource* erasure, std::span<const Tensor> ideals,
                              const Tensor& codes, std::span<const double> scales, Overflow policy,
                              const MeasureOptions& options = {});

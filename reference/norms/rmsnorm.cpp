@@ -1,4 +1,4 @@
-// RMSNorm: the affine truth of its rows; quantized outputs in rmsnorm_quantized.
+// RMSNorm: the affine truth of its rows; quantized outputs in rmsnorm_quantized and rmsnorm_blocks.
 #include "reference/norms/rmsnorm.hpp"
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 
 #include "reference/norms/affine.hpp"
 #include "reference/norms/call.hpp"
+#include "reference/norms/rmsnorm_blocks.hpp"
 #include "reference/norms/rmsnorm_quantized.hpp"
 #include "reference/norms/terms.hpp"
 
@@ -27,20 +28,24 @@ constexpr NormAttribute kAttributes[] = {
     {"eps", "1e-6", "", "keeps the root away from zero"},
     {"eps_place", "inside", "inside|sum|outside|max|l2max|none", "where eps enters"},
     {"weight_offset", "0", "", "1 where weights are stored as their distance from one"},
-    {"quant", "none", "none|static|per_token", "what the result is divided by"},
+    {"quant", "none", "none|static|per_token|mxfp8|mxfp4|nvfp4", "what the result is divided by"},
     {"quant_max", "448", "", "the code that a row's largest value becomes (per_token)"},
     {"scale_floor", "0x1.2492492492492p-18", "", "least scale of a row: 1 / (448 * 512) (per_token)"},
     {"scale_cap", "inf", "", "largest absolute value that sets a scale (per_token)"},
+    {"scale_rule", "ceil", "ceil|floor", "how a block's scale becomes a power of two (mxfp8, mxfp4)"},
+    {"global_scale", "1", "", "factor of the result before its codes (nvfp4)"},
 };
 
 enum class Output { y, dequantized, residual, scale };
 constexpr std::array<std::string_view, 4> kOutputs{"y", "dequantized", "residual", "scale"};
-constexpr std::array<std::string_view, 3> kQuants{"none", "static", "per_token"};
+constexpr std::array<std::string_view, 6> kQuants{"none", "static", "per_token", "mxfp8", "mxfp4", "nvfp4"};
+constexpr std::array<std::string_view, 2> kScaleRules{"ceil", "floor"};
 
 struct Call {
   RowNorm problem;
   bool quantized = false;
   Quantization quantization;
+  std::optional<BlockScales> blocks;  ///< mxfp8, mxfp4, nvfp4
 };
 
 Quantization read_quantization(const CallReader& reader, std::string_view quant) {
@@ -59,6 +64,20 @@ Quantization read_quantization(const CallReader& reader, std::string_view quant)
   q.scale = scale->value(0);
   if (!positive(q.scale)) reader.refuse("scale is " + number_text(q.scale) + " but must be finite and positive.");
   return q;
+}
+
+std::optional<BlockScales> read_blocks(const CallReader& reader, std::string_view quant, std::int64_t cols) {
+  const bool floor = reader.word("scale_rule", kScaleRules) == "floor";
+  const auto positive = [](double v) { return std::isfinite(v) && v > 0; };
+  const double global = reader.number("global_scale", 1, "finite and positive", positive);
+  BlockScales b{.rule = floor ? BlockScales::Rule::floor : BlockScales::Rule::ceil};
+  if (quant == "mxfp4" || quant == "nvfp4") b.code_max = 6, b.code_exponent = 2;
+  if (quant == "nvfp4") b.rule = BlockScales::Rule::e4m3, b.block = 16, b.global = global;
+  if (!quant.starts_with("mx") && quant != "nvfp4") return std::nullopt;
+  if (cols % b.block != 0)
+    reader.refuse("quant=" + std::string(quant) + " has a scale for every " + std::to_string(b.block) +
+                  " columns, and the " + std::to_string(cols) + " of x are no multiple of them.");
+  return b;
 }
 
 Call read_call(const NormCall& call) {
@@ -82,6 +101,7 @@ Call read_call(const NormCall& call) {
   const std::string_view quant = reader.word("quant", kQuants);
   c.quantized = quant != "none";
   c.quantization = read_quantization(reader, quant);
+  c.blocks = read_blocks(reader, quant, x.cols());
   return c;
 }
 
@@ -96,13 +116,19 @@ Output find_output(const NormCall& call, const Call& c, std::string_view name) {
   if (output == Output::residual && c.problem.residual == nullptr)
     reader.refuse("the output residual needs the input residual.");
   if ((output == Output::scale || output == Output::dequantized) && !c.quantized)
-    reader.refuse("the output " + std::string(name) + " needs quant=static or quant=per_token.");
+    reader.refuse("the output " + std::string(name) + " needs quant=static, per_token, mxfp8, mxfp4 or nvfp4.");
   return output;
 }
 
 std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view name) {
   const Call c = read_call(call);
-  switch (find_output(call, c, name)) {
+  const Output output = find_output(call, c, name);
+  if (c.blocks) {
+    if (output == Output::y) return block_codes_truth(c.problem, *c.blocks);
+    if (output == Output::scale) return block_scales_truth(c.problem, *c.blocks);
+    if (output == Output::dequantized && c.blocks->global != 1) return block_dequantized_truth(c.problem, *c.blocks);
+  }
+  switch (output) {
     case Output::y: return c.quantized ? quantized_truth(c.problem, c.quantization) : affine_truth(c.problem);
     case Output::dequantized: return affine_truth(c.problem);
     case Output::residual: return terms_truth(residual_sum(c.problem));
@@ -114,6 +140,7 @@ std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view name) 
 std::optional<RowNorm> row_norm(const NormCall& call, std::string_view name) {
   const Call c = read_call(call);
   const Output output = find_output(call, c, name);
+  if (c.blocks && c.blocks->global != 1) return std::nullopt;
   const bool is_norm = output == Output::dequantized || (output == Output::y && !c.quantized);
   return is_norm ? fast_problem(c.problem) : std::nullopt;
 }
@@ -129,6 +156,11 @@ std::vector<NormOutput> outputs_of(const NormCall& call) {
   const Shape& shape = c.problem.x->shape;
   std::vector<NormOutput> outputs{{"y", shape}};
   if (c.problem.residual != nullptr) outputs.push_back({"residual", shape});
+  if (c.blocks) {
+    Shape scales = shape;
+    scales.back() /= c.blocks->block;
+    outputs.push_back({"scale", std::move(scales)});
+  }
   if (c.quantized && c.quantization.per_token) outputs.push_back({"scale", Shape(shape.begin(), shape.end() - 1)});
   return outputs;
 }

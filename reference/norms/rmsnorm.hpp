@@ -10,6 +10,9 @@ namespace norma {
 ///   h = x + residual            r = 1 / sqrt(mean(h^2) + eps)          (eps_place=inside)
 ///   n = (weight_offset + weight) h r + bias                            y = n, n / scale or n / scale[row]
 ///   scale[row] = max(min(max_j |n_j|, scale_cap) / quant_max, scale_floor)       (quant=per_token)
+///   y = n global_scale / scale[row, block]                                        (quant=mxfp8, mxfp4, nvfp4)
+///   scale[row, block]: a power of two for 32 columns, an e4m3 number for 16; rmsnorm_blocks.hpp. `dequantized` is then
+///   n global_scale (1 but for nvfp4).
 ///
 /// Shapes:  x, residual [rows, cols]; weight (absent: 1 - weight_offset, so that the factor is 1), bias [cols];
 ///          scale one value. All over the reals: nothing is rounded to a tensor's format.

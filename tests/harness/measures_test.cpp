@@ -505,6 +505,15 @@ TEST_CASE("dequantized codes are held against the norm in units of the code's ul
                                            Overflow::saturate);
   CHECK(off.ulp.max == 1);
   CHECK(off.ulp.correct == 1);
+  // Two blocks of two columns: 3 is code 48 in one and 12 in the other.
+  const HandMadeTruth row(1, 4, {{3}, {3}, {-3}, {6}});
+  const Measures blocks = measure_dequantized(row, nullptr, {}, tensor_of(FormatId::e4m3fn, {1, 4}, {48, 52, -12, 24}),
+                                              scales, Overflow::saturate);
+  CHECK(blocks.ulp.max == 1);
+  CHECK(blocks.ulp.correct == 3);
+  CHECK_THROWS_AS(measure_dequantized(row, nullptr, {}, tensor_of(FormatId::e4m3fn, {1, 4}, {1, 1, 1, 1}),
+                                      std::vector<double>{1, 2, 3}, Overflow::saturate),
+                  std::invalid_argument);
   const std::vector<double> broken = {0.0, 0.25};
   const Measures zero = measure_dequantized(truth, nullptr, {}, tensor_of(FormatId::e4m3fn, {2, 1}, {52, -12}), broken,
                                             Overflow::saturate);

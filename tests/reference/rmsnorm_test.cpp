@@ -486,7 +486,7 @@ TEST_CASE("rmsnorm names what does not fit") {
   s.words["quant"] = "static";
   REQUIRE(message_of(s) == "rmsnorm: quant=static needs a tensor scale of one value.");
   s.words.erase("quant");
-  REQUIRE(message_of(s, "scale") == "rmsnorm: the output scale needs quant=static or quant=per_token.");
+  REQUIRE(message_of(s, "scale") == "rmsnorm: the output scale needs quant=static, per_token, mxfp8, mxfp4 or nvfp4.");
   REQUIRE(message_of(s, "residual") == "rmsnorm: the output residual needs the input residual.");
   REQUIRE(message_of(s, "z") == "rmsnorm: there is no output z; known: y, dequantized, residual, scale.");
 }
