@@ -34,7 +34,9 @@ std::optional<Program> sample_program(const CastPath& path, FormatId format) {
   Binding binding;
   binding.x = format;
   binding.cols = 3072;
-  for (const std::string& name : words(path.required)) binding.formats[name] = name == "scale" ? FormatId::fp32 : format;
+  const bool quantized = path.norm == "rmsnorm";  // elsewhere scale is a vector beside x
+  for (const std::string& name : words(path.required))
+    binding.formats[name] = name == "scale" && quantized ? FormatId::fp32 : format;
   for (const std::string& name : words(path.optional))
     if (name == "weight") binding.formats[name] = format;
   binding.attributes["eps"] = 1e-6;

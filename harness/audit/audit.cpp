@@ -109,6 +109,8 @@ std::string tail_text(std::string_view tail) {
   if (tail.starts_with('G')) return "multiply by the weight before the root";
   if (tail.starts_with('H')) return "fold the weight into the root, then cast once";
   if (tail.starts_with('I')) return "divide by the norm, then scale";
+  if (tail.starts_with('K')) return "round every operation of the modulation";
+  if (tail.starts_with('L')) return "modulate in fp32, then cast once";
   return "cast once";
 }
 

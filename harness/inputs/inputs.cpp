@@ -69,7 +69,9 @@ std::vector<const NormInput*> inputs_of(const Case& c) {
     const bool named = std::ranges::any_of(c.keys, [&](const auto& key) {
       return key.first.starts_with(fmt::format("{}.", input.name));
     });
-    if (input.name == "x" || input.required || named ||
+    // A path knows best what its code takes: some modulations have no scale.
+    const bool refused = path != nullptr && !names(path->required, input.name) && !names(path->optional, input.name);
+    if (input.name == "x" || (input.required && !refused) || named ||
         (path != nullptr && names(path->required, input.name)) ||
         std::ranges::find(in_file, input.name) != in_file.end())
       inputs.push_back(&input);
@@ -136,9 +138,13 @@ std::string_view default_family(const Case& c, const NormInput& input) {
   if (input.name == "weight")
     return parse_number(c.get("weight_offset")).value_or(0) == 1 ? "small_normal" : "weight_normal";
   if (input.name == "bias" || input.name == "shift" || input.name == "running_mean") return "small_normal";
+  if (input.name.ends_with("_table")) return "small_normal";
   if (input.name == "running_var") return "variance_uniform";
   // One value divides codes; one for each column is a distance from one.
-  if (input.name == "scale") return input.axes.empty() ? "scale_uniform" : "small_normal";
+  if (input.name == "scale") {
+    if (input.axes.empty()) return "scale_uniform";
+    return parse_number(c.get("scale_offset")).value_or(1) == 0 ? "weight_normal" : "small_normal";
+  }
   return "normal";
 }
 

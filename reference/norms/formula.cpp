@@ -3,38 +3,9 @@
 
 #include <utility>
 
-#include "reference/certified/programs/program_enclosure.hpp"
-#include "reference/exact/program_truth.hpp"
+#include "reference/norms/program_norm.hpp"
 
 namespace norma {
-
-namespace {
-
-/// A program and its truth, which refers to it.
-class FormulaTruth final : public TruthSource {
- public:
-  FormulaTruth(Program formula, const NormCall& call, std::string_view output, TruthKind kind)
-      : formula_(std::move(formula)),
-        numbers_(call.numbers),
-        truth_(kind == TruthKind::fast ? certified_program_truth(formula_, *call.inputs, numbers_, output)
-                                       : program_truth(formula_, *call.inputs, numbers_, output)) {}
-
-  std::int64_t rows() const override { return truth_->rows(); }
-  std::int64_t cols() const override { return truth_->cols(); }
-  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override { truth_->enclose_row(row, out); }
-  Enclosure enclose(std::int64_t row, std::int64_t col) const override { return truth_->enclose(row, col); }
-  Tier enclose_quick(std::int64_t row, const QuickRow& out) const override { return truth_->enclose_quick(row, out); }
-  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
-    return truth_->compare(row, col, m_hi, m_lo);
-  }
-
- private:
-  Program formula_;
-  Attributes numbers_;
-  std::unique_ptr<TruthSource> truth_;
-};
-
-}  // namespace
 
 Binding formula_binding(const NormCall& call) {
   const Tensor& x = call.inputs->find("x")->second;
@@ -50,7 +21,8 @@ Operand exactly(Builder& b, const std::string& name, Op op, std::initializer_lis
 
 std::unique_ptr<TruthSource> formula_truth(Program formula, const NormCall& call, std::string_view output,
                                            TruthKind kind) {
-  return std::make_unique<FormulaTruth>(std::move(formula), call, output, kind);
+  const ProgramTiers tiers = kind == TruthKind::fast ? ProgramTiers::all : ProgramTiers::mpfr;
+  return meaning_truth(std::move(formula), *call.inputs, {}, call.numbers, output, tiers);
 }
 
 }  // namespace norma
