@@ -76,10 +76,10 @@ struct Kernels {
   std::uint64_t (*round_elements[kLayouts][2][2][kFormatCount])(const ElementRun& run, std::byte* stored);
   /// [format]. Codes to `stored`; tells of elements that are not settled, not finite, or beyond the largest number.
   std::uint64_t (*round[kFormatCount])(const EnclosedRun& run, std::byte* stored);
-  /// [layout of got, not fp64]. Adds the elements that are scored here. The first places of the groups of 8 that have
-  /// others go to `open` (room for one a group, and one more); returns how many.
-  std::size_t (*score[kLayouts - 1])(const EnclosedRun& run, const UlpRule& rule, const void* got, ScoreSums& sums,
-                                     std::uint32_t* open);
+  /// [layout][centred][affine][layout of got, not fp64]. Adds the elements of the run that are scored here. The places
+  /// of the others go to `open` (room for all, and one more); returns how many.
+  std::size_t (*score[kLayouts][2][2][kLayouts - 1])(const ElementRun& run, const UlpRule& rule, const void* got,
+                                                     ScoreSums& sums, std::uint32_t* open);
 };
 
 /// Those of vector_level().

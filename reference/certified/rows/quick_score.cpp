@@ -17,7 +17,7 @@ std::uint64_t code_at(const Format& f, const std::byte* stored, std::size_t i) {
   return word >> f.storage_shift();
 }
 
-/// What the loops do for an error that is good (kernels.inc).
+/// What the loops do for an error that is good (scores.inc).
 void add_score(double error, double bar, ScoreSums& sums) {
   const double size = std::fabs(error), above = size - 0.5;
   sums.max = std::max(sums.max, size);
@@ -29,6 +29,9 @@ void add_score(double error, double bar, ScoreSums& sums) {
   sums.near_half += std::fabs(above) <= bar ? 1 : 0;
 }
 
+/// Elements of a run that cost as much as one enclosed alone (measured).
+constexpr std::size_t kAlone = 32;
+
 /// The layout in which a loop reads `got`, if there is one.
 std::optional<Layout> loop_layout(FormatId format) {
   switch (format) {
@@ -38,6 +41,17 @@ std::optional<Layout> loop_layout(FormatId format) {
     case FormatId::tf32: return Layout::fp32;
     default: return std::nullopt;
   }
+}
+
+/// One element of a run.
+ElementRun one_of(const ElementRun& run, Layout layout, std::size_t i) {
+  const std::size_t bytes = layout == Layout::fp64 ? 8 : layout == Layout::fp32 ? 4 : 2;
+  ElementRun one = run;
+  one.x = static_cast<const std::byte*>(run.x) + i * bytes;
+  one.weight += i;
+  if (one.bias != nullptr) one.bias += i;
+  one.count = 1;
+  return one;
 }
 
 /// How an output is scored, and one element of it as scalar code sees it.
@@ -52,12 +66,12 @@ struct Scoring {
     unlimited.limit = kInfinity;
   }
 
-  enum class Place { loop, here, not_scored, open };
+  enum class Place { scored, not_scored, open };
   struct Seen {
     Place place;
     double error = 0, bar = 0;
   };
-  // As the loop sees it, so that an element is scored once.
+  // What the loops score is scored here, with the same error.
   Seen see(const EnclosedRun& y, std::size_t i, std::size_t column, bool strange) const {
     const scalar::Linear pads = scalar::pad(y.relative, y.absolute);
     const double h = y.value[i], size = std::fabs(h);
@@ -68,10 +82,10 @@ struct Scoring {
                  ? scalar::score_of(rules, scalar::relative_bar(rules, pads.relative), h, g)
                  : scalar::score_of(rules, h, e, g);
     };
-    if (const auto s = score(rule); s.good != 0) return {Place::loop, s.error, s.bar};
+    if (const auto s = score(rule); s.good != 0) return {Place::scored, s.error, s.bar};
     if (strange) return {Place::open};
     if (!std::isfinite(g) || !std::isfinite(h) || size - e >= threshold) return {Place::not_scored};
-    if (const auto s = score(unlimited); s.good != 0 && size + e < threshold) return {Place::here, s.error, s.bar};
+    if (const auto s = score(unlimited); s.good != 0 && size + e < threshold) return {Place::scored, s.error, s.bar};
     return {Place::open};
   }
 };
@@ -101,25 +115,33 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
     values = s.got.data();
     bytes = sizeof(float);
   }
-  const auto loop = kernels().score[static_cast<std::size_t>(direct.value_or(Layout::fp32))];
+  const auto loop = kernels().score[static_cast<std::size_t>(state.reader.layout())][state.centred() ? 1 : 0]
+                                   [state.biased() ? 1 : 0][static_cast<std::size_t>(direct.value_or(Layout::fp32))];
+  s.groups.resize(kRun + 1);
   const Scoring scoring(format, got);
   ScoreSums found{};
   const std::size_t before = open.size();
   std::int64_t not_scored = 0;
   state.each_run(r, s, [&](std::size_t first, const ElementRun& run) {
-    const EnclosedRun y = state.enclosed(run, s);
-    const std::size_t groups =
-        loop(y, scoring.rule, static_cast<const std::byte*>(values) + first * bytes, found, s.groups.data());
-    for (std::size_t k = 0; k < groups * 8; ++k) {
-      const std::size_t i = s.groups[k / 8] + k % 8;
-      if (i >= run.count) break;
-      const Scoring::Seen seen = scoring.see(y, i, first + i, r.is_strange(first + i));
+    const std::size_t left =
+        loop(run, scoring.rule, static_cast<const std::byte*>(values) + first * bytes, found, s.groups.data());
+    // Enclosed once more: one by one where they are few.
+    EnclosedRun y{};
+    if (left * kAlone > run.count) y = state.enclosed(run, s);
+    for (std::size_t k = 0; k < left; ++k) {
+      const std::size_t i = s.groups[k];
+      std::size_t at = i;
+      if (y.value == nullptr) {
+        at = 0;
+        y = state.enclosed(one_of(run, state.reader.layout(), i), s);
+      }
+      const Scoring::Seen seen = scoring.see(y, at, first + i, r.is_strange(first + i));
       switch (seen.place) {
-        case Scoring::Place::loop: break;
-        case Scoring::Place::here: add_score(seen.error, seen.bar, found); break;
+        case Scoring::Place::scored: add_score(seen.error, seen.bar, found); break;
         case Scoring::Place::not_scored: ++not_scored; break;
         case Scoring::Place::open: open.push_back(static_cast<std::uint32_t>(first + i)); break;
       }
+      if (left * kAlone <= run.count) y.value = nullptr;
     }
   });
   const std::int64_t scored = state.norm.cols - not_scored - static_cast<std::int64_t>(open.size() - before);
@@ -149,8 +171,8 @@ std::int64_t QuickNorm::find_error(std::int64_t row, FormatId format, const std:
     const EnclosedRun y = state.enclosed(run, s);
     for (std::size_t i = 0; i < run.count && at < 0; ++i) {
       const Scoring::Seen seen = scoring.see(y, i, first + i, r.is_strange(first + i));
-      const bool counts = seen.place == Scoring::Place::loop || seen.place == Scoring::Place::here;
-      if (counts && std::fabs(seen.error) == size) at = static_cast<std::int64_t>(first + i);
+      if (seen.place == Scoring::Place::scored && std::fabs(seen.error) == size)
+        at = static_cast<std::int64_t>(first + i);
     }
   });
   return at;

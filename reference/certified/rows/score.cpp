@@ -1,5 +1,7 @@
 // A whole output scored in one pass: binary64 first, what it leaves by closer enclosures.
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -30,7 +32,7 @@ struct Part {
 class Scorer {
  public:
   Scorer(const RowNorm& norm, const TruthSource& exact, const Tensor& got)
-      : norm_(norm), exact_(exact), got_(got), threshold_(overflow_threshold(got.format)) {
+      : norm_(norm), exact_(exact), got_(got), threshold_(overflow_threshold(got.format)), rule_(ulp_rule(got.format)) {
     if (!has_fast_tiers(norm)) return;
     quick_ = std::make_unique<const QuickNorm>(norm);
     close_ = std::make_unique<const CloseNorm>(norm);
@@ -46,18 +48,14 @@ class Scorer {
       for (std::int64_t j = 0; j < norm_.cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
     }
     part.tiers.binary64 += norm_.cols - static_cast<std::int64_t>(open.size());
-    std::vector<Enclosure> whole;
-    for (const std::uint32_t col : open) {
-      if (close_ != nullptr && add(close_->enclose(row, col), row, col, part, false)) continue;
-      if (open.size() == 1) {
-        add(exact_.enclose(row, col), row, col, part, true);
-        continue;
-      }
-      if (whole.empty()) {
-        whole.resize(static_cast<std::size_t>(norm_.cols));
-        exact_.enclose_row(row, whole);
-      }
-      add(whole[col], row, col, part, true);
+    if (open.empty()) return;
+    if (close_ != nullptr) score_closely(row, open, part);
+    if (open.size() == 1) {
+      add(exact_.enclose(row, open[0]), row, open[0], part, true);
+    } else if (!open.empty()) {
+      std::vector<Enclosure> whole(static_cast<std::size_t>(norm_.cols));
+      exact_.enclose_row(row, whole);
+      for (const std::uint32_t col : open) add(whole[col], row, col, part, true);
     }
   }
 
@@ -69,25 +67,66 @@ class Scorer {
   }
 
  private:
+  struct Memory {
+    std::array<double, kCloseBlock> hi, lo, radius, magnitude;
+  };
+
+  /// Scores what double-double settles; what it does not stays in `open`.
+  void score_closely(std::int64_t row, std::vector<std::uint32_t>& open, Part& part) const {
+    thread_local const std::unique_ptr<Memory> memory = std::make_unique<Memory>();
+    Memory& m = *memory;
+    const std::shared_ptr<const CloseRow> close = close_->row_at(row);
+    const ColumnList all{.count = open.size(), .list = open.data()};
+    std::size_t left = 0;
+    for (std::size_t done = 0; done < open.size(); done += kCloseBlock) {
+      const ColumnList columns = all.part(done, kCloseBlock);
+      close_->enclose(*close, row, columns, {m.hi, m.lo, m.radius, m.magnitude});
+      for (std::size_t i = 0; i < columns.count; ++i) {
+        const Enclosure e{.hi = m.hi[i],
+                          .lo = m.lo[i],
+                          .radius = m.radius[i],
+                          .magnitude = m.magnitude[i],
+                          .tier = Tier::double_double};
+        const std::uint32_t col = columns.list[i];
+        if (!add(e, row, col, part, false)) open[left++] = col;  // before the columns still to be read
+      }
+    }
+    open.resize(left);
+  }
+
+  /// 1 / ulp of a y that is clear of powers of two and of the overflow threshold; 0 if it is not.
+  double plain_inverse(const Enclosure& e) const {
+    const double size = std::fabs(e.hi), around = 2 * (e.radius + std::fabs(e.lo));
+    const auto binade = [&](double v) {
+      return std::bit_cast<std::uint64_t>(std::max(v, rule_.least)) & kExponentBits;
+    };
+    const std::uint64_t low = binade(size - around);
+    if (!(size + around < rule_.limit) || low != binade(size + around)) return 0;
+    return std::bit_cast<double>(rule_.to_inverse - low);
+  }
+
   /// Scores one element by its enclosure. False, and nothing is added, if that is too wide and `last` is not set.
   bool add(const Enclosure& e, std::int64_t row, std::int64_t col, Part& part, bool last) const {
     if (!last && !std::isfinite(e.radius)) return false;
     const std::int64_t at = row * norm_.cols + col;
     const double got = got_.value(at);
-    const Element y{exact_, row, col, e};
     if (!std::isfinite(got) || !std::isfinite(e.hi)) return skip(part, e.tier);
-    const Comparison above = compare(y, threshold_), below = compare(y, -threshold_);
-    const std::optional<int> exponent = binade(y, got_.format);
-    if (above == Comparison::undecided || below == Comparison::undecided || !exponent) {
-      if (last) {
-        ++part.sums.not_scored;
-        ++part.tiers.undecided;
+    double scale = plain_inverse(e);
+    if (scale == 0) {
+      const Element y{exact_, row, col, e};
+      const Comparison above = compare(y, threshold_), below = compare(y, -threshold_);
+      const std::optional<int> exponent = binade(y, got_.format);
+      if (above == Comparison::undecided || below == Comparison::undecided || !exponent) {
+        if (last) {
+          ++part.sums.not_scored;
+          ++part.tiers.undecided;
+        }
+        return last;
       }
-      return last;
+      if (above != Comparison::less || below != Comparison::greater) return skip(part, e.tier);
+      scale = 1 / ulp_of(got_.format, *exponent);
     }
-    if (above != Comparison::less || below != Comparison::greater) return skip(part, e.tier);
     // got - hi = d.h + d.l exactly; d.l - lo rounds by 2^-105 |y|, below 2^-80 ulp, the sum by 2^-53 |error|.
-    const double scale = 1 / ulp_of(got_.format, *exponent);
     const DoubleDouble d = two_sum(got, -e.hi);
     const double error = std::clamp((d.h + (d.l - e.lo)) * scale, -kScoreLimit, kScoreLimit);
     const double size = std::fabs(error), bar = e.radius * scale * (1 + 0x1p-50) + size * 0x1p-52 + 0x1p-70;
@@ -124,6 +163,7 @@ class Scorer {
   const TruthSource& exact_;
   const Tensor& got_;
   double threshold_;
+  UlpRule rule_;
   std::unique_ptr<const QuickNorm> quick_;
   std::unique_ptr<const CloseNorm> close_;
 };
