@@ -238,20 +238,7 @@ Moments moments_in(const Welford<A>& w, const Order& order, std::span<const doub
       total = torch_moments(w, order.count, order.vec, {.merge_2_6 = old, .fused_tail = fp16}, terms);
       break;
     }
-    case OrderKind::exact:
-    case OrderKind::sequential:
-    case OrderKind::pairwise:
-    case OrderKind::lanes:
-    case OrderKind::lanes_tree:
-    case OrderKind::blocked:
-    case OrderKind::warp:
-    case OrderKind::block:
-    case OrderKind::torch_cpu:
-    case OrderKind::torch_cpu_half:
-    case OrderKind::torch_norm:
-    case OrderKind::torch_columns:
-    case OrderKind::torch_columns_half:
-    case OrderKind::torch_runs: throw ProgramError("order " + text_of(order) + " does not give moments");
+    default: throw ProgramError("order " + text_of(order) + " does not give moments");
   }
   const auto n = static_cast<V>(terms.size());
   return {static_cast<double>(total.mean), static_cast<double>(w.arithmetic.div(total.m2, n))};
