@@ -34,12 +34,15 @@ struct Welford {
   }
   V multiply_add(V a, V b, V c) const { return multiply_add(a, b, c, contract); }
 
+  /// A count as the arithmetic holds it: exact but in formats of few bits.
+  V held(V count) const { return arithmetic.add(count, V{0}); }
+
   /// `fused` says how m2's product and sum are taken, `contract` how the mean's are.
   void push(R& r, V x, Step step, bool fused) const {
     r.count += 1;
     const V d = arithmetic.add(x, -r.mean);
-    r.mean = step == Step::division ? arithmetic.add(r.mean, arithmetic.div(d, r.count))
-                                    : multiply_add(d, arithmetic.div(V{1}, r.count), r.mean);
+    r.mean = step == Step::division ? arithmetic.add(r.mean, arithmetic.div(d, held(r.count)))
+                                    : multiply_add(d, arithmetic.div(V{1}, held(r.count)), r.mean);
     r.m2 = multiply_add(d, arithmetic.add(x, -r.mean), r.m2, fused);
   }
   void push(R& r, V x, Step step) const { push(r, x, step, contract); }
@@ -47,10 +50,10 @@ struct Welford {
   /// torch's AddMoments. Source: aten/src/ATen/native/cpu/moments_utils.h, v2.6.0.
   void merge(R& a, const R& b) const {
     const V n = a.count + b.count;
-    const V c = n == 0 ? V{0} : arithmetic.div(b.count, n);
+    const V c = n == 0 ? V{0} : arithmetic.div(held(b.count), held(n));
     const V d = arithmetic.add(b.mean, -a.mean);
     a.mean = multiply_add(c, d, a.mean);
-    a.m2 = arithmetic.add(a.m2, multiply_add(arithmetic.mul(arithmetic.mul(d, d), c), a.count, b.m2));
+    a.m2 = arithmetic.add(a.m2, multiply_add(arithmetic.mul(arithmetic.mul(d, d), c), held(a.count), b.m2));
     a.count = n;
   }
   /// torch's AddMomentsVec by 2.15, of whole vectors: the mean's product is a value of its own. Measured: of the 9
@@ -241,7 +244,7 @@ Moments moments_in(const Welford<A>& w, const Order& order, std::span<const doub
     default: throw ProgramError("order " + text_of(order) + " does not give moments");
   }
   const auto n = static_cast<V>(terms.size());
-  return {static_cast<double>(total.mean), static_cast<double>(w.arithmetic.div(total.m2, n))};
+  return {static_cast<double>(total.mean), static_cast<double>(w.arithmetic.div(total.m2, w.held(n)))};
 }
 
 }  // namespace

@@ -1,0 +1,119 @@
+// Paths of LayerNorm against what the real code returned: the emulated bits are the recorded ones.
+#include <catch2/catch_message.hpp>
+#include <catch2/catch_test_macros.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <string_view>
+
+#include "harness/inputs/safetensors.hpp"
+#include "impls/cast_paths/cast_path.hpp"
+#include "impls/emulate/emulate.hpp"
+
+namespace norma::test {
+namespace {
+
+const std::string kFolder = NORMA_SOURCE_DIR "/tests/golden/captures/";
+constexpr std::string_view kFormats[] = {"fp32", "bf16", "fp16"};
+
+struct Call {
+  std::string name, operation;
+  double eps = 0;
+  Tensors inputs;
+  Tensor y;
+};
+
+std::vector<Call> calls_of(const std::string& file, std::string_view norm) {
+  const TensorFile all = read_safetensors(kFolder + file);
+  std::vector<Call> calls;
+  const auto listed = nlohmann::json::parse(all.metadata.at("calls"));
+  for (const auto& [name, call] : listed.items()) {
+    if (call.at("norm").get<std::string>() != norm) continue;
+    Call c{.name = name,
+           .operation = call.at("operator").get<std::string>(),
+           .eps = call.at("attributes").at("eps").get<double>(),
+           .inputs = {},
+           .y = all.tensors.at(call.at("outputs").at("y").get<std::string>())};
+    for (const auto& [input, tensor] : call.at("inputs").items())
+      c.inputs[input] = all.tensors.at(tensor.get<std::string>());
+    calls.push_back(std::move(c));
+  }
+  return calls;
+}
+
+struct Count {
+  std::int64_t elements = 0, differing = 0;
+};
+
+// Elements whose bits differ; all NaN are alike.
+Count compare(const Tensor& got, const Tensor& want) {
+  REQUIRE(got.format == want.format);
+  REQUIRE(got.size() == want.size());
+  Count count{.elements = got.size()};
+  for (std::int64_t i = 0; i < got.size(); ++i) {
+    const bool both_nan = is_nan_code(got.format, got.code(i)) && is_nan_code(want.format, want.code(i));
+    if (!both_nan && got.code(i) != want.code(i)) ++count.differing;
+  }
+  return count;
+}
+
+Count against(std::string_view path, const Call& call, std::string profile) {
+  const CastPath* found = find_cast_path(path);
+  REQUIRE(found != nullptr);
+  Binding binding;
+  binding.x = call.inputs.at("x").format;
+  binding.attributes = {{"eps", call.eps}};
+  binding.cols = call.inputs.at("x").cols();
+  binding.profile = std::move(profile);
+  for (const auto& [name, tensor] : call.inputs)
+    if (name != "x") binding.formats[name] = tensor.format;
+  return compare(emulate(build_path(*found, binding), call.inputs, {{"eps", call.eps}}).at("y"), call.y);
+}
+
+struct Recorded {
+  std::string_view operation, path, profile;
+  std::string_view other;  // a profile that must not give these bits
+};
+
+// torch 2.15 on a CPU with FMA; what is recorded of diffusers and transformers ran on it.
+constexpr Recorded kTorch[] = {
+    {"torch.nn.functional.layer_norm", "torch.layer_norm.cpu", "torch_cpu_moments", "torch_cpu_moments_2_6"},
+    {"FP32LayerNorm: layer_norm(x.float(), ...).to(x.dtype)", "diffusers.fp32_layer_norm", "torch_cpu_moments", ""},
+    {"diffusers.models.normalization.FP32LayerNorm", "diffusers.fp32_layer_norm", "torch_cpu_moments", ""},
+    {"transformers.models.cohere.modeling_cohere.CohereLayerNorm", "transformers.cohere.layernorm", "torch_cpu", ""},
+    {"transformers.models.nemotron.modeling_nemotron.NemotronLayerNorm1P", "transformers.nemotron.layernorm1p",
+     "torch_cpu_moments", ""},
+    {"transformers.models.olmo.modeling_olmo.OlmoLayerNorm", "transformers.olmo.layernorm", "torch_cpu_moments", ""},
+};
+
+const Recorded* recorded(std::string_view operation) {
+  for (const Recorded& r : kTorch)
+    if (r.operation == operation) return &r;
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("torch's recorded LayerNorms are their paths bit for bit", "[cast_paths][golden]") {
+  std::int64_t elements = 0;
+  std::int64_t other = 0;  // torch 2.6's merges show in the bits: this comparison can fail
+  int calls = 0;
+  for (const std::string_view format : kFormats)
+    for (const std::string_view file : {"torch_norms.", "model_norms."})
+      for (const Call& call : calls_of(std::string(file) + std::string(format) + ".safetensors", "layernorm")) {
+        CAPTURE(format, call.name, call.operation);
+        const Recorded* path = recorded(call.operation);
+        REQUIRE(path != nullptr);
+        const Count count = against(path->path, call, std::string(path->profile));
+        CHECK(count.differing == 0);
+        elements += count.elements;
+        if (!path->other.empty()) other += against(path->path, call, std::string(path->other)).differing;
+        ++calls;
+      }
+  CHECK(other > 0);
+  CHECK(calls == 228);
+  CHECK(elements == 337131);
+}
+
+}  // namespace norma::test
