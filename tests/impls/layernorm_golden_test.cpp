@@ -4,12 +4,17 @@
 
 #include <nlohmann/json.hpp>
 
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "harness/inputs/safetensors.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
+#include "impls/emulate/orders.hpp"
 
 namespace norma::test {
 namespace {
@@ -114,6 +119,40 @@ TEST_CASE("torch's recorded LayerNorms are their paths bit for bit", "[cast_path
   CHECK(other > 0);
   CHECK(calls == 228);
   CHECK(elements == 337131);
+}
+
+// mean and 1/sqrt(var) of native_layer_norm at eps 0, torch 2.15, avx2 and avx512. Each row's bits change under at
+// least one other form: torch 2.6's merges, a fused mean, unfused products, the other scalar tail, lanes merged as
+// vectors are.
+TEST_CASE("torch's own moments are reproduced in every bit", "[cast_paths][golden]") {
+  struct Measured {
+    FormatId format;
+    int cols, shift;
+    std::uint32_t mean, root;
+  };
+  constexpr Measured kMeasured[] = {
+      {FormatId::fp32, 257, 0, 0x409b532c, 0x3ddf05a4},  {FormatId::fp32, 579, 0, 0x409fd276, 0x3dde2e2f},
+      {FormatId::fp32, 19, 1, 0x409ca86c, 0x3de90b77},   {FormatId::fp32, 513, 1, 0x409e887c, 0x3dde8807},
+      {FormatId::fp32, 300, 3, 0x40a0d8bf, 0x3dde5391},  {FormatId::bf16, 257, 0, 0x3fc235ca, 0x3e61afba},
+      {FormatId::bf16, 1003, 4, 0x3fc8392b, 0x3e62065f}, {FormatId::bf16, 4101, 1, 0x3fc80cfc, 0x3e62164d},
+      {FormatId::bf16, 45, 6, 0x3fb5b05c, 0x3e5d4c49},   {FormatId::fp16, 579, 0, 0x409fd276, 0x3dde2e2e},
+      {FormatId::fp16, 1003, 1, 0x409e7b27, 0x3ddeaaed}, {FormatId::fp16, 3077, 1, 0x409f36d4, 0x3ddea63a},
+      {FormatId::fp16, 135, 4, 0x40a75555, 0x3ddfa831},
+  };
+  for (const Measured& m : kMeasured) {
+    CAPTURE(name_of(m.format), m.cols, m.shift);
+    const bool coarse = m.format == FormatId::bf16;
+    std::vector<double> x;
+    for (int i = 0; i < m.cols; ++i) {
+      const int k = i * 7919 + 1000 * m.shift;
+      x.push_back(coarse ? (k % 251 - 100) / 16.0 : (k % 2039 - 700) / 64.0);
+    }
+    const OrderKind kind = m.format == FormatId::fp16 ? OrderKind::torch_moments_fp16 : OrderKind::torch_moments;
+    const Order order{.kind = kind, .count = 8, .vec = m.format == FormatId::fp32 ? 1 : 2};
+    const Moments got = ordered_moments(order, FormatId::fp32, true, x);
+    CHECK(std::bit_cast<std::uint32_t>(static_cast<float>(got.mean)) == m.mean);
+    CHECK(std::bit_cast<std::uint32_t>(1.0f / std::sqrt(static_cast<float>(got.variance))) == m.root);
+  }
 }
 
 }  // namespace norma::test
