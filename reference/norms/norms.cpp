@@ -3,6 +3,7 @@
 
 #include "reference/norms/ada_norms.hpp"
 #include "reference/norms/channel_norms.hpp"
+#include "reference/norms/grn.hpp"
 #include "reference/norms/l2norm.hpp"
 #include "reference/norms/layernorm.hpp"
 #include "reference/norms/lp_norm.hpp"
@@ -14,8 +15,8 @@
 namespace norma {
 
 namespace {
-constexpr std::array kNorms{&rmsnorm,   &layernorm, &groupnorm, &instancenorm,
-                            &batchnorm, &l2norm,    &modulate,  &gated_residual, &ada_layernorm, &ada_rmsnorm, &rmsnorm_gated, &lp_norm};
+constexpr std::array kNorms{&rmsnorm, &layernorm, &groupnorm, &instancenorm, &batchnorm, &l2norm, &modulate,
+                            &gated_residual, &ada_layernorm, &ada_rmsnorm, &rmsnorm_gated, &lp_norm, &grn};
 }
 
 std::span<const NormDef* const> all_norms() { return kNorms; }
