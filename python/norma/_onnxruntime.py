@@ -10,7 +10,12 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-_TYPES = {"fp64": TensorProto.DOUBLE, "fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_TYPES = {
+    "fp64": TensorProto.DOUBLE,
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+}
 _STORED = {"fp64": numpy.float64, "fp32": numpy.float32, "fp16": numpy.float16, "bf16": numpy.uint16}
 _FORMATS = {"tensor(double)": "fp64", "tensor(float)": "fp32", "tensor(float16)": "fp16", "tensor(bfloat16)": "bf16"}
 _sessions = {}
@@ -26,17 +31,23 @@ def _session(op, domain, opset, signature, wanted, attributes):
         names = ["in%d" % i if given else "" for i, given in enumerate(signature)]
         outputs = ["out%d" % i if i in wanted else "" for i in range(max(wanted) + 1)]
         node = helper.make_node(op, names, outputs, domain=domain, **attributes)
-        inputs = [helper.make_tensor_value_info(name, _TYPES[given[0]], given[1])
-                  for name, given in zip(names, signature) if given]
-        graph = helper.make_graph([node], "one_node", inputs, [helper.make_empty_tensor_value_info(o) for o in outputs if o])
+        inputs = [
+            helper.make_tensor_value_info(name, _TYPES[given[0]], given[1])
+            for name, given in zip(names, signature)
+            if given
+        ]
+        graph = helper.make_graph(
+            [node], "one_node", inputs, [helper.make_empty_tensor_value_info(o) for o in outputs if o]
+        )
         imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=imports, ir_version=10)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        _sessions[key] = onnxruntime.InferenceSession(model.SerializeToString(), options,
-                                                      providers=["CPUExecutionProvider"])
+        _sessions[key] = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     return _sessions[key]
 
 
@@ -138,8 +149,15 @@ def _channel_norm(name, t, attributes, eps):
         return {"y": run("BatchNormalization", [x, weight, bias, mean, var], opset=15, epsilon=eps)[0]}
     # ONNX's momentum is the old statistics' share. Its running variance takes the biased variance, norma's the unbiased.
     wanted = (0, 1, 2) if "running_mean" in t else (0,)
-    found = run("BatchNormalization", [x, weight, bias, mean, var], opset=15, wanted=wanted, epsilon=eps,
-                momentum=1 - attributes.get("momentum", 0.1), training_mode=1)
+    found = run(
+        "BatchNormalization",
+        [x, weight, bias, mean, var],
+        opset=15,
+        wanted=wanted,
+        epsilon=eps,
+        momentum=1 - attributes.get("momentum", 0.1),
+        training_mode=1,
+    )
     return dict(zip(("y", "running_mean", "running_var"), found))
 
 

@@ -21,8 +21,12 @@ DTYPES = ("fp64", "fp32", "bf16", "fp16")
 # norma's own defaults; a call carries only what a case gives.
 EPS = {"layernorm": 1e-5, "rmsnorm": 1e-6, "groupnorm": 1e-5, "instancenorm": 1e-5, "batchnorm": 1e-5, "l2norm": 1e-12}
 # What the libraries' operators can do of each attribute.
-ONLY = {"eps_place": {"layernorm": "inside", "rmsnorm": "inside", "l2norm": "max"}, "weight_offset": 0, "quant": "none",
-        "correction": 0}
+ONLY = {
+    "eps_place": {"layernorm": "inside", "rmsnorm": "inside", "l2norm": "max"},
+    "weight_offset": 0,
+    "quant": "none",
+    "correction": 0,
+}
 NOT_ATTRIBUTES = ("norm", "in", "out", "path", "profile")
 
 

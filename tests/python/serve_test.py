@@ -33,8 +33,15 @@ def values(tensor):
 
 def ask(library, lines, environment=ENVIRONMENT):
     """The answers to lines of JSON, or of anything."""
-    done = subprocess.run([sys.executable, "-m", "norma.serve"] + library.split(), input="".join(l + "\n" for l in lines),
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=environment, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "norma.serve"] + library.split(),
+        input="".join(l + "\n" for l in lines),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=environment,
+        timeout=120,
+    )
     return done.stdout.splitlines()
 
 
@@ -58,8 +65,13 @@ class Operators:
 
     @classmethod
     def setUpClass(cls):
-        cls.process = subprocess.Popen([sys.executable, "-m", "norma.serve", cls.library], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, encoding="utf-8", env=ENVIRONMENT)
+        cls.process = subprocess.Popen(
+            [sys.executable, "-m", "norma.serve", cls.library],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=ENVIRONMENT,
+        )
 
     @classmethod
     def tearDownClass(cls):
@@ -89,23 +101,34 @@ class Operators:
 
     def test_layernorm(self):
         x = [1.0, 2.0, 3.0, 4.0]
-        said, out = self.run_one("layernorm", {"x": floats(x, (1, 4)), "weight": floats([1, 2, 1, 2]),
-                                               "bias": floats([0, 0, 1, 1])}, eps=0.75)
+        said, out = self.run_one(
+            "layernorm",
+            {"x": floats(x, (1, 4)), "weight": floats([1, 2, 1, 2]), "bias": floats([0, 0, 1, 1])},
+            eps=0.75,
+        )
         self.assertEqual(said, "ok")
         r = 1 / math.sqrt(1.25 + 0.75)
         self.near(values(out["y"]), [-1.5 * r, -1.0 * r, 0.5 * r + 1, 3.0 * r + 1])
 
     def test_groupnorm_and_its_default_eps(self):
         x = [1.0, 3.0, 10.0, 30.0]
-        said, out = self.run_one("groupnorm", {"x": floats(x, (1, 4, 1)), "weight": floats([1, 1, 1, 2]),
-                                               "bias": floats([0, 0, 0, 0])}, groups=2)
+        said, out = self.run_one(
+            "groupnorm",
+            {"x": floats(x, (1, 4, 1)), "weight": floats([1, 1, 1, 2]), "bias": floats([0, 0, 0, 0])},
+            groups=2,
+        )
         self.assertEqual(said, "ok")
         a, b = 1 / math.sqrt(1 + 1e-5), 10 / math.sqrt(100 + 1e-5)
         self.near(values(out["y"]), [-a, a, -b, 2 * b])
 
     def test_batchnorm_by_running_statistics_and_by_the_batch(self):
-        tensors = {"x": floats([1.0, 5.0, 3.0, 7.0], (2, 2)), "weight": floats([1, 2]), "bias": floats([0, 1]),
-                   "running_mean": floats([1, 1]), "running_var": floats([4, 9])}
+        tensors = {
+            "x": floats([1.0, 5.0, 3.0, 7.0], (2, 2)),
+            "weight": floats([1, 2]),
+            "bias": floats([0, 1]),
+            "running_mean": floats([1, 1]),
+            "running_var": floats([4, 9]),
+        }
         said, out = self.run_one("batchnorm", tensors, statistics="running", eps=0.0)
         self.assertEqual(said, "ok")
         self.near(values(out["y"]), [0, 2 * 4 / 3 + 1, 1, 2 * 6 / 3 + 1])
@@ -117,22 +140,28 @@ class Operators:
         self.near(values(out["running_var"]), [3 + 0.25 * variance, 6.75 + 0.25 * variance])
 
     def test_modulate_for_each_sample(self):
-        tensors = {"x": floats([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], (2, 2, 2)), "scale": floats([0, 1, 2, 3], (2, 2)),
-                   "shift": floats([0, 0, 10, 20], (2, 2))}
+        tensors = {
+            "x": floats([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], (2, 2, 2)),
+            "scale": floats([0, 1, 2, 3], (2, 2)),
+            "shift": floats([0, 0, 10, 20], (2, 2)),
+        }
         said, out = self.run_one("modulate", tensors)
         self.assertEqual((said, out["y"][1]), ("ok", (2, 2, 2)))
         self.near(values(out["y"]), [1, 4, 3, 8, 25, 44, 31, 52])
 
     def test_dtype_converts_first(self):
-        said, out = self.run_one("modulate", {"x": floats([1.0, 1.0 + 2.0**-12], (1, 2)), "scale": floats([0, 0])}, " --dtype fp16")
+        said, out = self.run_one(
+            "modulate", {"x": floats([1.0, 1.0 + 2.0**-12], (1, 2)), "scale": floats([0, 0])}, " --dtype fp16"
+        )
         self.assertEqual((said, out["y"][0], out["y"][2]), ("ok", "fp16", b"\x00\x3c\x00\x3c"))
 
     def test_what_it_does_not_do_is_said(self):
         x = {"x": floats([1.0, 2.0], (1, 2))}
         self.assertRegex(self.run_one("layernorm", x, weight_offset=1)[0], "^error unsupported weight_offset=1")
         self.assertRegex(self.run_one("fastnorm", x)[0], "^error unsupported norm 'fastnorm': served are batchnorm ")
-        self.assertRegex(self.say('{"norm": "layernorm", "in": "/no/such/file", "out": "/no"}'),
-                         "^error FileNotFoundError: ")
+        self.assertRegex(
+            self.say('{"norm": "layernorm", "in": "/no/such/file", "out": "/no"}'), "^error FileNotFoundError: "
+        )
         self.assertRegex(self.say("nonsense"), "^error JSONDecodeError: ")
 
     def test_norma_judges_it(self):
@@ -140,8 +169,13 @@ class Operators:
         with tempfile.TemporaryDirectory() as folder:
             run = os.path.join(folder, "run.jsonl")
             command = "%s -m norma.serve %s" % (sys.executable, self.library)
-            done = subprocess.run([program, "run", "layernorm", "fp32", "4x64", "seed=1", "--impl", "cmd:" + command,
-                                   "--out", run], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
+            done = subprocess.run(
+                [program, "run", "layernorm", "fp32", "4x64", "seed=1", "--impl", "cmd:" + command, "--out", run],
+                env=ENVIRONMENT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+            )
             with open(run) as file:
                 records = [json.loads(line) for line in file][1:]
             self.assertEqual(len(records), 1, done.stdout)
