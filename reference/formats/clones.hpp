@@ -7,3 +7,12 @@
 #else
 #define NORMA_CLONES
 #endif
+
+// Before a loop none of whose iterations reads what another one writes.
+#if defined(__clang__)
+#define NORMA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define NORMA_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define NORMA_INDEPENDENT
+#endif

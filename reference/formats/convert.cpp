@@ -149,7 +149,7 @@ struct Storage<kId> { using Type = std::uint16_t; };
 // One clone of each loop a format; a macro because a template cannot carry target_clones.
 #define NORMA_ROW_LOOPS(F)                                                                                 \
   NORMA_CLONES void round_##F(const float* values, float* rounded, std::size_t count, Beyond beyond) {     \
-    _Pragma("GCC ivdep") /* apart or the same */                                                           \
+    NORMA_INDEPENDENT /* apart or the same */                                                              \
     for (std::size_t i = 0; i < count; ++i) rounded[i] = round_one<FormatId::F>(values[i], beyond);        \
   }                                                                                                        \
   NORMA_CLONES void encode_##F(const float* values, Storage<FormatId::F>::Type* __restrict stored,         \
@@ -167,13 +167,13 @@ NORMA_ROW_LOOPS(e5m2fnuz)
 #undef NORMA_ROW_LOOPS
 
 NORMA_CLONES void round_tf32(const float* values, float* rounded, std::size_t count, Beyond beyond) {
-#pragma GCC ivdep  // apart or the same
+  NORMA_INDEPENDENT  // apart or the same
   for (std::size_t i = 0; i < count; ++i) rounded[i] = round_one<FormatId::tf32>(values[i], beyond);
 }
 
 /// Where an overflow becomes Inf the carry alone does it.
 NORMA_CLONES void round_bf16_ieee(const float* values, float* rounded, std::size_t count) {
-#pragma GCC ivdep  // apart or the same
+  NORMA_INDEPENDENT  // apart or the same
   for (std::size_t i = 0; i < count; ++i)
     rounded[i] = std::bit_cast<float>(round_bits_same_range<16>(std::bit_cast<std::uint32_t>(values[i])));
 }
@@ -182,7 +182,7 @@ NORMA_CLONES void round_bf16_ieee(const float* values, float* rounded, std::size
 NORMA_CLONES void round_fp16_ieee(const float* values, float* rounded, std::size_t count) {
   constexpr float kOverflow = 65520;
   constexpr std::uint32_t kLeast = 113u << 23, kUp = (13u << 23) | 0x0040'0000;
-#pragma GCC ivdep  // apart or the same
+  NORMA_INDEPENDENT  // apart or the same
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(values[i]);
     const float h = std::bit_cast<float>(bits & ~kSignBit);
