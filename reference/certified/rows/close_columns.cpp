@@ -49,6 +49,13 @@ void load_values(const Tensor& t, std::int64_t first, const ColumnList& columns,
 template void load_values(const Tensor&, std::int64_t, const ColumnList&, double*);
 template void load_values(const Tensor&, std::int64_t, const ColumnList&, float*);
 
+const float* floats_at(const Tensor& t, std::int64_t first, const ColumnList& columns, float* spare) {
+  if (t.format == FormatId::fp32 && columns.list == nullptr)
+    return reinterpret_cast<const float*>(t.bytes.data()) + first + columns.first;
+  load_values(t, first, columns, spare);
+  return spare;
+}
+
 template <class Number>
 void load_values(const Parameter& p, Number neutral, std::int64_t row, const ColumnList& columns, Number* out) {
   const std::size_t count = columns.count;

@@ -39,6 +39,9 @@ void load_values(const Tensor& t, std::int64_t first, const ColumnList& columns,
 template <class Number>
 void load_values(const Parameter& p, Number neutral, std::int64_t row, const ColumnList& columns, Number* out);
 
+/// The same where they lie in memory as floats already, else in `spare`, which has room for the columns.
+const float* floats_at(const Tensor& t, std::int64_t first, const ColumnList& columns, float* spare);
+
 /// h = x + residual, exactly. `spare` has room for the columns.
 void load_elements(const RowNorm& norm, std::int64_t row, const ColumnList& columns, Pairs out, double* spare);
 

@@ -119,13 +119,16 @@ bool CloseNorm::odd_at_once(const CloseRow& row, std::int64_t r, const ColumnLis
                             std::span<double> side) const {
   if (!plain_ || !row.narrow || row.rational->side != 0 || row.rational->numerator != 1) return false;
   Scratch& memory = scratch();
-  load_values(*norm_.x, r * norm_.cols, columns, memory.h_values.data());
-  load_values(norm_.weight, 1.0F, r, columns, memory.weights.data());
-  const bool biased = norm_.bias.tensor != nullptr;
-  if (biased) load_values(norm_.bias, 0.0F, r, columns, memory.biases.data());
-  odd_quotients(memory.h_values.data(), memory.weights.data(), biased ? memory.biases.data() : nullptr,
-                {.factor = row.factor, .centre = row.centre.h, .root = row.rational->root}, odd.data(), side.data(),
-                columns.count);
+  const float* const h = floats_at(*norm_.x, r * norm_.cols, columns, memory.h_values.data());
+  const auto parameter = [&](const Parameter& p, float neutral, float* spare) -> const float* {
+    if (p.tensor != nullptr && p.index.span == 1) return floats_at(*p.tensor, p.index.at(r, 0), columns, spare);
+    load_values(p, neutral, r, columns, spare);
+    return spare;
+  };
+  const float* const weight = parameter(norm_.weight, 1.0F, memory.weights.data());
+  const float* const bias = norm_.bias.tensor == nullptr ? nullptr : parameter(norm_.bias, 0.0F, memory.biases.data());
+  odd_quotients(h, weight, bias, {.factor = row.factor, .centre = row.centre.h, .root = row.rational->root}, odd.data(),
+                side.data(), columns.count);
   return true;
 }
 

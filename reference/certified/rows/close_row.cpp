@@ -108,10 +108,15 @@ bool find_at_once(const RowNorm& norm, std::int64_t group, Spread& spread) {
   for (std::int64_t row = group; row < norm.rows; row += norm.groups)
     for (std::int64_t col = 0; col < norm.cols; col += static_cast<std::int64_t>(kCloseBlock)) {
       const std::size_t count = std::min(kCloseBlock, static_cast<std::size_t>(norm.cols - col));
-      load_values(*norm.x, row * norm.cols, {col, count}, memory.floats.data());
-      std::fill(memory.floats.begin() + static_cast<std::ptrdiff_t>(count),
-                memory.floats.begin() + static_cast<std::ptrdiff_t>((count + 31) / 32 * 32), 0.0F);
-      const RowSums part = row_sums(memory.floats.data(), count);
+      float* const spare = memory.floats.data();
+      const float* h = spare;
+      if (count % 32 == 0) {
+        h = floats_at(*norm.x, row * norm.cols, {col, count}, spare);
+      } else {
+        load_values(*norm.x, row * norm.cols, {col, count}, spare);
+        std::fill(spare + count, spare + (count + 31) / 32 * 32, 0.0F);
+      }
+      const RowSums part = row_sums(h, count);
       all.sum = add(all.sum, part.sum);
       all.squares = add(all.squares, part.squares);
       all.largest = std::max(all.largest, part.largest);

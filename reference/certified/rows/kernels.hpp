@@ -43,6 +43,16 @@ struct ElementRun {
   double centre_hi, centre_lo, factor;
   double of_product, of_value, absolute;
 };
+/// `count` elements of it from the first-th on.
+inline ElementRun part_of(const ElementRun& run, Layout layout, std::size_t first, std::size_t count) {
+  const std::size_t bytes = layout == Layout::fp64 ? 8 : layout == Layout::fp32 ? 4 : 2;
+  ElementRun part = run;
+  part.x = static_cast<const std::byte*>(run.x) + first * bytes;
+  part.weight += first;
+  if (part.bias != nullptr) part.bias += first;
+  part.count = count;
+  return part;
+}
 enum class Affine : std::uint8_t { product, biased };
 
 /// |y - value[i]| <= radius[i], or <= relative |value[i]| + absolute where radius is null.

@@ -15,6 +15,15 @@ namespace {
 /// at one element costs three times as much as that (measured).
 constexpr int kManyBlocks = 4;
 
+/// So is a run that begins with as many: rows of ties.
+constexpr std::size_t kTrial = kManyBlocks * kBlock;
+
+void open_all(std::size_t first, std::size_t count, std::vector<std::uint32_t>& open) {
+  const std::size_t held = open.size();
+  open.resize(held + count);
+  std::iota(open.begin() + static_cast<std::ptrdiff_t>(held), open.end(), static_cast<std::uint32_t>(first));
+}
+
 }  // namespace
 
 QuickNorm::QuickNorm(const RowNorm& norm) : state_(std::make_unique<const State>(norm)) {}
@@ -82,7 +91,11 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
     std::byte* to = stored + first * bytes;
     std::uint64_t blocks = 0;
     if (finite && plain && fused != nullptr) {
-      blocks = fused(run, to);
+      const std::size_t trial = run.count >= 2 * kTrial ? kTrial : 0;
+      if (trial != 0) blocks = fused(part_of(run, state.reader.layout(), 0, trial), to);
+      if (std::popcount(blocks) == kManyBlocks) return open_all(first, run.count, open);
+      blocks |= fused(part_of(run, state.reader.layout(), trial, run.count - trial), to + trial * bytes)
+                << (trial / kBlock);
       if (blocks == 0) return;
     }
     const EnclosedRun values = state.enclosed(run, s);
@@ -94,10 +107,8 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
     if (finite && std::popcount(blocks) >= kManyBlocks) {
       for (std::size_t b = 0; b < count; ++b) {
         if ((blocks >> b & 1) == 0) continue;
-        const std::size_t begin = b * kBlock, end = std::min(run.count, begin + kBlock), held = open.size();
-        open.resize(held + (end - begin));
-        std::iota(open.begin() + static_cast<std::ptrdiff_t>(held), open.end(),
-                  static_cast<std::uint32_t>(first + begin));
+        const std::size_t begin = b * kBlock, end = std::min(run.count, begin + kBlock);
+        open_all(first + begin, end - begin, open);
       }
       return;
     }

@@ -43,17 +43,6 @@ std::optional<Layout> loop_layout(FormatId format) {
   }
 }
 
-/// One element of a run.
-ElementRun one_of(const ElementRun& run, Layout layout, std::size_t i) {
-  const std::size_t bytes = layout == Layout::fp64 ? 8 : layout == Layout::fp32 ? 4 : 2;
-  ElementRun one = run;
-  one.x = static_cast<const std::byte*>(run.x) + i * bytes;
-  one.weight += i;
-  if (one.bias != nullptr) one.bias += i;
-  one.count = 1;
-  return one;
-}
-
 /// How an output is scored, and one element of it as scalar code sees it.
 struct Scoring {
   FormatId format;
@@ -133,7 +122,7 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
       std::size_t at = i;
       if (y.value == nullptr) {
         at = 0;
-        y = state.enclosed(one_of(run, state.reader.layout(), i), s);
+        y = state.enclosed(part_of(run, state.reader.layout(), i, 1), s);
       }
       const Scoring::Seen seen = scoring.see(y, at, first + i, r.is_strange(first + i));
       switch (seen.place) {

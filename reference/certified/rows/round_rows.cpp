@@ -55,10 +55,11 @@ class Rounder {
     Memory& m = *memory;
     const std::size_t count = columns.count;
     const Tier tier = close_.odd(close, row, columns, m.odd, m.side);
-    store_odd(format_, overflow_, m.odd.data(), m.codes.data(), count);
-    const bool known = all_known(m.side.data(), count);
-    if (known && columns.list == nullptr) {
-      std::memcpy(stored + static_cast<std::size_t>(columns.first) * bytes_, m.codes.data(), count * bytes_);
+    // Side by side where they lie so, else to their places one by one; what is not known is decided after that.
+    const bool run = columns.list == nullptr;
+    std::byte* const codes = run ? stored + static_cast<std::size_t>(columns.first) * bytes_ : m.codes.data();
+    store_odd(format_, overflow_, m.odd.data(), codes, count);
+    if (run && all_known(m.side.data(), count)) {
       tiers.settle(tier, static_cast<std::int64_t>(count));
       return;
     }
@@ -68,7 +69,7 @@ class Rounder {
       if (std::isnan(m.side[i])) {
         decide(row, col, out, tiers);
       } else {
-        std::memcpy(out, m.codes.data() + i * bytes_, bytes_);
+        if (!run) std::memcpy(out, codes + i * bytes_, bytes_);
         tiers.settle(tier);
       }
     }
