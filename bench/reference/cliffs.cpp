@@ -56,6 +56,19 @@ Cliff ties_layer() {
   return c;
 }
 
+/// Deviations of +-3 from the mean, eps = 0: r = 1/3, odd weights of nine bits: every element lies on a midpoint of bf16.
+Cliff ties_third(const std::string& norm) {
+  Cliff c = ordinary(norm, FormatId::fp32, FormatId::bf16);
+  const double mean = norm == "layernorm" ? 1 : 0;
+  c.x = filled(FormatId::fp32, {kRows, kCols}, [&](std::int64_t i) { return mean + (i % 2 == 0 ? 3 : -3); });
+  c.weight =
+      filled(FormatId::fp32, {kCols}, [](std::int64_t i) { return static_cast<double>(257 + 2 * (i % 127)) / 256; });
+  c.bias = filled(FormatId::fp32, {kCols}, [](std::int64_t) { return 0; });
+  c.shape.eps = 0;
+  c.what = "exact ties: r = 1/3, odd weights of 9 bits, no bias";
+  return c;
+}
+
 Cliff constant_rows(const std::string& norm, FormatId in, FormatId out, double eps) {
   Cliff c = ordinary(norm, in, out);
   c.x = filled(in, {kRows, kCols}, [](std::int64_t i) { return 1 + static_cast<double>(i / kCols % 7); });
@@ -103,6 +116,8 @@ void measure_cliff(const Bench& bench, const std::string& name, const Cliff& cli
 bool bench_cliffs(const Bench& bench) {
   measure_cliff(bench, "cliff.rmsnorm.ties", ties_rms(), true);
   measure_cliff(bench, "cliff.layernorm.ties", ties_layer(), true);
+  measure_cliff(bench, "cliff.rmsnorm.ties.third", ties_third("rmsnorm"), true);
+  measure_cliff(bench, "cliff.layernorm.ties.third", ties_third("layernorm"), true);
   measure_cliff(bench, "cliff.rmsnorm.zero", zero_rows("rmsnorm"), true);
   measure_cliff(bench, "cliff.layernorm.zero", zero_rows("layernorm"), true);
   measure_cliff(bench, "cliff.rmsnorm.constant", constant_rows("rmsnorm", FormatId::bf16, FormatId::fp32, 1e-6), false);
