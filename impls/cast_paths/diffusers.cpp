@@ -96,11 +96,16 @@ Program build_weight_then_cast(const Binding& binding) {
   return finish_weight_then_cast(b, eager_x_hat(b, b.input("x")));
 }
 
-// F.rms_norm(x.float(), (dim,), weight.float() + 1.0, eps).to(x.dtype)
+// F.rms_norm(x.float(), (dim,), weight + 1.0, eps).to(x.dtype): the sum is formed in the weight's format, which the
+// model keeps at fp32
 Program build_krea2(const Binding& binding) {
   require_float_or_half(binding, "Krea 2's RMSNorm");
   Builder b("rmsnorm", binding);
-  return finish_one_plus_weight_then_cast(b, eager_x_hat(b, b.input("x")));
+  const Operand n = eager_x_hat(b, b.input("x"));
+  const Operand w = b.input("weight");
+  const Operand factor = b.eager("w_one", Op::add, b.format(w), {w, b.constant("one", 1)});
+  b.output("y", b.cast("y", b.x_format(), b.mul("nw", kFp32, n, factor)));
+  return b.finish();
 }
 
 }  // namespace
@@ -228,14 +233,14 @@ constinit const CastPath diffusers_cosmos3_rmsnorm{
 
 constinit const CastPath diffusers_krea2_rmsnorm{
     .name = "diffusers.krea2.rmsnorm",
-    .title = "Krea 2: F.rms_norm of x.float() by weight.float() + 1, one cast",
+    .title = "Krea 2: F.rms_norm of x.float() by weight + 1, formed in the weight's format; one cast",
     .norm = "rmsnorm",
-    .source = {"huggingface/diffusers", "src/diffusers/models/transformers/transformer_krea2.py", "58eb52c", "read"},
+    .source = {"huggingface/diffusers", "src/diffusers/models/transformers/transformer_krea2.py", "v0.42.1", "read"},
     .eps_default = "1e-5",
     .eps_place = "inside",
     .eps_class = "fp32",
     .root = "rsqrt",
-    .tail = "C",
+    .tail = "D",
     .residual = "",
     .required = "weight",
     .optional = "",

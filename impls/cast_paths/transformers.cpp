@@ -144,7 +144,7 @@ constinit const CastPath transformers_gemma_rmsnorm{
 
 constinit const CastPath transformers_gemma3n_rmsnorm{
     .name = "transformers.gemma3n.rmsnorm",
-    .title = "Gemma3nRMSNorm: division by the root, weight in fp32, one cast",
+    .title = "Gemma3nRMSNorm as first released: division by the root, weight in fp32, one cast",
     .norm = "rmsnorm",
     .source = {"huggingface/transformers", "src/transformers/models/gemma3n/modeling_gemma3n.py", "", "quoted"},
     .eps_default = "1e-6",
@@ -163,7 +163,7 @@ constinit const CastPath transformers_gemma3n_rmsnorm{
 
 constinit const CastPath transformers_gemma4_rmsnorm{
     .name = "transformers.gemma4.rmsnorm",
-    .title = "Gemma4RMSNorm: pow(-0.5), weight in fp32, one cast",
+    .title = "Gemma4RMSNorm, and Gemma3nRMSNorm of today: pow(-0.5), weight in fp32, one cast",
     .norm = "rmsnorm",
     .source = {"huggingface/transformers", "src/transformers/models/gemma4/modeling_gemma4.py", "", "quoted"},
     .eps_default = "1e-6",
