@@ -2,7 +2,8 @@
 
     python capture_torch_norms.py tests/golden/captures
 
-One thread. One file per dtype of x: torch_norms.DTYPE.safetensors; its metadata `calls` says what each tensor is.
+One thread. Two files per dtype of x, torch_norms.DTYPE.safetensors and torch_channels.DTYPE.safetensors (GroupNorm and
+BatchNorm without hard channels); metadata `calls` says what each tensor is.
 Shapes of LayerNorm span the vector lengths and tails of the kernels (8 lanes of fp32, 16 of 16 bits, chunks of 16
 vectors); those of GroupNorm both of torch's channels-last methods, which part at 1024 positions. Rows are of the kinds
 in `hard_rows`: ordinary, on a large mean, nearly constant, constant, tiny, subnormal, at the overflow edge.
@@ -199,6 +200,27 @@ def instance_norms(rng, dtype, out):
                      {"y": F.instance_norm(laid, mean, var, w, b, False, 0.1, 1e-5)}, {"eps": 1e-5}, layout=layout, mode="eval")
 
 
+def ordinary_channels(rng, dtype, out):
+    """Groups without hard channels: beside one of 2^63 the rest of a large group is nothing but its bias."""
+    for shape, groups in (((2, 10, 3, 3), 1), ((1, 48, 7, 7), 8), ((2, 32, 3, 5), 4)):
+        site = "groupnorm.ordinary.{}.G{}".format("x".join(map(str, shape)), groups)
+        x = torch.from_numpy(rng.standard_normal(shape) + rng.standard_normal((1, shape[1], 1, 1))).to(dtype)
+        out.keep(f"{site}.x", x)
+        w, b = parameters(rng, dtype, shape[1])
+        out.keep(f"{site}.weight", w), out.keep(f"{site}.bias", b)
+        for layout, laid in layouts(x):
+            out.call(f"{site}.{layout}", "groupnorm", "torch.nn.functional.group_norm",
+                     {"x": f"{site}.x", "weight": w, "bias": b}, {"y": F.group_norm(laid, groups, w, b, 1e-6)},
+                     {"groups": groups, "eps": 1e-6}, layout=layout)
+            mean, var = torch.zeros(shape[1], dtype=dtype), torch.ones(shape[1], dtype=dtype)
+            name = f"batchnorm.ordinary.{site.split('.')[2]}.{layout}"
+            given = {"running_mean": out.keep(f"{name}.given.running_mean", mean.clone()),
+                     "running_var": out.keep(f"{name}.given.running_var", var.clone())}
+            y = F.batch_norm(laid, mean, var, w, b, True, 0.1, 1e-5)
+            out.call(name, "batchnorm", "torch.nn.functional.batch_norm", {"x": f"{site}.x", "weight": w, "bias": b, **given},
+                     {"y": y, "running_mean": mean, "running_var": var}, {"eps": 1e-5, "momentum": 0.1}, layout=layout, mode="train")
+
+
 def main(folder):
     torch.set_num_threads(1)
     for label, dtype in DTYPES.items():
@@ -206,6 +228,9 @@ def main(folder):
         for group in (layer_norms, group_norms, batch_norms, instance_norms, rms_norms):
             group(rng, dtype, out)
         out.save(os.path.join(folder, f"torch_norms.{label}.safetensors"), dtype=label)
+        rng, out = np.random.default_rng(SEED), Recording(__file__, SEED, "numpy")
+        ordinary_channels(rng, dtype, out)
+        out.save(os.path.join(folder, f"torch_channels.{label}.safetensors"), dtype=label)
 
 
 if __name__ == "__main__":
