@@ -142,7 +142,8 @@ constinit const CastPath transformers_cohere_layernorm = layernorm_path({
 constinit const CastPath sglang_layernorm_native = layernorm_path({
     .name = "sglang.layernorm.native",
     .title = "SGLang LayerNorm.forward_native (multimodal): every operation in T, statistics too",
-    .source = {"sgl-project/sglang", "python/sglang/multimodal_gen/runtime/layers/layernorm.py", "0078482a", "read"},
+    .source = {"sgl-project/sglang", "python/sglang/multimodal_gen/runtime/layers/layernorm.py", "0078482a",
+               "inferred"},
     .eps_default = "1e-6",
     .eps_class = "rounded to T",
     .tail = "F",
