@@ -98,21 +98,24 @@ void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, 
                 << (trial / kBlock);
       if (blocks == 0) return;
     }
-    const EnclosedRun values = state.enclosed(run, s);
-    if (!finite)
-      blocks = ~std::uint64_t{0};
-    else if (!plain || fused == nullptr)
-      blocks = kernels().round[static_cast<std::size_t>(format)](values, to);
-    const std::size_t count = (run.count + kBlock - 1) / kBlock;
-    if (finite && std::popcount(blocks) >= kManyBlocks) {
-      for (std::size_t b = 0; b < count; ++b) {
-        if ((blocks >> b & 1) == 0) continue;
-        const std::size_t begin = b * kBlock, end = std::min(run.count, begin + kBlock);
-        open_all(first + begin, end - begin, open);
-      }
-      return;
+    const bool has_codes = finite && plain && fused != nullptr;
+    if (!has_codes) {
+      const EnclosedRun values = state.enclosed(run, s);
+      blocks = finite ? kernels().round[static_cast<std::size_t>(format)](values, to) : ~std::uint64_t{0};
+      if (!finite || std::popcount(blocks) < kManyBlocks)
+        return settle_blocks(format, overflow, values, blocks, first, to, open);
     }
-    settle_blocks(format, overflow, values, blocks, first, to, open);
+    const bool many = std::popcount(blocks) >= kManyBlocks;
+    for (std::size_t begin = 0; begin < run.count; begin += kBlock) {
+      if ((blocks >> (begin / kBlock) & 1) == 0) continue;
+      const std::size_t width = std::min(kBlock, run.count - begin);
+      if (many) {
+        open_all(first + begin, width, open);
+        continue;
+      }
+      const EnclosedRun values = state.enclosed(part_of(run, state.reader.layout(), begin, width), s);
+      settle_blocks(format, overflow, values, 1, first + begin, to + begin * bytes, open);
+    }
   });
   if (!r.columns->strange.empty()) {
     open.insert(open.end(), r.columns->strange.begin(), r.columns->strange.end());
