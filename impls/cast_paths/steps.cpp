@@ -77,6 +77,9 @@ Order moments_order(const Profile& profile) {
     case OrderKind::torch_cpu:
     case OrderKind::torch_cpu_half:
     case OrderKind::torch_norm:
+    case OrderKind::torch_columns:
+    case OrderKind::torch_columns_half:
+    case OrderKind::torch_runs:
     case OrderKind::welford:
     case OrderKind::welford_mul:
     case OrderKind::welford_warp:

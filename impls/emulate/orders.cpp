@@ -184,6 +184,46 @@ typename Acc::Value torch_norm(const Acc& acc, Index n, Index lanes, Index halve
   return total;
 }
 
+/// torch's ColumnwiseMoments: the channels of a group at one position are a run; its vectors of W lanes, the last one
+/// filled up with zeros, are added to one accumulator (of 16-bit loads both halves first). Lanes by halves at the end.
+/// Source: aten/src/ATen/native/cpu/group_norm_kernel.cpp (v2.6.0), bits compared with 2.15.
+template <class Acc>
+typename Acc::Value torch_columns(const Acc& acc, Index n, Index lanes, Index halves, Index run) {
+  using Value = typename Acc::Value;
+  std::vector<Value> partial(static_cast<std::size_t>(lanes), 0);
+  const Index width = lanes * halves;
+  for (Index from = 0; from < n; from += run)
+    for (Index load = from; load < std::min(n, from + run); load += width)
+      for (Index l = 0; l < lanes && load + l < std::min(n, from + run); ++l) {
+        auto& p = partial[static_cast<std::size_t>(l)];
+        const Index second = load + lanes + l;
+        const bool pair = halves == 2 && second < std::min(n, from + run);
+        p = pair ? acc.add(p, acc.step(acc.start(load + l), second)) : acc.step(p, load + l);
+      }
+  return by_halves(acc, partial);
+}
+
+/// torch's batch_norm over contiguous 16-bit images: the whole loads of 2 W elements of every image go to W lanes, one
+/// vector after the other; what is left of the images to one accumulator. Then that accumulator plus the sum of the
+/// lanes in order. Source: aten/src/ATen/native/cpu/batch_norm_kernel.cpp (v2.6.0), bits compared with 2.15.
+template <class Acc>
+typename Acc::Value torch_runs(const Acc& acc, Index n, Index lanes, Index run) {
+  using Value = typename Acc::Value;
+  std::vector<Value> partial(static_cast<std::size_t>(lanes), 0);
+  Value rest{0};
+  for (Index from = 0; from < n; from += run) {
+    const Index to = std::min(n, from + run), body = from + (to - from) / (2 * lanes) * (2 * lanes);
+    for (Index i = from; i < body; ++i) {
+      auto& p = partial[static_cast<std::size_t>((i - from) % lanes)];
+      p = acc.step(p, i);
+    }
+    for (Index i = body; i < to; ++i) rest = acc.step(rest, i);
+  }
+  Value total{0};
+  for (const Value& p : partial) total = acc.add(total, p);
+  return acc.add(rest, total);
+}
+
 template <class Acc>
 typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
   using Value = typename Acc::Value;
@@ -213,6 +253,9 @@ typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
     case OrderKind::torch_cpu: return torch_row(acc, n, order.count, 1);
     case OrderKind::torch_cpu_half: return torch_row(acc, n, order.count, 2);
     case OrderKind::torch_norm: return torch_norm(acc, n, count, order.vec);
+    case OrderKind::torch_columns: return torch_columns(acc, n, count, 1, order.vec);
+    case OrderKind::torch_columns_half: return torch_columns(acc, n, count, 2, order.vec);
+    case OrderKind::torch_runs: return torch_runs(acc, n, count, order.vec);
     case OrderKind::exact:
     case OrderKind::welford:
     case OrderKind::welford_mul:

@@ -88,7 +88,7 @@ RowNorm read_instance(const NormCall& call) { return by_channels(CallReader("ins
 RowNorm read_batch(const NormCall& call) {
   const CallReader reader("batchnorm", call);
   RowNorm norm = by_channels(reader);
-  static_cast<void>(reader.finite("momentum", 0.1));
+  static_cast<void>(reader.number("momentum", 0.1, "from 0 to 1", [](double v) { return v >= 0 && v <= 1; }));
   if (norm.statistics == Statistics::given) return norm;
   const Channels c = channels_of(reader);
   norm.groups = c.channels;

@@ -34,7 +34,7 @@ extern const NormDef instancenorm;
 ///
 /// rational numbers, and compared as such; momentum is the binary64 number that the caller gives, 1 - momentum exact.
 ///
-/// Shapes:  x, y [N, C, ...]; weight, bias, running_mean, running_var [C]. Domain: eps >= 0, momentum finite.
+/// Shapes:  x, y [N, C, ...]; weight, bias, running_mean, running_var [C]. Domain: eps >= 0, 0 <= momentum <= 1.
 /// Source:  Ioffe & Szegedy, "Batch Normalization", 2015; torch.nn.functional.batch_norm.
 extern const NormDef batchnorm;
 

@@ -96,6 +96,10 @@ enum class OrderKind : std::uint8_t {
   torch_cpu,       ///< (lanes): torch's row sum, 4 cascaded vector accumulators
   torch_cpu_half,  ///< (lanes): the same on 16-bit rows: two half-vectors of a 2*lanes load are added first
   torch_norm,      ///< (lanes): torch.linalg.vector_norm over a contiguous axis: one vector accumulator
+  torch_columns,   ///< (lanes, vec=run): every run of terms begins at lane 0; lanes by halves at the end
+  torch_columns_half,  ///< (lanes, vec=run): the same on 16-bit rows: two half-vectors are added first
+  torch_runs,          ///< (lanes, vec=run): 16-bit batch norm: whole loads of 2 * lanes of each run into lanes, the
+                       ///< rest of all runs one after the other; lanes in order
   welford,         ///< moments only: sequential Welford, true division
   welford_mul,     ///< moments only: sequential Welford, multiplying by the rounded reciprocal of the count
   welford_warp,    ///< (threads, vec=v): thread-strided Welford, Chan merges in a shuffle tree
