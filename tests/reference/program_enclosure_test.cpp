@@ -118,7 +118,7 @@ void check_values(const Setting& s, Seen& seen) {
     for (std::size_t port = 0; port < s.program.nodes[i].names.size(); ++port)
       wanted.push_back({static_cast<int>(i), static_cast<int>(port)});
   const RowEvaluator evaluator(s.program, s.tensors, s.attributes);
-  const BallProgram balls(s.program, s.tensors, s.attributes, s.cols, wanted);
+  const BallProgram balls(place(s.program, s.tensors, s.attributes), s.attributes, wanted);
   BallProgram::Workspace work = balls.workspace();
   for (std::int64_t row = 0; row < s.rows; ++row) {
     balls.run(work, row);
@@ -447,10 +447,12 @@ TEST_CASE("activations written as programs are the functions") {
     }
 }
 
+// RMSNorm's paths: other norms' inputs have shapes of their own, and tests beside their paths.
 TEST_CASE("the erasures of the catalogue have fast truths: program_truth's, and the canonical norm's") {
   std::int64_t paths = 0, canonical = 0, compared = 0;
   Slow slow;
   for (const CastPath* path : all_cast_paths()) {
+    if (path->norm != "rmsnorm") continue;
     bool built = false;
     for (const FormatId format : {FormatId::bf16, FormatId::fp32})
       for (const bool optional : {false, true}) {
