@@ -89,6 +89,20 @@ void refuse_other_truth(const std::string& path, const Json& begun, const Json& 
     throw RunError(fmt::format("cannot {} '{}': it was begun with --truth {}, this run has --truth {}", verb, path, before, now));
 }
 
+/// Two records of one case and implementation are one key, which no gate takes.
+void refuse_repeated(const std::string& path, const std::vector<Json>& kept, const std::vector<CheckJob>& jobs) {
+  std::map<std::pair<std::string, std::string>, std::size_t> lines;
+  for (std::size_t i = 0; i < kept.size(); ++i)
+    lines.emplace(std::pair(kept[i].value("case", ""), kept[i].value("impl", "")), i + 1);
+  for (const CheckJob& job : jobs) {
+    const std::string line = print_case(job.value);
+    if (const auto found = lines.find({line, job.impl}); found != lines.end())
+      throw RunError(fmt::format("cannot append to '{}': its line {} is the record of '{}' with '{}' already; "
+                                 "remove that line or append to another file",
+                                 path, found->second, line, job.impl));
+  }
+}
+
 /// The records of an interrupted run that the new one begins with.
 std::vector<Json> resumable(const RunOptions& options, const Json& context, const std::vector<CheckJob>& jobs) {
   if (!options.resume || !is_file(options.out)) return {};
@@ -127,6 +141,7 @@ RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOpti
   if (options.append && is_file(options.out)) {
     kept = read_run(options.out);
     for (const Json& line : kept) first = std::max(first, line.value("ordinal", std::int64_t{-1}) + 1);
+    refuse_repeated(options.out, kept, jobs);
   }
   for (std::size_t i = 0; i < jobs.size(); ++i) jobs[i].ordinal = first + static_cast<std::int64_t>(i);
   const std::size_t total = static_cast<std::size_t>(first) + jobs.size();

@@ -638,6 +638,8 @@ class Check(Output):
         self.assertEqual(run_lines("run.jsonl")[1][:1], first)
         self.assertEqual([(r["ordinal"], r["verdict"]) for r in records("run.jsonl")], [(0, "pass"), (1, "fail")])
         self.assertIn("got.st", self.ends(1, "gate", "run.jsonl").stdout)
+        self.refused(["check", "rmsnorm", "--in", "in.st", "--got", "y.st", "--path", PATH, "--append", "run.jsonl"],
+                     "'run.jsonl': its line 2 is the record of", "y.st#y")
         text = self.ends(0, "report", "run.jsonl").stdout
         self.assertIn("1 pass", text)
         self.assertIn("1 fail", text)
