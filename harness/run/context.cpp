@@ -8,7 +8,6 @@
 #include <boost/version.hpp>
 
 #include "harness/run/runner.hpp"
-#include "reference/certified/products/blas.hpp"
 #include "reference/formats/environment.hpp"
 
 #ifndef NORMA_VERSION
@@ -40,8 +39,7 @@ nlohmann::ordered_json machine_facts() {
           {"libraries",
            {{"mpfr", mpfr_get_version()},
             {"boost", fmt::format("{}.{}.{}", BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100)},
-            {"tbb", fmt::format("{}.{}", TBB_VERSION_MAJOR, TBB_VERSION_MINOR)},
-            {"blas", blas_description()}}}};
+            {"tbb", fmt::format("{}.{}", TBB_VERSION_MAJOR, TBB_VERSION_MINOR)}}}};
 }
 
 nlohmann::ordered_json run_context(std::size_t total, TruthKind truth, const RunOptions& options) {
