@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "reference/certified/rounding.hpp"
+#include "reference/certified/rows/quick_factor.hpp"
 #include "reference/certified/rows/row_norm.hpp"
 #include "reference/certified/vector_level.hpp"
 #include "reference/exact/decide.hpp"
@@ -175,6 +176,7 @@ struct Setting {
   EpsPlace place = EpsPlace::inside;
   double eps = 1e-6;
   bool weight = true, scale = false, bias = false, residual = false;
+  std::int64_t span = 1;  ///< of columns with the same parameters
 };
 
 struct Problem {
@@ -205,6 +207,7 @@ struct Problem {
     if (s.weight) norm.weight = {.tensor = &weight, .offset = 0, .index = {}};
     if (s.scale) norm.scale = {.tensor = &scale, .offset = 1, .index = {}};
     if (s.bias) norm.bias = {.tensor = &bias, .offset = 0, .index = {}};
+    for (Parameter* parameter : {&norm.weight, &norm.scale, &norm.bias}) parameter->index.span = s.span;
   }
   Problem(const Problem&) = delete;
 };
@@ -266,6 +269,10 @@ std::vector<Setting> settings() {
   all.push_back({.statistics = Statistics::moments, .bias = true, .residual = true});
   all.push_back({.statistics = Statistics::given, .bias = true});
   all.push_back({.statistics = Statistics::given, .scale = true, .residual = true});
+  all.push_back({.span = 64});
+  all.push_back({.statistics = Statistics::moments, .weight = false});
+  all.push_back({.statistics = Statistics::moments, .bias = true, .span = 64});
+  all.push_back({.statistics = Statistics::given, .bias = true, .span = 64});
   return all;
 }
 
@@ -406,6 +413,73 @@ TEST_CASE("constant and zero rows are settled by binary64, ties too") {
     CHECK(y.code(7) == format_of(out).nan_code());
     CHECK(y.code(4) == 0);
     CHECK(open.empty());
+  }
+}
+
+// Mean and factor as one plain pass and as further passes give them.
+void check_factor(const Problem& p, bool careful) {
+  const RowReader reader(p.norm);
+  RowReader::Scratch scratch;
+  RowValues values;
+  const RowFactor f = row_factor(p.norm, reader, 0, scratch, values, careful);
+  if (f.kind != RowFactor::Kind::bounded) return;
+  Real mean(0.0, kBits), total(0.0, kBits), term(kBits);
+  for (std::int64_t j = 0; j < p.norm.cols; ++j) mpfr_add_d(mean.get(), mean.get(), p.x.value(j), MPFR_RNDN);
+  mpfr_div_d(mean.get(), mean.get(), static_cast<double>(p.norm.cols), MPFR_RNDN);
+  for (std::int64_t j = 0; j < p.norm.cols; ++j) {
+    mpfr_sub_d(term.get(), mean.get(), p.x.value(j), MPFR_RNDN);
+    mpfr_sqr(term.get(), term.get(), MPFR_RNDN);
+    mpfr_add(total.get(), total.get(), term.get(), MPFR_RNDN);
+  }
+  const Real divisor = Exact::root(p.norm, total);
+  mpfr_mul_d(term.get(), divisor.get(), f.factor, MPFR_RNDN);
+  mpfr_sub_ui(term.get(), term.get(), 1, MPFR_RNDN);
+  const double relative = std::fabs(mpfr_get_d(term.get(), MPFR_RNDA));
+  mpfr_sub_d(mean.get(), mean.get(), f.hi, MPFR_RNDN);
+  mpfr_sub_d(mean.get(), mean.get(), f.lo, MPFR_RNDN);
+  const double off = std::fabs(mpfr_get_d(mean.get(), MPFR_RNDA)) * f.factor;
+  INFO("relative " << relative << " of " << f.relative << ", mean " << off << " of " << f.eta);
+  REQUIRE(relative <= f.relative * (1 + 0x1p-40));
+  REQUIRE(off <= f.eta * (1 + 0x1p-40));
+}
+
+TEST_CASE("mean and factor of a row are within their bounds") {
+  Random random{9};
+  for (int f = 0; f < static_cast<int>(Family::last); ++f)
+    for (FormatId format : {FormatId::bf16, FormatId::fp32})
+      for (std::int64_t cols : {2, 3, 33, 128, 1000, 5000})
+        for (bool careful : {false, true}) {
+          INFO("family " << f << " " << name_of(format) << " D " << cols << " careful " << careful);
+          check_factor(Problem({.statistics = Statistics::moments}, format, 1, cols, static_cast<Family>(f), random),
+                       careful);
+        }
+  // What follows the lanes' first values is lost in every addition: of the sum, of the squares.
+  for (double small : {0x1.6p-54, 0x1.6p-27})
+    for (bool careful : {false, true}) {
+      Problem lost({.statistics = Statistics::moments}, FormatId::fp32, 1, 512, Family::normal, random);
+      for (std::int64_t j = 0; j < 512; ++j) lost.x.set_code(j, code_of(FormatId::fp32, j < 32 ? 1 : small));
+      check_factor(lost, careful);
+    }
+}
+
+TEST_CASE("ties are settled by binary64 where factor and sums are exact") {
+  Random random{8};
+  for (std::int64_t cols : {96, 3072}) {
+    // mean square 1.25, r = 1/2; deviations of +-1, r = 1. Weights of nine bits: midpoints of bf16.
+    for (Statistics statistics : {Statistics::squares, Statistics::moments}) {
+      const bool squares = statistics == Statistics::squares;
+      Problem p({.statistics = statistics, .eps = squares ? 2.75 : 0, .bias = !squares}, FormatId::fp32, 1, cols,
+                Family::normal, random);
+      p.weight = Tensor::zeros(FormatId::fp32, {cols});
+      p.bias = Tensor::zeros(FormatId::bf16, {cols});
+      for (std::int64_t j = 0; j < cols; ++j) {
+        p.x.set_code(j, code_of(FormatId::fp32, squares ? (j % 2 == 0 ? 1.5 : 0.5) : (j % 2 == 0 ? 4 : 2)));
+        p.weight.set_code(j, code_of(FormatId::fp32, (257 + 2 * static_cast<double>(j % 42)) / 256));
+      }
+      Found found;
+      check_row(p, QuickNorm(p.norm), 0, found);
+      CHECK(found.open == 0);
+    }
   }
 }
 

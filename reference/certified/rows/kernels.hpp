@@ -34,7 +34,7 @@ inline constexpr std::size_t kBlock = 64;
 inline constexpr std::size_t kRun = 64 * kBlock;
 
 /// y = (h - centre) w r + b, h being `count` values at x, |y - value| <= of_product |q| + of_value |value| + absolute,
-/// where q = (h - centre) w r.
+/// where q = (h - centre) w r. round_elements takes centre_hi alone.
 struct ElementRun {
   const void* x;
   const double* weight;
@@ -42,18 +42,25 @@ struct ElementRun {
   std::size_t count;
   double centre_hi, centre_lo, factor;
   double of_product, of_value, absolute;
+  // What round_elements takes beside.
+  const double* bias_size = nullptr;  ///< the largest |bias| of each kBlock elements
+  double constant_bias = 0;
+  bool finite = true;  ///< every h is
 };
 /// `count` elements of it from the first-th on.
 inline ElementRun part_of(const ElementRun& run, Layout layout, std::size_t first, std::size_t count) {
   const std::size_t bytes = layout == Layout::fp64 ? 8 : layout == Layout::fp32 ? 4 : 2;
   ElementRun part = run;
   part.x = static_cast<const std::byte*>(run.x) + first * bytes;
-  part.weight += first;
+  if (part.weight != nullptr) part.weight += first;
   if (part.bias != nullptr) part.bias += first;
+  if (part.bias_size != nullptr) part.bias_size += first / kBlock;
   part.count = count;
   return part;
 }
-enum class Affine : std::uint8_t { product, biased };
+/// constant: weight is 1, and 0 or constant_bias the bias; round_elements alone has them.
+enum class Affine : std::uint8_t { product, biased, constant, constant_biased };
+inline constexpr std::size_t kAffines = 4;
 
 /// |y - value[i]| <= radius[i], or <= relative |value[i]| + absolute where radius is null.
 struct EnclosedRun {
@@ -69,21 +76,25 @@ struct ScoreSums {
   std::int64_t incorrect, near_half;
 };
 
+/// Codes of magnitudes, as integers: the largest, the least nonzero one less 1 (all ones: there is none), the bits that
+/// any has.
+struct Magnitudes {
+  std::uint64_t largest = 0, least = ~std::uint64_t{0}, bits = 0;
+};
+
 struct Kernels {
-  /// Sum of h^2, of h, of h as two words, of ((h - centre_hi) - centre_lo)^2.
   double (*sum_squares[kLayouts])(const void* x, std::size_t count);
-  double (*sum[kLayouts])(const void* x, std::size_t count);
+  /// Sums of d = RN(h - centre) and of d^2.
+  void (*moments[kLayouts])(const void* x, std::size_t count, double centre, double* sums);
   DoubleDouble (*sum_two[kLayouts])(const void* x, std::size_t count);
-  double (*sum_deviations[kLayouts])(const void* x, std::size_t count, double centre_hi, double centre_lo);
-  /// The largest magnitude's code and the least nonzero one's less 1 (all ones: there is none), as integers.
-  void (*magnitudes[kLayouts])(const void* x, std::size_t count, std::uint64_t& largest, std::uint64_t& least);
+  void (*magnitudes[kLayouts])(const void* x, std::size_t count, Magnitudes& all);
   /// h = a + b rounded to binary64; false if a sum is not a binary64 number.
   bool (*add_rows)(const float* a, const float* b, std::size_t count, double* h);
   /// [layout][centred][affine]. Values; with a bias also radius and, if it is not null, magnitude |q| + |b|.
   void (*elements[kLayouts][2][2])(const ElementRun& run, double* value, double* radius, double* magnitude);
   /// [layout][centred][affine][format]: elements and round in one; null for those that have no loop of their own.
-  /// Values that are not numbers give any code and may count as settled, and so may Inf in fp32 and bf16.
-  std::uint64_t (*round_elements[kLayouts][2][2][kFormatCount])(const ElementRun& run, std::byte* stored);
+  /// Inf in fp32 and bf16 may count as settled.
+  std::uint64_t (*round_elements[kLayouts][2][kAffines][kFormatCount])(const ElementRun& run, std::byte* stored);
   /// [format]. Codes to `stored`; tells of elements that are not settled, not finite, or beyond the largest number.
   std::uint64_t (*round[kFormatCount])(const EnclosedRun& run, std::byte* stored);
   /// [layout][centred][affine][layout of got, not fp64]. Adds the elements of the run that are scored here. The places

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "reference/certified/double_double.hpp"
 #include "reference/formats/convert.hpp"
 
 namespace norma {
@@ -25,11 +26,37 @@ constexpr double kMostRelative = 0x1p-30;
 /// [2^-149, 2^129], |h - mean| above 2^-149 u / 2^40, |w| in [2^-300, 2^300] (quick_norm.cpp): |q| stays in [2^-850,
 /// 2^770].
 constexpr double kLeastScale = 0x1p-340, kMostScale = 0x1p340;
+/// A mean's second word is taken for an error where it is at most this of the deviations.
+constexpr double kMostLow = 0x1p-44;
+/// The mean is as good as it gets after two; equal values are found by the second or third.
+constexpr int kMostPasses = 4;
+/// An exact mean may have this many bits below its row's last place.
+constexpr int kFiner = 8;
 
 // ---- sums of many blocks ----
 
 std::size_t index(Layout layout) { return static_cast<std::size_t>(layout); }
 std::size_t bytes_of(Layout layout) { return layout == Layout::fp64 ? 8 : layout == Layout::fp32 ? 4 : 2; }
+
+std::uint64_t infinity_code(Layout layout) {
+  switch (layout) {
+    case Layout::bf16: return 0x7f80;
+    case Layout::fp16: return 0x7c00;
+    case Layout::fp32: return 0x7f80'0000;
+    case Layout::fp64: break;
+  }
+  return 0x7ff0'0000'0000'0000;
+}
+
+double value_of(Layout layout, std::uint64_t code) {
+  switch (layout) {
+    case Layout::bf16: return decode(FormatId::bf16, code);
+    case Layout::fp16: return decode(FormatId::fp16, code);
+    case Layout::fp32: return decode(FormatId::fp32, code);
+    case Layout::fp64: break;
+  }
+  return std::bit_cast<double>(code);
+}
 
 /// Adds pairwise in a fixed order: a term passes at most ceil(log2 n) additions.
 class Pairwise {
@@ -56,6 +83,11 @@ class Pairwise {
   std::uint64_t count_ = 0;
 };
 
+/// Sums of d = RN(h - c) and of d^2 for some c.
+struct Moments {
+  double sum, squares;
+};
+
 /// The values that one statistic runs over: the rows with the same row % groups, in blocks.
 class Group {
  public:
@@ -75,6 +107,12 @@ class Group {
     return sum_depth(block) + static_cast<double>(std::bit_width(static_cast<std::uint64_t>(blocks() - 1)));
   }
   bool exact() const { return exact_; }
+  double first() {
+    const RowValues values = rows_ == 1 ? only_ : reader_.read(first_, scratch_);
+    std::uint64_t code = 0;
+    std::memcpy(&code, values.data, bytes_of(values.layout));
+    return value_of(values.layout, code);
+  }
   const RowValues& only() const { return only_; }
 
   template <class Visit>
@@ -88,15 +126,28 @@ class Group {
         visit(static_cast<const std::byte*>(values.data) + i * bytes, std::min(kSumBlock, cols - i));
     }
   }
-  template <class Sum>
-  double sum(Sum sum_block) {
+  double squares() {
+    const auto block = kernels().sum_squares[index(reader_.layout())];
+    if (blocks() == 1) return exact_ = only_.exact, block(only_.data, static_cast<std::size_t>(norm_.cols));
+    Pairwise pairs;
+    each_block([&](const std::byte* x, std::size_t n) { pairs.push(block(x, n)); });
+    return pairs.total();
+  }
+  Moments moments(double centre) {
+    const auto block = kernels().moments[index(reader_.layout())];
+    double sums[2];
     if (blocks() == 1) {
       exact_ = only_.exact;
-      return sum_block(static_cast<const std::byte*>(only_.data), static_cast<std::size_t>(norm_.cols));
+      block(only_.data, static_cast<std::size_t>(norm_.cols), centre, sums);
+      return {sums[0], sums[1]};
     }
-    Pairwise pairs;
-    each_block([&](const std::byte* x, std::size_t n) { pairs.push(sum_block(x, n)); });
-    return pairs.total();
+    Pairwise sum, squares;
+    each_block([&](const std::byte* x, std::size_t n) {
+      block(x, n, centre, sums);
+      sum.push(sums[0]);
+      squares.push(sums[1]);
+    });
+    return {sum.total(), squares.total()};
   }
 
  private:
@@ -116,6 +167,15 @@ class Group {
 struct Factor {
   double r = 0, relative = kInfinity;
 };
+/// True if nothing in 1 / sqrt(s / n + eps) rounds: then it is a power of two.
+bool is_exact(EpsPlace place, double eps, double n, double s, double r) {
+  if (place != EpsPlace::inside && place != EpsPlace::sum && place != EpsPlace::none) return false;
+  const double q = place == EpsPlace::sum ? s : s / n;
+  const DoubleDouble a = two_sum(q, place == EpsPlace::none ? 0 : eps);
+  const double root = std::sqrt(a.h);
+  return (place == EpsPlace::sum || std::fma(q, n, -s) == 0) && a.l == 0 && std::fma(root, root, -a.h) == 0 &&
+         std::fma(root, r, -1) == 0;
+}
 Factor factor_of(EpsPlace place, double eps, double n, double s, double of_s) {
   if (!(s >= 0)) return {};
   Factor f;
@@ -145,7 +205,7 @@ Factor factor_of(EpsPlace place, double eps, double n, double s, double of_s) {
       f.relative = of_s / 2 + 3 * kU;
       break;
   }
-  f.relative *= kInflate;
+  f.relative = of_s == 0 && is_exact(place, eps, n, s, f.r) ? 0 : f.relative * kInflate;
   if (!(f.relative < kMostRelative) || !(f.r >= kLeastScale && f.r <= kMostScale)) f.relative = kInfinity;
   return f;
 }
@@ -161,59 +221,44 @@ double eps_beside(const RowNorm& norm) {
 
 bool without_eps(const RowNorm& norm) { return norm.eps == 0 || norm.eps_place == EpsPlace::none; }
 
-std::uint64_t infinity_code(Layout layout) {
-  switch (layout) {
-    case Layout::bf16: return 0x7f80;
-    case Layout::fp16: return 0x7c00;
-    case Layout::fp32: return 0x7f80'0000;
-    case Layout::fp64: break;
-  }
-  return 0x7ff0'0000'0000'0000;
-}
-
-double value_of(Layout layout, std::uint64_t code) {
-  switch (layout) {
-    case Layout::bf16: return decode(FormatId::bf16, code);
-    case Layout::fp16: return decode(FormatId::fp16, code);
-    case Layout::fp32: return decode(FormatId::fp32, code);
-    case Layout::fp64: break;
-  }
-  return std::bit_cast<double>(code);
-}
-
-/// Largest and least nonzero magnitude; the latter infinite if all are zero.
+/// Largest magnitude, and a power of two that every h is a multiple of: of the last place of the least nonzero h, and
+/// of as many bits more as no h has.
 struct Range {
-  double most, least;
-  bool nan, infinite;
+  double most = 0;
+  int last = 0;
+  bool nan = false, infinite = false;
 };
-Range range_of(Group& group, Layout layout) {
-  std::uint64_t most = 0, least = ~std::uint64_t{0};
-  group.each_block([&](const std::byte* x, std::size_t n) {
-    std::uint64_t top = 0, bottom = 0;
-    kernels().magnitudes[index(layout)](x, n, top, bottom);
-    most = std::max(most, top);
-    least = std::min(least, bottom);
-  });
+Range range_of(Group& group, const RowReader& reader) {
+  const Layout layout = reader.layout();
+  Magnitudes all;
+  group.each_block([&](const std::byte* x, std::size_t n) { kernels().magnitudes[index(layout)](x, n, all); });
   const std::uint64_t infinity = infinity_code(layout);
-  return {value_of(layout, most), least == ~std::uint64_t{0} ? kInfinity : value_of(layout, least + 1), most > infinity,
-          most == infinity};
+  Range range{
+      .most = value_of(layout, all.largest), .nan = all.largest > infinity, .infinite = all.largest == infinity};
+  if (all.least == ~std::uint64_t{0}) return range;
+  const double least = value_of(layout, all.least + 1);
+  const int fraction = std::countr_zero(infinity);
+  const int emin = layout == Layout::fp64 ? -1022 : layout == Layout::fp16 ? -14 : -126;
+  range.last = std::max(std::ilogb(least), emin) - fraction + std::min(fraction, std::countr_zero(all.bits));
+  return range;
 }
 
 // ---- the three statistics ----
 
+RowFactor nothing_told(Group& group, const RowReader& reader, bool squares) {
+  const Range range = range_of(group, reader);  // squares of binary32 numbers do not overflow
+  RowFactor row;
+  row.kind = range.nan || !squares ? RowFactor::Kind::nan : RowFactor::Kind::exact;  // Inf: r = 0
+  return row;
+}
+
 /// S = sum h^2. A square is exact (two times at most 24 bits), or rounds once where h has 53 bits and is itself
 /// rounded: (1 + d)^2 more. Then every term passes depth() additions.
 RowFactor of_squares(const RowNorm& norm, const RowReader& reader, Group& group) {
-  const Layout layout = reader.layout();
-  const bool unpacked = layout == Layout::fp64;
-  const double s =
-      group.sum([&](const std::byte* x, std::size_t n) { return kernels().sum_squares[index(layout)](x, n); });
+  const bool unpacked = reader.layout() == Layout::fp64;
+  const double s = group.squares();
+  if (!std::isfinite(s)) return nothing_told(group, reader, true);
   RowFactor row;
-  if (!std::isfinite(s)) {  // squares of binary32 numbers do not overflow
-    const Range range = range_of(group, layout);
-    row.kind = range.nan ? RowFactor::Kind::nan : RowFactor::Kind::exact;  // Inf: r = 0
-    return row;
-  }
   if (s == 0 && without_eps(norm)) {
     row.kind = RowFactor::Kind::nan;  // 0/0
     return row;
@@ -224,110 +269,188 @@ RowFactor of_squares(const RowNorm& norm, const RowReader& reader, Group& group)
   row.kind = RowFactor::Kind::bounded;
   row.factor = f.r;
   row.relative = f.relative + (unpacked ? kU : 0);
+  if (!unpacked) row.bits = reader.precision();
   return row;
 }
 
-/// The mean of D values as hi + lo, |mean - hi - lo| <= eta.
-///
-/// Sum: if D max|h| <= 2^53 lsb, lsb the last place of the least nonzero |h|, every partial sum in every order is a
-/// binary64 number and the plain sum is exact. Else TwoSum in lanes: n + 34 blocks additions, each with an error of at
-/// most u M, M = D max|h|, known exactly; these errors are added up in binary64, passing at most 546 + 2 blocks
-/// additions: |T - sum| <= (546 + 2 blocks) u (n + 34 blocks) u M. T is then made a double-double, |Tl| <= u |Th|.
-/// Mean: hi = RN(Th / D); the remainder Th - hi D is exact by FMA; (remainder + Tl) / D rounds twice: 2u |lo| (1 + u).
-/// Values that are rounded sums x + residual: their mean and they themselves are off by u max|h| each.
-struct Mean {
-  double hi = 0, lo = 0, eta = 0;
+/// Mean and V = sum (h - mean)^2 of n values from one pass about a centre c, d = RN(h - c), S' and Q' the computed sums
+/// of d and d^2, S and Q those of h - c over the reals. d rounds unless c = 0, d^2 unless it is exact, and each term
+/// passes `depth` additions:
+///   |S' - S| <= (depth + 1) u sum |h - c| <= (depth + 1) u sqrt(n Q)   (Cauchy-Schwarz)      |Q' - Q| <= (depth + 3) u
+///   Q
+/// M = RN(S'/n): mean = c + M, off by u |M| + (depth + 1) u sqrt(Q/n). V = Q - S^2/n, t = S' M:
+///   |V' - V| <= (depth + 3) u Q + 2 (depth + 1) u sqrt(Q t) + 2u t + u V',   sqrt(Q t) <= Q/8 + 2t,
+/// what is of second order being far below 2^-20 of it (kInflate). Where t > V' the centre is too far off: most of that
+/// sum cancels.
+struct Spread {
+  double centre = 0, shift = 0;  ///< c and M
+  double v = 0, error = 0;
+  double eta = 0;  ///< |mean - c - M| <= eta
+  bool close = false;
 };
-Mean mean_of(Group& group, const RowReader& reader, const Range& range) {
-  const double d = group.count();
-  const Layout layout = reader.layout();
-  double high = 0, low = 0, error = 0;
-  const bool fits = [&] {
-    if (layout == Layout::fp64 || range.least == kInfinity) return range.least == kInfinity;
-    const int last = std::max(std::ilogb(range.least), reader.emin()) - reader.precision() + 1;
-    return std::ldexp(d, std::ilogb(range.most) + 1 - last) <= 0x1p53;
-  }();
-  if (fits) {
-    high = group.sum([&](const std::byte* x, std::size_t n) { return kernels().sum[index(layout)](x, n); });
-  } else {
-    group.each_block([&](const std::byte* x, std::size_t n) {
-      const DoubleDouble block = kernels().sum_two[index(layout)](x, n);
-      const DoubleDouble s = two_sum(high, block.h);
-      high = s.h;
-      low += s.l + block.l;
-    });
-    const double blocks = static_cast<double>(group.blocks());
-    error = (546 + 2 * blocks) * kU * (d + 34 * blocks) * kU * (d * range.most);
-    const DoubleDouble s = two_sum(high, low);
-    high = s.h;
-    low = s.l;
-  }
-  Mean mean;
-  mean.hi = high / d;
-  const double remainder = std::fma(-mean.hi, d, high);
-  if (remainder != 0 || low != 0) mean.lo = (remainder + low) / d;
-  if (error != 0 || mean.lo != 0) mean.eta = (error / d + 2 * kU * std::fabs(mean.lo)) * kInflate + 0x1p-700;
-  if (!group.exact()) mean.eta += 2 * kU * range.most * kInflate;
-  return mean;
+Spread spread_of(const Moments& m, double centre, double n, double depth) {
+  Spread s{.centre = centre, .shift = m.sum / n};
+  const double t = m.sum * s.shift, q = m.squares;
+  s.v = std::max(q - t, 0.0);
+  s.error = ((depth + 3) * q + 2 * (depth + 1) * (q / 8 + 2 * t) + 2 * t + s.v) * (kU * kInflate);
+  s.eta = q == 0 ? 0 : (std::fabs(s.shift) + (depth + 1) * std::sqrt(q / n)) * (kU * kInflate) + 0x1p-700;
+  s.close = t <= s.v;
+  return s;
 }
 
-/// True if every h is the same binary64 number, +0 and -0 told apart.
-bool all_equal(Group& group, Layout layout, std::uint64_t& code) {
-  const std::size_t bytes = bytes_of(layout);
-  std::vector<std::byte> first;
-  bool equal = group.exact();
-  group.each_block([&](const std::byte* x, std::size_t n) {
-    if (first.empty()) first.assign(x, x + bytes);
-    for (std::size_t i = 0; equal && i < n; ++i) equal = std::memcmp(first.data(), x + i * bytes, bytes) == 0;
-  });
-  code = 0;
-  std::memcpy(&code, first.data(), bytes);
-  return equal;
+/// Rows whose values are rounded sums h' of x + residual: |h' - h| <= u max|h| =: g each. Mean and h are off by g:
+/// eta; the root of V by sqrt(n) g, as all h' - h together are in norm.
+void widen(Spread& s, double n, double most) {
+  const double g = kU * most * kInflate;
+  s.eta += 2 * g;
+  s.error += (2 * std::sqrt(n * s.v) * g + n * g * g) * kInflate;
 }
 
-/// d' = RN(RN(h - hi) - lo). If h lies in [hi/2, 2 hi] the first difference is exact (Sterbenz); else |h - hi| >=
-/// |hi|/2, far above |lo| <= 3u |hi|. So |d' - (h - hi - lo)| <= 2u (1 + 5u) |d'| and |d' - d| <= 2.01u |d'| + eta. V'
-/// = sum d'^2, a product and depth() additions each rounding, against V = sum d^2:
-///   |V' - V| <= (depth + 1 + 4.1) u V' + 2.01 eta sqrt(D V') + 1.01 D eta^2     (Cauchy-Schwarz on sum |d'|).
-RowFactor of_moments(const RowNorm& norm, const RowReader& reader, Group& group) {
-  const Layout layout = reader.layout();
+RowFactor factor_of_spread(const RowNorm& norm, const Spread& s) {
   RowFactor row;
-  const Range range = range_of(group, layout);
-  if (range.nan || range.infinite) {
-    row.kind = RowFactor::Kind::nan;
-    return row;
-  }
-  const Mean mean = mean_of(group, reader, range);
-  const double v = group.sum([&](const std::byte* x, std::size_t n) {
-    return kernels().sum_deviations[index(layout)](x, n, mean.hi, mean.lo);
-  });
-  row.hi = mean.hi;
-  row.lo = mean.lo;
-  const double d = group.count();
-  const double error =
-      mean.eta == 0 && v == 0
-          ? 0
-          : ((group.depth() + 6) * kU * v + 2.01 * mean.eta * std::sqrt(d * v) + 1.01 * d * mean.eta * mean.eta) *
-                kInflate;
-  std::uint64_t code = 0;
-  const bool constant = error == 0 ? v == 0 : error >= v * kMostRelative && all_equal(group, layout, code);
-  if (constant) {  // V = 0
+  if (s.v == 0 && s.error == 0) {  // every d is zero, and RN(h - c) is zero for h = c alone
     row.kind = without_eps(norm) ? RowFactor::Kind::nan : RowFactor::Kind::exact;
     row.factor = 1;
-    if (error != 0) {
-      row.hi = value_of(layout, code);
-      row.lo = 0;
-    }
+    row.hi = s.centre;
     return row;
   }
-  const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, v, error / (v + eps_beside(norm)));
+  const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, s.v, s.error / (s.v + eps_beside(norm)));
   if (f.relative == kInfinity) return row;
   row.kind = RowFactor::Kind::bounded;
   row.factor = f.r;
-  row.relative = f.relative + 2.01 * kU;
-  row.eta = f.r * mean.eta * kInflate;
+  const DoubleDouble mean = two_sum(s.centre, s.shift);
+  row.hi = mean.h;
+  row.lo = mean.l;
+  double eta = s.eta;
+  if (eta != 0 && std::fabs(row.lo) * f.r <= kMostLow) {
+    eta += std::fabs(row.lo);
+    row.lo = 0;
+  }
+  // RN(h - hi), or RN(RN(h - hi) - lo): the first difference is exact if h lies in [hi/2, 2 hi] (Sterbenz), else |h -
+  // hi| >= |hi|/2, far above |lo| <= u |hi|: 2u (1 + 5u).
+  row.relative = f.relative + (row.lo == 0 ? 1 : 2.01) * kU;
+  row.eta = f.r * eta * kInflate;
   return row;
 }
+
+/// A pass about 0 tells most rows. Others, whose mean is beyond their deviations, take another about their mean, or
+/// about one of their values where nothing but noise is left: all may be equal.
+RowFactor of_moments(const RowNorm& norm, const RowReader& reader, Group& group) {
+  const double n = group.count();
+  double centre = 0;
+  Spread s;
+  for (int pass = 0; pass < kMostPasses; ++pass) {
+    const Moments m = group.moments(centre);
+    if (!std::isfinite(m.squares)) return nothing_told(group, reader, false);
+    s = spread_of(m, centre, n, group.depth());
+    if (s.close) break;
+    centre = pass == 0 && s.v <= s.error ? group.first() : centre + s.shift;
+  }
+  if (!s.close) return {};
+  if (!group.exact()) widen(s, n, range_of(group, reader).most);
+  return factor_of_spread(norm, s);
+}
+
+/// More than one plain pass tells. Sums are exact where every h is a multiple of g = 2^last below 2^bits g: partial
+/// sums of h are binary64 numbers if n 2^bits <= 2^53, those of h^2 if n 2^(2 bits) <= 2^53, in every order.
+///
+/// Mean of other values: TwoSum in lanes, n + 34 blocks additions, each with an error of at most u M, M = n max|h|,
+/// known exactly; these errors are added up in binary64, passing at most 546 + 2 blocks additions: |T - sum| <= (546 +
+/// 2 blocks) u (n + 34 blocks) u M. T is then made a double-double, |Tl| <= u |Th|. hi = RN(Th / n); the remainder Th -
+/// hi n is exact by FMA; (remainder + Tl) / n rounds twice: 2u |lo| (1 + u).
+///
+/// If the mean is hi, a multiple of 2^-kFiner g, then h - hi has bits + 1 + kFiner bits, and V = Q - S hi is exact if
+/// its two operations are.
+class CarefulFactor {
+ public:
+  CarefulFactor(const RowNorm& norm, const RowReader& reader, Group& group)
+      : norm_(norm), group_(group), layout_(reader.layout()), range_(range_of(group, reader)), n_(group.count()) {
+    if (layout_ == Layout::fp64 || range_.most == 0) return;
+    bits_ = std::ilogb(range_.most) + 1 - range_.last;
+    exact_sum_ = std::ldexp(n_, bits_) <= 0x1p53;
+    exact_squares_ = std::ldexp(n_, 2 * bits_) <= 0x1p53;
+  }
+
+  RowFactor of_squares() const {
+    RowFactor row;
+    if (range_.nan || range_.infinite || !exact_squares_) return row;
+    const Factor f = factor_of(norm_.eps_place, norm_.eps, norm_.count, group_.squares(), 0);
+    return bounded(f, f.relative, bits_);
+  }
+
+  RowFactor of_moments() const {
+    if (range_.nan || range_.infinite || range_.most == 0) return {};
+    double squares = 0;
+    const DoubleDouble sum = total(squares);
+    const double hi = sum.h / n_, remainder = std::fma(-hi, n_, sum.h);
+    const double lo = remainder == 0 && sum.l == 0 ? 0 : (remainder + sum.l) / n_;
+    double eta = sum_error() == 0 && lo == 0 ? 0 : (sum_error() / n_ + 2 * kU * std::fabs(lo)) * kInflate + 0x1p-700;
+    const double scaled = std::ldexp(hi, kFiner - range_.last);
+    const bool same_grid = exact_sum_ && remainder == 0 && scaled == std::rint(scaled) && bits_ + kFiner < 52;
+    Spread s;
+    const double t = sum.h * hi;
+    const DoubleDouble v = two_sum(squares, -t);
+    if (same_grid && exact_squares_ && std::fma(sum.h, hi, -t) == 0 && v.l == 0) {
+      s.v = v.h;
+    } else {
+      s = spread_of(group_.moments(hi), hi, n_, group_.depth());
+      if (!s.close) return {};
+      if (!group_.exact()) {
+        widen(s, n_, range_.most);
+        eta += 2 * kU * range_.most * kInflate;
+      }
+    }
+    if (s.v == 0 && s.error == 0) return {};
+    const Factor f = factor_of(norm_.eps_place, norm_.eps, norm_.count, s.v, s.error / (s.v + eps_beside(norm_)));
+    RowFactor row = bounded(f,
+                            f.relative + (same_grid ? 0
+                                          : lo == 0 ? 1
+                                                    : 2.01) *
+                                             kU,
+                            same_grid ? bits_ + 1 + kFiner : RowFactor().bits);
+    row.hi = hi;
+    row.lo = lo;
+    row.eta = f.r * eta * kInflate;
+    return row;
+  }
+
+ private:
+  static RowFactor bounded(const Factor& f, double relative, int bits) {
+    RowFactor row;
+    if (f.relative == kInfinity) return row;
+    row.kind = RowFactor::Kind::bounded;
+    row.factor = f.r;
+    row.relative = relative;
+    row.bits = bits;
+    return row;
+  }
+  DoubleDouble total(double& squares) const {
+    if (exact_sum_) {
+      const Moments m = group_.moments(0);
+      squares = m.squares;
+      return {m.sum, 0};
+    }
+    DoubleDouble all;
+    group_.each_block([&](const std::byte* x, std::size_t n) {
+      const DoubleDouble block = kernels().sum_two[index(layout_)](x, n);
+      const DoubleDouble s = two_sum(all.h, block.h);
+      all = {s.h, all.l + (s.l + block.l)};
+    });
+    return two_sum(all.h, all.l);
+  }
+  double sum_error() const {
+    const auto blocks = static_cast<double>(group_.blocks());
+    return exact_sum_ ? 0 : (546 + 2 * blocks) * kU * (n_ + 34 * blocks) * kU * (n_ * range_.most);
+  }
+
+  const RowNorm& norm_;
+  Group& group_;
+  Layout layout_;
+  Range range_;
+  double n_;
+  int bits_ = 0;
+  bool exact_sum_ = false, exact_squares_ = false;
+};
 
 /// h - m rounds once. h that is a rounded sum is off by u max|h|.
 RowFactor of_given(const RowNorm& norm, const RowReader& reader, std::int64_t row_index, Group& group) {
@@ -342,12 +465,12 @@ RowFactor of_given(const RowNorm& norm, const RowReader& reader, std::int64_t ro
   if (std::isinf(m) || std::isinf(v)) return row;
   const Factor f = factor_of(norm.eps_place, norm.eps, norm.count, v, 0);
   if (f.relative == kInfinity) return row;
-  const Range range = range_of(group, reader.layout());
-  row.kind = range.nan || range.infinite ? RowFactor::Kind::ieee : RowFactor::Kind::bounded;
-  if (!group.exact()) {
-    if (row.kind == RowFactor::Kind::ieee) return {};
+  if (!group.only().exact) {
+    const Range range = range_of(group, reader);
+    if (range.nan || range.infinite) return row;
     row.eta = f.r * kU * range.most * kInflate;
   }
+  row.kind = RowFactor::Kind::ieee;
   row.hi = m;
   row.factor = f.r;
   row.relative = f.relative + kU;
@@ -359,7 +482,6 @@ RowFactor of_given(const RowNorm& norm, const RowReader& reader, std::int64_t ro
 RowReader::RowReader(const RowNorm& norm) : norm_(norm) {
   const Format& f = format_of(norm.x->format);
   precision_ = f.precision;
-  emin_ = f.emin;
   unpacks_ = true;
   layout_ = Layout::fp32;
   switch (norm.x->format) {
@@ -393,12 +515,14 @@ RowValues RowReader::read(std::int64_t row, Scratch& scratch) const {
 }
 
 RowFactor row_factor(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch,
-                     RowValues& values) {
+                     RowValues& values, bool careful) {
   Group group(norm, reader, row, scratch);
   values = group.only();
   switch (norm.statistics) {
-    case Statistics::squares: return of_squares(norm, reader, group);
-    case Statistics::moments: return of_moments(norm, reader, group);
+    case Statistics::squares:
+      return careful ? CarefulFactor(norm, reader, group).of_squares() : of_squares(norm, reader, group);
+    case Statistics::moments:
+      return careful ? CarefulFactor(norm, reader, group).of_moments() : of_moments(norm, reader, group);
     case Statistics::given: break;
   }
   return of_given(norm, reader, row, group);

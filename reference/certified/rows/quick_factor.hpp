@@ -29,33 +29,34 @@ class RowReader {
   explicit RowReader(const RowNorm& norm);
   RowValues read(std::int64_t row, Scratch& scratch) const;
   Layout layout() const { return layout_; }
-  /// Significand bits and least exponent of what `read` gives; 53 bits with a residual.
+  /// Significand bits of what `read` gives; 53 with a residual.
   int precision() const { return precision_; }
-  int emin() const { return emin_; }
 
  private:
   const RowNorm& norm_;
   Layout layout_;
   bool unpacks_;
-  int precision_, emin_;
+  int precision_;
 };
 
 /// q = (h - hi - lo) w factor in binary64, over the reals: |q' - q| <= relative |q'| + eta |w| where q' is computed as
-/// the loops do, before the roundings that belong to w (see quick_norm.cpp).
+/// the loops do, before the roundings of the products and those that belong to w (see quick_state.cpp).
 struct RowFactor {
   enum class Kind : std::uint8_t {
     bounded,  ///< as above; h finite
     exact,    ///< q' = +-0 for finite h, and y' = y; some h may be infinite if factor is 0: IEEE rules
-    ieee,     ///< as `bounded`, but some h are NaN or infinite: they give what IEEE arithmetic gives
+    ieee,     ///< as `bounded`, but some h may be NaN or infinite: they give what IEEE arithmetic gives
     nan,      ///< every y is NaN
     unknown,  ///< binary64 does not tell
   };
   Kind kind = Kind::unknown;
   double hi = 0, lo = 0, factor = 0;
-  double relative = 0, eta = 0;
+  double relative = 0, eta = 0;  ///< relative is 0 only if factor is a power of two
+  int bits = 54;                 ///< significant bits of h - hi, if it is known to be exact
 };
-/// `values`: the row's, unless it has its statistics in common with others.
+/// `values`: the row's, unless it has its statistics in common with others. careful: by further passes, for rows on
+/// which the bounds of one do not suffice, and where eta matters; unknown if they tell no more.
 RowFactor row_factor(const RowNorm& norm, const RowReader& reader, std::int64_t row, RowReader::Scratch& scratch,
-                     RowValues& values);
+                     RowValues& values, bool careful = false);
 
 }  // namespace norma

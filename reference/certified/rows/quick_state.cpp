@@ -3,21 +3,24 @@
 //   q' = RN(RN(d' w') factor)   y' = RN(q' + b')   |q' - q| <= (relative + k u) |q'| + eta |w|   |y' - y| <= that + u
 //   |y'|
 //
-// with relative and eta of the row's factor (quick_factor.cpp) and k roundings of first order: the last product, d' w'
-// unless it is exact (h and w together have at most 53 bits), each sum offset + t and the product weight scale unless
-// exact. A bias with an offset rounds too: u |b'| <= u (|y'| + |q'|) (1 + 2u). Bounds are taken 1 + 2^-20 larger
-// (kInflate).
+// with relative and eta of the row's factor (quick_factor.cpp) and k roundings of first order: the last product unless
+// the factor is a power of two, d' w' unless it is exact (both together have at most 53 bits), each sum offset + t and
+// the product weight scale unless exact. Parameters that are constant over spans of columns: q' = RN(d' RN(w' factor)),
+// the inner product exact if the factor is a power of two, the outer if d' w' is, too. y' = q' where all b are 0. A
+// bias with an offset rounds too: u |b'| <= u (|y'| + |q'|) (1 + 2u). Bounds are taken 1 + 2^-20 larger (kInflate).
 //
-// Least work, one row of D elements, 512-bit vectors, bf16 -> fp32: the sum reads 2 D bytes (widen, shift, convert,
-// FMA: 4 operations a vector of 8); the elements read 2 D again from cache, write 4 D: widen, shift, convert, two
-// products, two roundings of the ends, compare: 10 operations and a store. A plain float64 loop needs 4 and 7: at most
-// 14/11 = 1.27 of it where nothing waits for memory, 1 where everything does. bf16 -> bf16 rounds by integers, 14
-// operations of 15.
+// Least work, rows of D elements, 512-bit vectors, bf16 -> fp32, operations for 8 values. RMSNorm: the sum widens,
+// shifts, converts and adds a square: 4; the elements widen, shift, convert, multiply three times, round both ends,
+// compare two ways: 10 and a store. A plain float64 loop has 4 and 7: 14/11 = 1.27 of it where nothing waits for
+// memory, 1 where everything does. LayerNorm: sum and squares in one pass, 5; elements 3, centre, two products, bias,
+// rounding, two looks of 3: 14; plain: 4, 5 and 8: 19/17 = 1.1. Constant parameters: one product less, plain 5 of 8:
+// 18/14 = 1.3.
 #include "reference/certified/rows/quick_state.hpp"
 
 #include <atomic>
 #include <cmath>
 
+#include "reference/certified/double_double.hpp"
 #include "reference/formats/convert.hpp"
 
 namespace norma {
@@ -26,6 +29,8 @@ namespace {
 
 constexpr double kU = kUnitRoundoff;
 constexpr double kInflate = 1 + 0x1p-20;
+/// Shorter spans of constant parameters are written out: each is a call of a loop.
+constexpr std::int64_t kLeastSpan = 64;
 /// Factors and terms beyond these are left to wider arithmetic (see kLeastScale).
 constexpr double kLeastWeight = 0x1p-300, kMostWeight = 0x1p300;
 
@@ -40,28 +45,20 @@ bool is_strange(double w, double b) {
 QuickNorm::State::State(const RowNorm& n) : norm(n), reader(norm) {
   static std::atomic<std::uint64_t> count{0};
   id = ++count;
-  const Parameter* const parameters[] = {&norm.weight, &norm.scale, &norm.bias};
-  int bits = norm.residual != nullptr || centred() ? 54 : reader.precision();
   is_shared = true;
-  bool spans = true, any = false;
-  for (const Parameter* p : parameters) {
+  by_segments = true;
+  for (const Parameter* p : {&norm.weight, &norm.scale, &norm.bias}) {
     if (p->tensor == nullptr) continue;
-    any = true;
-    spans = spans && p->index.span > 1;
+    by_segments = by_segments && p->index.span >= kLeastSpan;
     is_shared = is_shared && p->index.period == 1;
   }
-  by_segments = spans && any;
-  double k = 1;
   for (const Parameter* p : {&norm.weight, &norm.scale}) {
     if (p->tensor == nullptr) continue;
-    bits += p->offset == 0 ? format_of(p->tensor->format).precision : 54;
-    k += p->offset == 0 ? 0 : 1;
+    weight_bits += p->offset == 0 ? format_of(p->tensor->format).precision : 54;
+    weight_roundings += p->offset == 0 ? 0 : 1;
   }
   if (norm.weight.tensor != nullptr && norm.scale.tensor != nullptr)
-    k += norm.weight.offset == 0 && norm.scale.offset == 0 ? 0 : 1;  // two factors of at most 24 bits are exact
-  const bool weightless = norm.weight.tensor == nullptr && norm.scale.tensor == nullptr;
-  k += bits <= 53 || weightless ? 0 : 1;
-  product_roundings = k;
+    weight_roundings += norm.weight.offset == 0 && norm.scale.offset == 0 ? 0 : 1;  // two of at most 24 bits are exact
   if (is_shared) fill(0, shared);
   if (norm.statistics != Statistics::given && norm.groups < norm.rows)
     groups = std::make_unique<GroupFactor[]>(static_cast<std::size_t>(norm.groups));
@@ -74,8 +71,8 @@ QuickNorm::State::Scratch& QuickNorm::State::scratch() const {
     s.owner = id;
     s.value.resize(kRun);
     s.radius.resize(kRun);
-    s.weight.resize(kConstant);
-    s.bias.resize(kConstant);
+    s.weight.resize(kRun);
+    s.bias.resize(kRun);
     s.groups.resize(kRun / 8 + 1);
   }
   return s;
@@ -125,6 +122,7 @@ void QuickNorm::State::fill_segments(std::int64_t row, Columns& out) const {
       w = kNaN;
     } else {
       out.most_weight = std::max(out.most_weight, std::fabs(w));
+      out.most_bias = std::max(out.most_bias, std::fabs(b));
     }
     out.segments.push_back({static_cast<std::size_t>(first), static_cast<std::size_t>(count), w, b});
     first += count;
@@ -134,6 +132,7 @@ void QuickNorm::State::fill_segments(std::int64_t row, Columns& out) const {
 void QuickNorm::State::fill(std::int64_t row, Columns& out) const {
   out.strange.clear();
   out.most_weight = 0;
+  out.most_bias = 0;
   if (by_segments) return fill_segments(row, out);
   static thread_local std::vector<float> buffer;
   const auto count = static_cast<std::size_t>(norm.cols);
@@ -143,29 +142,36 @@ void QuickNorm::State::fill(std::int64_t row, Columns& out) const {
     if (p->tensor != nullptr) each_value(*p, row, count, buffer, [&](std::size_t i, double v) { out.weight[i] *= v; });
   if (biased()) {
     out.bias.resize(count);
+    out.bias_size.assign((count + kBlock - 1) / kBlock, 0.0);
     each_value(norm.bias, row, count, buffer, [&](std::size_t i, double v) { out.bias[i] = v; });
   }
   for (std::size_t i = 0; i < count; ++i) {
     if (is_strange(out.weight[i], biased() ? out.bias[i] : 0)) {
       out.strange.push_back(static_cast<std::uint32_t>(i));
       out.weight[i] = kNaN;
-    } else {
-      out.most_weight = std::max(out.most_weight, std::fabs(out.weight[i]));
+      continue;
+    }
+    out.most_weight = std::max(out.most_weight, std::fabs(out.weight[i]));
+    if (biased()) {
+      double& size = out.bias_size[i / kBlock];
+      size = std::max(size, std::fabs(out.bias[i]));
+      out.most_bias = std::max(out.most_bias, size);
     }
   }
 }
 
-RowFactor QuickNorm::State::factor(std::int64_t row, Scratch& s, RowValues& values) const {
-  if (groups == nullptr) return row_factor(norm, reader, row, s.reader, values);
+RowFactor QuickNorm::State::factor(std::int64_t row, Scratch& s, RowValues& values, bool careful) const {
+  if (groups == nullptr) return row_factor(norm, reader, row, s.reader, values, careful);
   GroupFactor& group = groups[static_cast<std::size_t>(row % norm.groups)];
-  std::call_once(group.once, [&] { group.factor = row_factor(norm, reader, row, s.reader, values); });
+  RowFactor& factor = careful ? group.careful : group.factor;
+  std::call_once(careful ? group.once_careful : group.once,
+                 [&] { factor = row_factor(norm, reader, row, s.reader, values, careful); });
   values = reader.read(row, s.reader);
-  return group.factor;
+  return factor;
 }
 
-QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) const {
+QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s, bool narrow) const {
   Row r{};
-  r.factor = factor(row, s, r.values);
   r.columns = &shared;
   if (!is_shared) {
     // The whole row's parameters, kept while the next row has the same.
@@ -180,15 +186,36 @@ QuickNorm::State::Row QuickNorm::State::prepare(std::int64_t row, Scratch& s) co
     }
     r.columns = &s.columns;
   }
-  const RowFactor& f = r.factor;
-  if (f.kind == RowFactor::Kind::bounded || f.kind == RowFactor::Kind::ieee) {
-    const bool offset = biased() && norm.bias.offset != 0;
-    r.of_product = (f.relative + product_roundings * kU + (offset ? kU : 0)) * kInflate;
-    r.of_value = (offset ? 2 * kU : kU) * kInflate;
-    // Weights of zero too: the sign of (h - mean) 0 is not known then.
-    r.absolute = f.eta == 0 ? 0 : f.eta * r.columns->most_weight * kInflate + 0x1p-1000;
-  }
+  RowFactor f;
+  if (narrow && norm.statistics == Statistics::moments) f = factor(row, s, r.values, true);
+  if (f.kind == RowFactor::Kind::unknown) f = factor(row, s, r.values, false);
+  take(f, r);
   return r;
+}
+
+void QuickNorm::State::take(const RowFactor& f, Row& r) const {
+  r.factor = f;
+  if (f.kind != RowFactor::Kind::bounded && f.kind != RowFactor::Kind::ieee) return;
+  const bool power = f.relative == 0, exact_product = f.bits + weight_bits <= 53;
+  const bool weightless = weight_bits == 0;
+  double roundings = (weightless || exact_product ? 0 : 1) + (power ? 0 : 1);
+  if (by_segments)
+    roundings = std::max<double>(roundings, (weightless || power ? 0 : 1) + (exact_product && power ? 0 : 1));
+  roundings += weight_roundings;
+  const bool offset = biased() && norm.bias.offset != 0;
+  r.of_product = (f.relative + roundings * kU + (offset ? kU : 0)) * kInflate;
+  // Weights of zero too: the sign of (h - mean) 0 is not known then.
+  r.absolute = f.eta == 0 ? 0 : f.eta * r.columns->most_weight * kInflate + 0x1p-1000;
+  r.of_value = r.columns->most_bias == 0 ? 0 : (offset ? 2 * kU : kU) * kInflate;
+}
+
+bool QuickNorm::State::improve(std::int64_t row, Scratch& s, Row& r) const {
+  if (r.factor.kind != RowFactor::Kind::bounded || norm.statistics == Statistics::given) return false;
+  RowValues values;
+  const RowFactor f = factor(row, s, values, true);
+  if (f.kind != RowFactor::Kind::bounded || !(f.relative == 0 || f.eta < r.factor.eta)) return false;
+  take(f, r);
+  return true;
 }
 
 EnclosedRun QuickNorm::State::enclosed(const ElementRun& run, Scratch& s, double* magnitude) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -28,10 +29,11 @@ struct Segment {
 /// Parameters of a row: w = weight scale and b as binary64 numbers, of each column or of segments.
 struct Columns {
   std::vector<double> weight, bias;
+  std::vector<double> bias_size;  ///< largest |b| of each kBlock columns
   std::vector<Segment> segments;
   /// Columns whose parameters are not finite or too large or small; their w is NaN here.
   std::vector<std::uint32_t> strange;
-  double most_weight = 0;  ///< largest |w| of the others
+  double most_weight = 0, most_bias = 0;  ///< largest |w| and |b| of the others
   std::int64_t key[3] = {-1, -1, -1};
 };
 
@@ -40,16 +42,17 @@ struct QuickNorm::State {
 
   RowNorm norm;
   RowReader reader;
-  double product_roundings = 0;  ///< k above
-  bool by_segments = false;      ///< every parameter is the same over spans of columns
-  Columns shared;                ///< where the parameters are the same for all rows
+  double weight_roundings = 0;  ///< of w
+  int weight_bits = 0;          ///< significant bits of w, 0 if it is 1; 54: not known
+  bool by_segments = false;     ///< every parameter is the same over spans of columns
+  Columns shared;               ///< where the parameters are the same for all rows
   bool is_shared = false;
   std::uint64_t id = 0;  ///< tells threads whose memory they hold
 
   // Statistics of several rows, made when first asked for.
   struct GroupFactor {
-    std::once_flag once;
-    RowFactor factor;
+    std::once_flag once, once_careful;
+    RowFactor factor, careful;
   };
   std::unique_ptr<GroupFactor[]> groups;
 
@@ -57,7 +60,7 @@ struct QuickNorm::State {
   Scratch& scratch() const;
   void fill(std::int64_t row, Columns& out) const;
   void fill_segments(std::int64_t row, Columns& out) const;
-  RowFactor factor(std::int64_t row, Scratch& s, RowValues& values) const;
+  RowFactor factor(std::int64_t row, Scratch& s, RowValues& values, bool careful) const;
 
   /// A row with all that its elements need.
   struct Row {
@@ -69,12 +72,25 @@ struct QuickNorm::State {
       return std::binary_search(columns->strange.begin(), columns->strange.end(), column);
     }
   };
-  Row prepare(std::int64_t row, Scratch& s) const;
+  /// narrow: with the least bounds, for enclosures and scores.
+  Row prepare(std::int64_t row, Scratch& s, bool narrow = true) const;
+  void take(const RowFactor& factor, Row& r) const;
+  /// Takes the careful factor if it is the better one.
+  bool improve(std::int64_t row, Scratch& s, Row& r) const;
   /// Calls visit(first column, run) for each run of the row.
   template <class Visit>
   void each_run(const Row& r, Scratch& s, Visit visit) const;
+  /// The same as round_elements takes them: segments whole, with their weight in the factor.
+  template <class Visit>
+  void each_rounded_run(const Row& r, Visit visit) const;
+  bool round_runs(const Row& r, Scratch& s, FormatId format, Overflow overflow, bool stop_at_many, std::byte* stored,
+                  std::vector<std::uint32_t>& open) const;
   /// The run's values, and radii if there is a bias, in the thread's memory.
   EnclosedRun enclosed(const ElementRun& run, Scratch& s, double* magnitude = nullptr) const;
+  Affine affine() const {
+    if (by_segments) return biased() ? Affine::constant_biased : Affine::constant;
+    return biased() ? Affine::biased : Affine::product;
+  }
   bool biased() const { return norm.bias.tensor != nullptr; }
   bool centred() const { return norm.statistics != Statistics::squares; }
 };
@@ -115,6 +131,46 @@ void QuickNorm::State::each_run(const Row& r, Scratch& s, Visit visit) const {
     std::fill_n(s.bias.begin(), width, segment.bias);
     for (std::size_t i = 0; i < segment.count; i += width)
       run(segment.first + i, std::min(width, segment.count - i), s.weight.data(), biased() ? s.bias.data() : nullptr);
+  }
+}
+
+template <class Visit>
+void QuickNorm::State::each_rounded_run(const Row& r, Visit visit) const {
+  const std::size_t bytes = r.values.layout == Layout::fp64 ? 8 : r.values.layout == Layout::fp32 ? 4 : 2;
+  const auto at = [&](std::size_t i) { return static_cast<const std::byte*>(r.values.data) + i * bytes; };
+  ElementRun run{.x = nullptr,
+                 .weight = nullptr,
+                 .bias = nullptr,
+                 .count = 0,
+                 .centre_hi = r.factor.hi,
+                 .centre_lo = r.factor.lo,
+                 .factor = r.factor.factor,
+                 .of_product = r.of_product,
+                 .of_value = r.of_value,
+                 .absolute = r.absolute,
+                 .finite = r.factor.kind != RowFactor::Kind::ieee};
+  if (!by_segments) {
+    const auto cols = static_cast<std::size_t>(norm.cols);
+    for (std::size_t i = 0; i < cols; i += kRun) {
+      run.x = at(i);
+      run.weight = r.columns->weight.data() + i;
+      if (biased()) {
+        run.bias = r.columns->bias.data() + i;
+        run.bias_size = r.columns->bias_size.data() + i / kBlock;
+      }
+      run.count = std::min(kRun, cols - i);
+      visit(i, run);
+    }
+    return;
+  }
+  for (const Segment& segment : r.columns->segments) {
+    run.factor = r.factor.factor * segment.weight;
+    run.constant_bias = segment.bias;
+    for (std::size_t i = 0; i < segment.count; i += kRun) {
+      run.x = at(segment.first + i);
+      run.count = std::min(kRun, segment.count - i);
+      visit(segment.first + i, run);
+    }
   }
 }
 
