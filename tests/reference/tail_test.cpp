@@ -68,7 +68,7 @@ Model constant(const Quad& v) {
 
 // The coefficients as the loops have them, lowest first: even and odd ones stand in two runs, highest first.
 std::vector<double> coefficients() {
-  std::ifstream file(std::string(NORMA_SOURCE_DIR) + "/reference/certified/function_loops.inc");
+  std::ifstream file(std::string(NORMA_SOURCE_DIR) + "/reference/certified/functions/function_loops.inc");
   std::vector<double> even, odd;
   std::string line;
   while (std::getline(file, line)) {
