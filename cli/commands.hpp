@@ -9,6 +9,7 @@ namespace norma::cli {
 
 void add_check(CLI::App& app, Outcome& outcome);
 void add_audit(CLI::App& app, Outcome& outcome);
+void add_compare(CLI::App& app, Outcome& outcome);
 void add_run(CLI::App& app, Outcome& outcome);
 void add_eval(CLI::App& app, Outcome& outcome);
 void add_explain(CLI::App& app, Outcome& outcome);

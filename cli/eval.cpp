@@ -7,8 +7,6 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "harness/metrics/watched.hpp"
-#include "impls/cast_paths/cast_path.hpp"
-#include "impls/emulate/emulate.hpp"
 #include "reference/exact/decide.hpp"
 
 namespace norma::cli {
@@ -72,7 +70,6 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
   }
   const Case expanded = expand_site(value, options.tensors.in);
   const auto inputs = session.inputs(expanded);
-  const CaseAttributes attributes = attributes_of(expanded);
   if (options.what == "truth") {
     std::optional<FormatId> rounded;
     if (!options.round_to.empty()) {
@@ -94,16 +91,7 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
     }
     return;
   }
-  Tensors made;
-  if (is_path) {
-    const auto contract = contract_of(expanded, inputs->tensors, nullptr);
-    made = emulate(contract->program, inputs->tensors, attributes.numbers, {.nudge_ulp = 0, .threads = threads_or_all(0)});
-  } else {
-    const auto implementation = session.implementation(options.what);
-    made = implementation->run({.norm = expanded.norm, .inputs = &inputs->tensors, .numbers = attributes.numbers,
-                                .words = attributes.words, .path = "", .profile = ""});
-  }
-  for (auto& [name, tensor] : made) outputs[prefix + name] = std::move(tensor);
+  for (auto& [name, tensor] : made_by(session, expanded, options.what)) outputs[prefix + name] = std::move(tensor);
 }
 
 int evaluate(const Options& options) {

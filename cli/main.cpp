@@ -56,6 +56,7 @@ int main(int argc, char** argv) {
   outcome.command_line.assign(argv + 1, argv + argc);
   cli::add_check(app, outcome);
   cli::add_audit(app, outcome);
+  cli::add_compare(app, outcome);
   cli::add_run(app, outcome);
   cli::add_eval(app, outcome);
   cli::add_explain(app, outcome);

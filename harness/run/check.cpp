@@ -30,6 +30,8 @@ Contract contract_from(const std::string& path, const Binding& binding) {
 Contract emulated_path(const std::string& name, const Case& expanded, const Tensors& tensors) {
   Binding binding = binding_of(expanded, tensors);
   if (const CastPath* path = find_cast_path(name); path != nullptr) {
+    if (path->norm != expanded.norm)
+      throw ProgramError(fmt::format("{} is a path of {}, not of {}", name, path->norm, expanded.norm));
     if (std::find(path->profiles.begin(), path->profiles.end(), binding.profile) == path->profiles.end())
       binding.profile.clear();
     for (const CaseDefault& own : path->norm_attributes)
@@ -90,6 +92,19 @@ std::optional<Contract> contract_of(const Case& expanded, const Tensors& tensors
   Binding declared_binding = binding;
   if (declared_binding.profile.empty()) declared_binding.profile = declared.profile;
   return contract_from(declared.path, declared_binding);
+}
+
+Tensors made_by(Session& session, const Case& expanded, const std::string& impl) {
+  const auto inputs = session.inputs(expanded);
+  CaseAttributes attributes = attributes_of(expanded);
+  const auto implementation = session.implementation(impl);
+  if (implementation == nullptr)
+    return emulate(emulated_path(impl.substr(5), expanded, inputs->tensors).program, inputs->tensors, attributes.numbers);
+  if (!implementation->accepts_norm(expanded.norm))
+    throw ImplSkipped(fmt::format("{} does not compute {}", impl, expanded.norm));
+  return implementation->run({.norm = expanded.norm, .inputs = &inputs->tensors, .numbers = std::move(attributes.numbers),
+                              .words = std::move(attributes.words), .path = std::string(expanded.get("path")),
+                              .profile = std::string(expanded.get("profile"))});
 }
 
 std::vector<NamedMeasures> measure_outputs(Session& session, const Case& expanded, const std::optional<Contract>& contract,

@@ -27,6 +27,9 @@ Binding binding_of(const Case& expanded, const Tensors& tensors);
 /// The contract of a case: its path, else what the implementation declares, else none. CaseError or ProgramError
 /// with one sentence if there is no such path or the code does not take these tensors.
 std::optional<Contract> contract_of(const Case& expanded, const Tensors& tensors, Implementation* implementation);
+/// What an implementation (as the command line writes it) makes of a case; a path is emulated under the case's profile if
+/// it has that one. Throws ProgramError or ImplSkipped where it does not take such tensors, ImplCrashed.
+Tensors made_by(Session& session, const Case& expanded, const std::string& impl);
 /// Makes the check. A crash, a skip, an output of the wrong shape are records, not exceptions.
 Record check(Session& session, const CheckJob& job);
 
