@@ -14,7 +14,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string what, show, format;
+  std::string what, show, format, norm;
   bool json = false;
 };
 
@@ -29,22 +29,44 @@ std::vector<std::string> words(std::string_view list) {
   return result;
 }
 
+/// What a path's code may be bound to, x being of one format: as the first of these that it takes.
+enum class Wide { none, modulation, parameters };  // what is fp32 whatever x is
+struct Sample {
+  Wide wide;
+  bool bias;  // beside an optional weight
+  std::int64_t cols;
+};
+constexpr Sample kSamples[] = {{Wide::none, false, 3072},       {Wide::none, true, 3072},
+                               {Wide::modulation, false, 3072}, {Wide::modulation, true, 3072},
+                               {Wide::parameters, true, 3072},  {Wide::none, false, 768},
+                               {Wide::none, true, 768}};
+
+bool is_wide(const CastPath& path, const std::string& input, Wide wide) {
+  if (path.norm == "rmsnorm") return input == "scale";  // of a quantized output
+  const bool modulation = input == "scale" || input == "shift" || input == "gate";
+  const bool parameter = input == "weight" || input == "bias" || input.ends_with("_table");
+  return (wide == Wide::modulation && modulation) || (wide == Wide::parameters && parameter);
+}
+
 /// The path's program for tensors of one format, the optional weight present: what path=file: reads.
 std::optional<Program> sample_program(const CastPath& path, FormatId format) {
-  Binding binding;
-  binding.x = format;
-  binding.cols = 3072;
-  const bool quantized = path.norm == "rmsnorm";  // elsewhere scale is a vector beside x
-  for (const std::string& name : words(path.required))
-    binding.formats[name] = name == "scale" && quantized ? FormatId::fp32 : format;
-  for (const std::string& name : words(path.optional))
-    if (name == "weight") binding.formats[name] = format;
-  binding.attributes["eps"] = 1e-6;
-  try {
-    return build_path(path, binding);
-  } catch (const ProgramError&) {
-    return std::nullopt;
+  for (const Sample& sample : kSamples) {
+    Binding binding;
+    binding.x = format;
+    binding.cols = sample.cols;
+    for (const std::string& name : words(path.required))
+      binding.formats[name] = is_wide(path, name, sample.wide) ? FormatId::fp32 : format;
+    for (const std::string& name : words(path.optional))
+      if (name == "weight" || (name == "bias" && sample.bias))
+        binding.formats[name] = is_wide(path, name, sample.wide) ? FormatId::fp32 : format;
+    binding.attributes["eps"] = 1e-6;
+    try {
+      return build_path(path, binding);
+    } catch (const ProgramError&) {
+      continue;
+    }
   }
+  return std::nullopt;
 }
 
 std::optional<std::pair<FormatId, Program>> sample(const CastPath& path, const std::string& wanted) {
@@ -59,9 +81,10 @@ std::optional<std::pair<FormatId, Program>> sample(const CastPath& path, const s
   return std::nullopt;
 }
 
-Json paths_json() {
+Json paths_json(const std::string& norm) {
   Json rows = Json::array();
   for (const CastPath* p : all_cast_paths()) {
+    if (!norm.empty() && p->norm != norm) continue;
     Json formats = Json::array();
     for (const Format& f : all_formats())
       if (sample_program(*p, f.id)) formats.push_back(f.name);
@@ -83,7 +106,7 @@ Json paths_json() {
   return rows;
 }
 
-Json catalogue(const std::string& what) {
+Json catalogue(const std::string& what, const std::string& norm) {
   Json rows = Json::array();
   if (what == "formats") {
     for (const Format& f : all_formats())
@@ -98,7 +121,7 @@ Json catalogue(const std::string& what) {
       rows.push_back({{"name", n->name}, {"title", n->title}, {"formula", n->formula}, {"source", n->source}, {"inputs", inputs}, {"attributes", attributes}});
     }
   } else if (what == "paths") {
-    rows = paths_json();
+    rows = paths_json(norm);
   } else if (what == "profiles") {
     for (const Profile& p : all_profiles()) rows.push_back({{"name", p.name}, {"title", p.title}, {"order", text_of(p.sum)}});
   } else if (what == "orders") {
@@ -132,9 +155,11 @@ int show(const Options& options) {
     if (path == nullptr) throw UsageError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", options.show));
     const auto program = sample(*path, options.format);
     if (!program) throw UsageError(fmt::format("the code of '{}' does not take x in {}", options.show, options.format.empty() ? "any format alone" : options.format));
-    fmt::print("# {}: {}\n# {} {} @{} ({})\n# as built for x in {}; read it with path=file:NAME.path\n{}", path->name, path->title, path->source.project,
+    const auto weight = program->second.find_value("weight");
+    const FormatId format = weight ? program->second.nodes[static_cast<std::size_t>(weight->node)].rounding.format->id : program->first;
+    fmt::print("# {}: {}\n# {} {} @{} ({})\n# as built for x in {}{}; read it with path=file:NAME.path\n{}", path->name, path->title, path->source.project,
                path->source.file, path->source.commit.empty() ? "unrecorded commit" : path->source.commit, path->source.evidence,
-               name_of(program->first), print_program(program->second));
+               name_of(program->first), format == program->first ? "" : fmt::format(", weight in {}", name_of(format)), print_program(program->second));
     return 0;
   }
   if (options.what == "suites") {
@@ -143,7 +168,7 @@ int show(const Options& options) {
     fmt::print("{}", suite->text);
     return 0;
   }
-  for (const Json& row : catalogue(options.what))
+  for (const Json& row : catalogue(options.what, options.norm))
     if (row["name"] == options.show) {
       fmt::print("{}\n", row.dump(2));
       return 0;
@@ -152,8 +177,11 @@ int show(const Options& options) {
 }
 
 int list(const Options& options) {
+  if (!options.norm.empty() && (options.what != "paths" || find_norm(options.norm) == nullptr))
+    throw UsageError(options.what != "paths" ? fmt::format("--norm goes with paths, not with {}", options.what)
+                                             : fmt::format("--norm: unknown norm '{}'; 'norma list norms' prints the known ones", options.norm));
   if (!options.show.empty()) return show(options);
-  const Json rows = catalogue(options.what);
+  const Json rows = catalogue(options.what, options.norm);
   if (options.json) {
     fmt::print("{}\n", rows.dump(1));
     return 0;
@@ -172,6 +200,7 @@ void add_list(CLI::App& app, Outcome& outcome) {
   CLI::App* command = app.add_subcommand("list", "the catalogues: formats norms blocks paths profiles orders ops impls inputs metrics views suites");
   command->add_option("WHAT", options->what, "which catalogue")->required()->type_name("");
   command->add_option("--show", options->show, "one entry whole; a path as the text that path=file: reads")->type_name("NAME");
+  command->add_option("--norm", options->norm, "with paths: only those of this norm")->type_name("NORM");
   command->add_option("--format", options->format, "with paths --show: x's format")->type_name("FORMAT");
   command->add_flag("--json", options->json, "print a JSON array");
   command->callback([options, &outcome] { outcome.exit_code = list(*options); });

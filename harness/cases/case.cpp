@@ -202,13 +202,15 @@ void check_path(const NormDef& norm, std::string_view name) {
   if (name.starts_with("file:")) return;
   const CastPath* path = find_cast_path(name);
   if (path != nullptr && path->norm == norm.name) return;
-  std::string known;
+  std::string known = fmt::format("'norma list paths --norm {}' prints the known ones", norm.name);
+  std::string alike;
   for (const CastPath* p : all_cast_paths())
-    if (p->norm == norm.name) known.append(known.empty() ? "" : ", ").append(p->name);
+    if (p->norm == norm.name && p->name.find(name) != std::string_view::npos)
+      alike.append(alike.empty() ? "" : ", ").append(p->name);
+  if (!alike.empty()) known = fmt::format("there are {}; {}", alike, known);
   if (path != nullptr)
-    throw CaseError(fmt::format("path={} is a path of {}, not of {}; known: {}", name, path->norm,
-                                norm.name, known));
-  throw CaseError(fmt::format("unknown path '{}'; known for {}: {}", name, norm.name, known));
+    throw CaseError(fmt::format("path={} is a path of {}, not of {}; {}", name, path->norm, norm.name, known));
+  throw CaseError(fmt::format("unknown path '{}'; {}", name, known));
 }
 
 void check_profile(const Case& c, std::string_view name) {

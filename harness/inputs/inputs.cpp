@@ -70,10 +70,11 @@ std::vector<const NormInput*> inputs_of(const Case& c) {
       return key.first.starts_with(fmt::format("{}.", input.name));
     });
     // A path knows best what its code takes: some modulations have no scale.
-    const bool refused = path != nullptr && !names(path->required, input.name) && !names(path->optional, input.name);
-    if (input.name == "x" || (input.required && !refused) || named ||
-        (path != nullptr && names(path->required, input.name)) ||
-        std::ranges::find(in_file, input.name) != in_file.end())
+    const bool filed = std::ranges::find(in_file, input.name) != in_file.end();
+    const bool refused = path != nullptr ? !names(path->required, input.name) && !names(path->optional, input.name)
+                                         : !in_file.empty() && !filed;
+    if (input.name == "x" || (input.required && !refused) || named || filed ||
+        (path != nullptr && names(path->required, input.name)))
       inputs.push_back(&input);
   }
   return inputs;

@@ -312,7 +312,7 @@ class BadTensors(CliTest):
         self.refused(good[:4], "'y'", "--got")
         self.refused(good[:5] + ["none.st"], "none.st")
         self.refused(good[:5] + ["in.st"], "'y'", "weight")
-        self.refused(good + ["--path", "frob"], "'frob'", PATH)
+        self.refused(good + ["--path", "frob"], "'frob'", "norma list paths --norm rmsnorm")
         self.refused(good + ["--path", PATH, "--set", "profile=frob"], "'frob'", "torch_cpu")
         self.refused(good + ["--path", PATH, "--set", "profile=triton"], "'triton'", "torch_cpu")
         self.refused(good + ["--no-worse-than", "frob"], "'frob'", "norma list paths")
@@ -685,6 +685,63 @@ class Check(Output):
                     self.assertLess(error, abs(fractions.Fraction(struct.unpack("<f", struct.pack("<I", near))[0]) - exact))
 
 
+class Compare(CliTest):
+    """Two outputs of x (1 + s) + t against fractions: who is nearer, what is equal, how far apart."""
+
+    def bf16_next(self, value, steps):
+        code = struct.unpack("<H", bf16(value))[0] + steps
+        return struct.unpack("<f", struct.pack("<I", code << 16))[0]
+
+    def test_counts(self):
+        random_ = random.Random(3)
+        value = lambda: bf16_values(bf16(random_.gauss(0, 1)))[0]
+        x, scale = [value() for _ in range(64)], [value() for _ in range(16)]
+        exact = [fractions.Fraction(v) * (1 + fractions.Fraction(scale[i % 16])) for i, v in enumerate(x)]
+        nearest = [bf16_values(bf16(float(y)))[0] for y in exact]
+        a = [self.bf16_next(y, i % 3) for i, y in enumerate(nearest)]
+        b = [self.bf16_next(y, -(i % 2)) for i, y in enumerate(nearest)]
+        # Half-way: 1 (1 + 0) between 1 - 2^-7 and 1 + 2^-7; and zeros of both signs.
+        x[0], scale[0], exact[0], a[0], b[0] = 1.0, 0.0, fractions.Fraction(1), 1 - 2.0 ** -7, 1 + 2.0 ** -7
+        for i in (16, 32, 48):
+            x[i], exact[i], a[i], b[i] = 0.0, fractions.Fraction(0), 0.0, -0.0
+        pack16 = lambda values: b"".join(bf16(v) for v in values)
+        write("in.safetensors", pack({"x": ("BF16", [4, 16], pack16(x)), "scale": ("BF16", [16], pack16(scale))}))
+        write("out.safetensors", pack({"a": ("BF16", [4, 16], pack16(a)), "b": ("BF16", [4, 16], pack16(b))}))
+        words = ["compare", "file:out.safetensors#a", "file:out.safetensors#b", "modulate", "--in", "in.safetensors"]
+        between = json.loads(self.ends(0, *words, "--json").stdout)["outputs"]["y"]["between"]
+        off = [(abs(fractions.Fraction(p) - y), abs(fractions.Fraction(q) - y)) for p, q, y in zip(a, b, exact)]
+        self.assertEqual(between["nearer_a"], sum(p < q for p, q in off))
+        self.assertEqual(between["nearer_b"], sum(p > q for p, q in off))
+        self.assertEqual(between["as_near"], sum(p == q for p, q in off))
+        self.assertGreater(min(between["nearer_a"], between["nearer_b"], between["as_near"] - 4), 0)
+        self.assertEqual((between["equal_values"], between["compared"]), (sum(p == q for p, q in zip(a, b)), 64))
+        apart = sum((fractions.Fraction(p) - fractions.Fraction(q)) ** 2 for p, q in zip(a, b)) / sum(y ** 2 for y in exact)
+        self.assertAlmostEqual(between["relative_l2"], math.sqrt(apart), delta=1e-12)
+        ulps = [abs(p - q) / 2.0 ** (math.frexp(y)[1] - 8) if y else 0 for p, q, y in zip(a, b, exact)]
+        self.assertEqual(between["max_ulp"], max(ulps))
+        self.assertEqual(between["max_at"], list(divmod(ulps.index(max(ulps)), 16)))
+        text = self.ends(0, *words).stdout
+        self.assertIn(f"{between['equal_values']} of 64 elements have the same value", text)
+        self.assertIn(f"A is nearer to the exact value in {between['nearer_a']}, B in {between['nearer_b']}", text)
+
+    def test_paths(self):
+        """A path compared with itself is equal everywhere."""
+        case = ["rmsnorm", "bf16", "4x64"]
+        made = json.loads(self.ends(0, "compare", "path:" + PATH, "path:" + PATH, *case, "--json").stdout)["outputs"]["y"]
+        self.assertEqual((made["between"]["equal_values"], made["between"]["max_ulp"]), (256, 0))
+        self.assertNotIn("max_at", made["between"])
+
+    def test_refusals(self):
+        case = ["rmsnorm", "bf16", "4x64"]
+        self.refused(["compare", "path:frob", "path:" + PATH, *case], "frob")
+        self.refused(["compare", "frob", "path:" + PATH, *case], "frob")
+        write("in.safetensors", pack(tensors()))
+        self.refused(["compare", "path:" + PATH, "path:" + PATH, "rmsnorm", "bf16", "--in", "in.safetensors"], "norm's name")
+        write("out.safetensors", pack({"y": ("BF16", [COLS], tensors()["weight"][2])}))
+        done = self.ends(3, "compare", "path:" + PATH, "file:out.safetensors#y", "rmsnorm", "--in", "in.safetensors")
+        self.assertIn("shape 64, but x is 4x64", done.stderr)
+
+
 class Faults(Output):
     """One fault at a time, planted in a correct output."""
 
@@ -843,10 +900,14 @@ class Lists(CliTest):
                 x = next(f for f in ["bf16", "fp16", "fp32", *path["formats"]] if f in path["formats"])
                 text = self.ends(0, "list", "paths", "--show", path["name"], "--format", x).stdout
                 write(path["name"] + ".path", text)
-                words = ["rmsnorm", x, "2x3072", f"path=file:{path['name']}.path", "seed=1"]
+                shape = "2x64x4x6" if path["norm"] in ("groupnorm", "instancenorm", "batchnorm") else "2x3072"
+                if path["name"] == "tensorrt.skip_layernorm.vector":
+                    shape = "2x768"  # the code takes rows of 768 and 1024 only
+                words = [path["norm"], x, shape, f"path=file:{path['name']}.path", "seed=1"]
+                declared = re.findall(r"(\w+):(fp32|bf16|fp16)\b", re.search(r"(?m)^in .*", text)[0])
+                declared += re.findall(r"(?m)^# as built .*(weight) in (fp32)", text)
+                words += [f"{name}.format={format_}" for name, format_ in declared]
                 words += [f"{key}={value}" for key, value in path["attributes"].items()]
-                if "scale" in path["required"]:
-                    words.append("scale.format=fp32")
                 result = norma("run", *words, "--impl", "path:" + path["name"], "--json")
                 self.assertIn(result.returncode, (0, 1), result.stderr)
                 record = json.loads(result.stdout.splitlines()[1])
@@ -854,7 +915,7 @@ class Lists(CliTest):
                 self.assertEqual(conformance["equal"], conformance["of"], record["case"])
                 self.assertGreater(conformance["of"], 0)
                 jobs.append(path["name"])
-        self.assertGreater(len(jobs), 50)
+        self.assertGreater(len(jobs), 240)
 
 
 class Terminal(CliTest):
