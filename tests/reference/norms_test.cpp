@@ -1,12 +1,13 @@
 // Every canonical norm against exact rationals, written down once more from its formula, index by index.
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
-#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <map>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -59,16 +60,22 @@ struct Formula {
 
 using Index = std::function<std::int64_t(std::int64_t)>;
 
-/// y = weight (h - mean) / sqrt(var + eps) + bias, over the elements of equal `group`.
+/// y = weight (h - mean) / sqrt(var + eps) + bias, over the elements of equal `group`; the mean is 0 where it is not
+/// `centred`.
 Formula moments(const Setup& s, const Index& group, const Index& parameter, double eps, const std::string& place,
-                double correction = 0) {
+                double correction = 0, bool centred = true) {
   Formula f;
   std::map<std::int64_t, Rational> sums, counts;
   const std::int64_t size = s.inputs.at("x").size();
-  const auto h = [&](std::int64_t i) -> Rational { return s.at("x", i, 0) + s.at("residual", i, 0); };
+  const auto h = [&](std::int64_t i) -> Rational {
+    const Rational gate = s.inputs.contains("gate")
+                              ? Rational(s.at("gate", parameter(i), 0) + s.at("gate_table", parameter(i), 0))
+                              : Rational(1);
+    return gate * s.at("x", i, 0) + s.at("residual", i, 0);
+  };
   for (std::int64_t i = 0; i < size; ++i) {
     f.group.push_back(group(i));
-    sums[group(i)] += h(i);
+    if (centred) sums[group(i)] += h(i);
     counts[group(i)] += 1;
   }
   for (const auto& [g, count] : counts)
@@ -80,6 +87,23 @@ Formula moments(const Setup& s, const Index& group, const Index& parameter, doub
     const Rational w = s.inputs.contains("weight") ? Rational(offset + s.at("weight", parameter(i), 1)) : Rational(1);
     f.a.push_back(w * d);
     f.b.push_back(s.at("bias", parameter(i), 0));
+  }
+  return f;
+}
+
+/// scale_offset + scale + scale_table.
+Rational modulation(const Setup& s, std::int64_t scale, std::int64_t table) {
+  if (!s.inputs.contains("scale")) return 1;
+  return rational(s.number("scale_offset", 1)) + s.at("scale", scale, 0) + s.at("scale_table", table, 0);
+}
+
+/// (scale_offset + scale + scale_table) y + shift + shift_table, of vectors [cols].
+Formula modulated(const Setup& s, Formula f, const Index& parameter) {
+  for (std::size_t i = 0; i < f.a.size(); ++i) {
+    const std::int64_t j = parameter(static_cast<std::int64_t>(i));
+    const Rational scale = modulation(s, j, j);
+    f.a[i] *= scale;
+    f.b[i] = scale * f.b[i] + s.at("shift", j, 0) + s.at("shift_table", j, 0);
   }
   return f;
 }
@@ -107,6 +131,43 @@ Formula plain(const Setup& s, const std::function<Rational(std::int64_t)>& y) {
     f.b.push_back(0);
     f.group.push_back(0);
   }
+  return f;
+}
+
+/// y = weight x |x| / (mean of |x| + eps) + bias + x: a length is a size where samples have one position.
+Formula responses(const Setup& s) {
+  const std::int64_t cols = s.inputs.at("x").cols();
+  REQUIRE(s.inputs.at("x").shape.front() == s.inputs.at("x").rows());
+  return plain(s, [&](std::int64_t i) -> Rational {
+    Rational total = 0;
+    for (std::int64_t j = i / cols * cols; j < (i / cols + 1) * cols; ++j) total += abs(s.at("x", j, 0));
+    const Rational x = s.at("x", i, 0), weighted = s.at("weight", i % cols, 0) * x * abs(x);
+    return weighted / (total / cols + rational(s.number("eps", 1e-6))) + s.at("bias", i % cols, 0) + x;
+  });
+}
+
+/// y = x / max(|x|_p, eps) for p = 1 and infinity.
+Formula rational_lp(const Setup& s) {
+  const std::int64_t cols = s.inputs.at("x").cols();
+  return plain(s, [&](std::int64_t i) -> Rational {
+    Rational total = 0, largest = 0;
+    for (std::int64_t j = i / cols * cols; j < (i / cols + 1) * cols; ++j) {
+      total += abs(s.at("x", j, 0));
+      largest = std::max<Rational>(largest, abs(s.at("x", j, 0)));
+    }
+    const Rational length = s.word("p", "2") == "1" ? total : largest;
+    return s.at("x", i, 0) / std::max<Rational>(length, rational(s.number("eps", 1e-12)));
+  });
+}
+
+/// RMSNorm under a gate of zeros, whose sigmoid is a half.
+Formula half_open(const Setup& s, const Index& row, const Index& parameter) {
+  REQUIRE((s.word("activation", "silu") == "sigmoid" && s.word("gate_place", "after") == "after"));
+  for (std::int64_t i = 0; i < s.inputs.at("gate").size(); ++i) REQUIRE(s.at("gate", i, 1) == 0);
+  Setup open = s;
+  open.inputs.erase("gate");
+  Formula f = moments(open, row, parameter, s.number("eps", 1e-6), "inside", 0, false);
+  for (Rational& a : f.a) a /= 2;
   return f;
 }
 
@@ -142,7 +203,16 @@ Formula formula_of(const Setup& s) {
     return moments(
         s, [=](std::int64_t i) { return sample(i) * shape[1] + channel(i); }, channel, eps, "inside");
   }
-  if (s.norm == "l2norm") {
+  if (s.norm == "rmsnorm")
+    return moments(s, row, along("weight"), s.number("eps", 1e-6), s.word("eps_place", "inside"), 0, false);
+  if (s.norm == "ada_layernorm" || s.norm == "ada_rmsnorm") {
+    const Index column = [=](std::int64_t i) { return i % cols; };
+    return modulated(s, moments(s, row, column, s.number("eps", 1e-6), "inside", 0, s.norm == "ada_layernorm"), column);
+  }
+  if (s.norm == "rmsnorm_gated") return half_open(s, row, along("weight"));
+  if (s.norm == "grn") return responses(s);
+  if (s.norm == "lp_norm" && s.word("p", "2") != "2") return rational_lp(s);
+  if (s.norm == "l2norm" || s.norm == "lp_norm") {
     Formula f;
     for (std::int64_t i = 0; i < x.size(); ++i) {
       auto& root = f.roots
@@ -160,11 +230,12 @@ Formula formula_of(const Setup& s) {
   }
   if (s.norm == "modulate")
     return plain(s, [&, scale = along("scale"), shift = along("shift")](std::int64_t i) -> Rational {
-      return s.at("x", i, 0) * (1 + s.at("scale", scale(i), 0)) + s.at("shift", shift(i), 0);
+      return s.at("x", i, 0) * modulation(s, scale(i), i % cols) + s.at("shift", shift(i), 0) +
+             s.at("shift_table", i % cols, 0);
     });
   REQUIRE(s.norm == "gated_residual");
   return plain(s, [&, gate = along("gate")](std::int64_t i) -> Rational {
-    return s.at("x", i, 0) + s.at("gate", gate(i), 0) * s.at("f", i, 0);
+    return s.at("x", i, 0) + (s.at("gate", gate(i), 0) + s.at("gate_table", i % cols, 0)) * s.at("f", i, 0);
   });
 }
 
@@ -209,6 +280,26 @@ double random_eps(Random& random) {
 
 void add(Setup& s, const char* name, FormatId format, Shape shape, Random& random, int least = -3, int most = 3) {
   s.inputs[name] = random_tensor(format, std::move(shape), random, least, most);
+}
+
+/// RMSNorm's quantized outputs have a test of their own; without `quant` these say nothing.
+constexpr std::string_view kQuantization[] = {"quant",     "quant_max",  "scale_floor",
+                                              "scale_cap", "scale_rule", "global_scale"};
+
+/// May the norm take `input` beside the tensors that are there, without quantization?
+bool fits(const Setup& s, const NormInput& input) {
+  if (s.norm == "rmsnorm") return input.name != "scale";
+  if (input.name.ends_with("_table"))
+    return s.inputs.contains(input.name.substr(0, input.name.size() - std::string_view("_table").size()));
+  const bool of_residual = s.norm.starts_with("ada_") && input.name == "gate";
+  return !of_residual || s.inputs.contains("residual");
+}
+
+std::vector<std::string> choices_of(const NormAttribute& attribute) {
+  std::vector<std::string> words;
+  std::istringstream text{std::string(attribute.choices)};
+  for (std::string word; std::getline(text, word, '|');) words.push_back(word);
+  return words;
 }
 
 TEST_CASE("layernorm agrees with exact rationals, on random rows of every magnitude") {
@@ -852,28 +943,36 @@ TEST_CASE("fast and slow truth agree") {
       const bool channels = norm->inputs.size() > 1 && norm->inputs[1].axes == "channels";
       const Shape vector{channels ? shape[1] : shape.back()};
       for (const NormInput& input : norm->inputs) {
-        if (input.name == "x" || (input.name == "scale" && s.norm == "rmsnorm")) continue;
+        if (input.name == "x" || !fits(s, input)) continue;
         if (!input.required && random.below(2) == 0) continue;
-        const bool full = input.axes == "rows,cols";
-        add(s, std::string(input.name).c_str(), full ? format : kTested[random.below(4)], full ? shape : vector, random,
-            full ? least : -4, full ? most : 3);
+        const bool full = input.axes == "rows,cols" || (input.axes.ends_with("rows,cols") && random.below(4) == 0);
+        const bool samples = input.axes.find("samples,cols") != std::string_view::npos && random.below(4) == 0;
+        add(s, std::string(input.name).c_str(), full ? format : kTested[random.below(4)],
+            full      ? shape
+            : samples ? Shape{shape.front(), shape.back()}
+                      : vector,
+            random, full ? least : -4, full ? most : 3);
       }
-      for (const NormAttribute& attribute : norm->attributes)
-        if (attribute.name == "groups") s.numbers["groups"] = shape[1] % 2 == 0 ? 2 : 1;
+      // The one tensor that another one can stand in for.
+      if (s.norm == "modulate" && s.inputs.contains("shift") && !s.inputs.contains("scale_table") &&
+          random.below(3) == 0)
+        s.inputs.erase("scale");
       for (const NormAttribute& attribute : norm->attributes) {
-        if (attribute.name == "eps") s.numbers["eps"] = random_eps(random);
-        if (attribute.name == "weight_offset" && random.below(3) == 0) s.numbers["weight_offset"] = 1;
-        if (attribute.name == "statistics" && s.inputs.contains("running_mean") && s.inputs.contains("running_var") &&
-            random.below(2) == 0)
-          s.words["statistics"] = "running";
-        if (attribute.name == "eps_place") {
-          std::vector<std::string> words;
-          for (std::size_t at = 0; at != std::string_view::npos && at < attribute.choices.size();) {
-            const std::size_t bar = attribute.choices.find('|', at);
-            words.emplace_back(attribute.choices.substr(at, bar - at));
-            at = bar == std::string_view::npos ? bar : bar + 1;
-          }
-          s.words["eps_place"] = words[random.below(words.size())];
+        const std::string name(attribute.name);
+        if (std::ranges::find(kQuantization, attribute.name) != std::end(kQuantization)) continue;
+        if (name == "groups") {
+          const std::int64_t split = channels ? shape[1] : shape.back();
+          s.numbers[name] = split % 2 == 0 ? 2 : split % 3 == 0 ? 3 : 1;
+        } else if (name == "statistics") {
+          if (s.inputs.contains("running_mean") && s.inputs.contains("running_var") && random.below(2) == 0)
+            s.words[name] = "running";
+        } else if (!attribute.choices.empty()) {
+          const std::vector<std::string> words = choices_of(attribute);
+          s.words[name] = words[random.below(words.size())];
+        } else if (name == "eps") {
+          s.numbers[name] = random_eps(random);
+        } else if (name == "weight_offset" || name == "scale_offset" || name == "correction") {
+          if (random.below(3) == 0) s.numbers[name] = name == "scale_offset" ? 0 : 1;
         }
       }
       for (const NormOutput& output : norm->outputs_of(s.call())) check_agreement(s, output.name);
@@ -951,46 +1050,104 @@ TEST_CASE("norms name what does not fit") {
   REQUIRE(message_of(gated) == "gated_residual: f has shape 4x2 but must have x's, 2x4.");
 }
 
-TEST_CASE("norms without attributes are norms with the fallbacks that their rows state") {
-  Random random{20};
-  for (const NormDef* norm : all_norms()) {
-    Setup bare{.norm = std::string(norm->name)};
-    CAPTURE(bare.norm);
-    add(bare, "x", FormatId::bf16, {2, 64, 2}, random, -30, -5);
-    const bool terms = bare.norm == "modulate" || bare.norm == "gated_residual";
-    if (terms)
-      for (const char* name : {"scale", "gate"}) add(bare, name, FormatId::bf16, {2}, random);
-    if (terms) add(bare, "f", FormatId::bf16, {2, 64, 2}, random);
-    Setup stated = bare;
-    for (const NormAttribute& a : norm->attributes)
-      if (a.choices.empty())
-        stated.numbers[std::string(a.name)] = std::strtod(std::string(a.fallback).c_str(), nullptr);
-      else
-        stated.words[std::string(a.name)] = a.fallback;
-    const auto left = bare.truth(), right = stated.truth();
+bool has_output(const Setup& s, std::string_view name) {
+  return std::ranges::any_of(s.def().outputs_of(s.call()),
+                             [&](const NormOutput& output) { return output.name == name; });
+}
+
+/// Are the outputs that both calls have the same?
+bool same_outputs(const Setup& a, const Setup& b) {
+  for (const NormOutput& output : a.def().outputs_of(a.call())) {
+    if (!has_output(b, output.name)) continue;
+    const auto left = a.truth(output.name), right = b.truth(output.name);
     for (std::int64_t row = 0; row < left->rows(); ++row)
       for (std::int64_t col = 0; col < left->cols(); ++col) {
-        const Enclosure a = left->enclose(row, col), b = right->enclose(row, col);
-        REQUIRE((a.hi == b.hi && a.lo == b.lo && a.radius == b.radius));
+        const Enclosure l = left->enclose(row, col), r = right->enclose(row, col);
+        const bool both_nan = std::isnan(l.hi) && std::isnan(r.hi);
+        if (!both_nan && !(l.hi == r.hi && l.lo == r.lo && l.radius == r.radius)) return false;
       }
   }
+  return true;
+}
+
+/// `attribute` with values that are not its fallback.
+std::vector<Setup> others(const Setup& s, const NormAttribute& attribute) {
+  std::vector<Setup> all;
+  const std::string name(attribute.name);
+  for (const std::string& word : choices_of(attribute))
+    if (word != attribute.fallback) all.emplace_back(s).words[name] = word;
+  if (!all.empty()) return all;
+  const double fallback = std::strtod(std::string(attribute.fallback).c_str(), nullptr);
+  double other = 2 * fallback;
+  if (name == "groups" && fallback > 1) other = fallback / 2;
+  if (name == "scale_offset") other = 1 - fallback;
+  if (fallback == 0) other = 1;
+  all.emplace_back(s).numbers[name] = other;
+  return all;
+}
+
+TEST_CASE("norms without attributes are norms with the fallbacks that their rows state") {
+  Random random{20};
+  for (const NormDef* norm : all_norms())
+    for (const bool optional : {false, true}) {
+      Setup bare{.norm = std::string(norm->name)};
+      CAPTURE(bare.norm, optional);
+      const Shape shape{2, 64, 2};
+      for (const NormInput& input : norm->inputs) {
+        if (!fits(bare, input) || (!optional && !input.required)) continue;
+        // Lengths on both sides of every eps.
+        const bool full = input.axes == "rows,cols", stream = full && input.name != "gate";
+        add(bare, std::string(input.name).c_str(), FormatId::bf16,
+            full                       ? shape
+            : input.axes == "channels" ? Shape{shape[1]}
+                                       : Shape{shape.back()},
+            random, stream ? -50 : -3, stream ? -5 : 3);
+      }
+      Setup stated = bare;
+      for (const NormAttribute& a : norm->attributes)
+        if (a.choices.empty())
+          stated.numbers[std::string(a.name)] = std::strtod(std::string(a.fallback).c_str(), nullptr);
+        else
+          stated.words[std::string(a.name)] = a.fallback;
+      REQUIRE(same_outputs(bare, stated));
+      // With all tensors there, any other value is told by some output.
+      if (!optional) continue;
+      for (const NormAttribute& a : norm->attributes) {
+        CAPTURE(a.name);
+        if (std::ranges::find(kQuantization, a.name) != std::end(kQuantization)) continue;
+        for (const Setup& other : others(bare, a)) REQUIRE(!same_outputs(bare, other));
+      }
+    }
 }
 
 TEST_CASE("norms take fp64 tensors by MPFR") {
   Random random{21};
-  for (const NormDef* norm : all_norms()) {
-    // Norms whose rational formula stands elsewhere, or has none.
-    constexpr std::string_view kElsewhere[] = {"rmsnorm", "rmsnorm_gated", "lp_norm", "ada_layernorm", "ada_rmsnorm"};
-    if (std::ranges::find(kElsewhere, norm->name) != std::end(kElsewhere)) continue;
-    Setup s{.norm = std::string(norm->name)};
-    CAPTURE(s.norm);
-    add(s, "x", FormatId::fp64, {2, 4, 3}, random, -40, 40);
-    for (const char* name : {"scale", "gate"}) add(s, name, FormatId::fp64, {3}, random);
-    add(s, "f", FormatId::fp64, {2, 4, 3}, random, -40, 40);
-    if (s.norm == "groupnorm") s.numbers["groups"] = 2;
-    const FormatId formats[] = {FormatId::fp32};
-    REQUIRE(check_norm(s, formats, TruthKind::fast).elements == 24);
-  }
+  for (const NormDef* norm : all_norms())
+    for (const std::string p : {"2", "1", "inf"})
+      for (const bool optional : {false, true}) {
+        if (norm->name != "lp_norm" && p != "2") continue;
+        Setup s{.norm = std::string(norm->name)};
+        CAPTURE(s.norm, p, optional);
+        // Channels of one position: what is rational of grn's.
+        const Shape shape = s.norm == "grn" ? Shape{8, 3} : Shape{2, 4, 3};
+        for (const NormInput& input : norm->inputs) {
+          if (!fits(s, input) || (!optional && !input.required)) continue;
+          const bool full = input.axes == "rows,cols";
+          add(s, std::string(input.name).c_str(), FormatId::fp64,
+              full                       ? shape
+              : input.axes == "channels" ? Shape{shape[1]}
+                                         : Shape{shape.back()},
+              random, full ? -40 : -3, full ? 40 : 3);
+        }
+        if (s.norm == "groupnorm") s.numbers["groups"] = 2;
+        if (s.norm == "lp_norm") s.words["p"] = p;
+        if (s.norm == "rmsnorm_gated") {  // what is rational of it
+          s.words["activation"] = "sigmoid";
+          s.inputs["gate"] = Tensor::zeros(FormatId::fp64, shape);
+        }
+        const FormatId formats[] = {FormatId::fp32};
+        REQUIRE(check_norm(s, formats, TruthKind::fast).elements == 24);
+      }
 }
 
 TEST_CASE("a residual sum that carries into a 54th bit is summed exactly") {
