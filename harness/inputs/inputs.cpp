@@ -187,8 +187,12 @@ void expand_attributes(Case& c, std::string_view eps_default) {
   const CastPath* path = find_cast_path(c.get("path"));
   if (path != nullptr) {
     if (!path->profiles.empty()) c.keys.try_emplace("profile", path->profiles.front());
-    for (const CaseDefault& fallback : path->norm_attributes)
-      c.keys.try_emplace(std::string(fallback.key), fallback.value);
+    for (const CaseDefault& own : path->norm_attributes) {
+      const std::string& value = c.keys.try_emplace(std::string(own.key), own.value).first->second;
+      if (!same_value(value, own.value))
+        throw CaseError(fmt::format("{}={}: {} computes another norm, the one with {}={}", own.key, value, path->name,
+                                    own.key, own.value));
+    }
     if (eps_default.empty()) eps_default = path->eps_default;
   }
   for (const NormAttribute& attribute : norm_of(c).attributes) {

@@ -161,6 +161,9 @@ class BadWords(CliTest):
                 (f"rmsnorm bf16 - path={PATH}", ["'-'", "file:"]),
                 (f"rmsnorm bf16 4x8 path={PATH} input=file:none.safetensors#x", ["none.safetensors", "no such file"]),
                 ("rmsnorm bf16 4x8", ["path=NAME", "--impl"]),
+                ("batchnorm bf16 4x8x3 path=torch.batch_norm.cpu.eval statistics=batch", ["statistics=batch", "statistics=running"]),
+                ("groupnorm bf16 2x10x4 groups=3 path=torch.group_norm.cpu", ["groups is 3", "10 channels"]),
+                ("batchnorm bf16 4x8x3 momentum=2 path=torch.batch_norm.cpu.train", ["momentum is 2"]),
                 ("@frob", ["'@frob'", "@smoke"]),
                 ("none.cases", ["none.cases"])]:
             self.refused(["run", *words.split(), "--out", "run.jsonl"], *mentions)
