@@ -15,9 +15,10 @@ Binding formula_binding(const NormCall& call);
 /// One step of a formula: exact.
 Operand exactly(Builder& b, const std::string& name, Op op, std::initializer_list<Operand> operands);
 
-/// Truth of one output of `formula`; its steps have no roundings, its attributes are `numbers`. The truth keeps the
-/// program and the numbers; the call's tensors must outlive it. `fast`: balls first, MPFR for what they leave open.
+/// Truth of one output of `formula`; its steps have no roundings, its attributes are the call's numbers. The truth
+/// keeps the program and the numbers; the call's tensors must outlive it, unless `own` take their place. `fast`: balls
+/// first, MPFR for what they leave open.
 std::unique_ptr<TruthSource> formula_truth(Program formula, const NormCall& call, std::string_view output,
-                                           TruthKind kind);
+                                           TruthKind kind, Tensors own = {});
 
 }  // namespace norma

@@ -1,11 +1,10 @@
-// Lp normalization: a program without roundings, enclosed.
+// Lp normalization, a formula.
 #include "reference/norms/lp_norm.hpp"
 
 #include <array>
 
 #include "reference/norms/call.hpp"
-#include "reference/norms/program_norm.hpp"
-#include "reference/program/builder.hpp"
+#include "reference/norms/formula.hpp"
 
 namespace norma {
 
@@ -39,24 +38,22 @@ Operand length(Builder& b, std::string_view p, Operand x) {
     return b.reduce("total", kFp64, of, reduction);
   };
   if (p == "inf") return reduce(ReduceKind::amax, Term::value, x);
-  if (p == "1") return reduce(ReduceKind::sum, Term::value, b.map("size", Op::abs, Rounding{}, {x}));
-  return b.map("length", Op::sqrt, Rounding{}, {reduce(ReduceKind::sum, Term::square, x)});
+  if (p == "1") return reduce(ReduceKind::sum, Term::value, exactly(b, "size", Op::abs, {x}));
+  return exactly(b, "length", Op::sqrt, {reduce(ReduceKind::sum, Term::square, x)});
 }
 
-Program meaning_of(const Call& c) {
-  const Binding binding{.x = c.x->format, .formats = {}, .attributes = {}, .profile = ""};
-  Builder b("lp_norm", binding);
+Program formula_of(const Call& c, const NormCall& call) {
+  Builder b("lp_norm", formula_binding(call));
   const Operand x = b.input("x");
-  const Operand divisor = b.map("divisor", Op::max, Rounding{}, {length(b, c.p, x), b.attribute("eps")});
-  b.output("y", b.map("y", Op::div, Rounding{}, {x, divisor}));
+  const Operand divisor = exactly(b, "divisor", Op::max, {length(b, c.p, x), b.constant("eps", c.eps)});
+  b.output("y", exactly(b, "y", Op::div, {x, divisor}));
   return erase_roundings(b.finish());
 }
 
-template <ProgramTiers tiers>
+template <TruthKind kind>
 std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view output) {
   if (output != "y") CallReader("lp_norm", call).refuse("there is no output " + std::string(output) + "; known: y.");
-  const Call c = read_call(call);
-  return meaning_truth(meaning_of(c), *call.inputs, {}, {{"eps", c.eps}}, "y", tiers);
+  return formula_truth(formula_of(read_call(call), call), call, "y", kind);
 }
 
 std::vector<NormOutput> outputs_of(const NormCall& call) { return {{"y", read_call(call).x->shape}}; }
@@ -72,9 +69,9 @@ constinit const NormDef lp_norm{
     .attributes = kAttributes,
     .outputs = kOutputs,
     .check = check,
-    .truth = truth<ProgramTiers::mpfr>,
+    .truth = truth<TruthKind::mpfr>,
     .outputs_of = outputs_of,
-    .fast = truth<ProgramTiers::all>,
+    .fast = truth<TruthKind::fast>,
 };
 
 }  // namespace norma

@@ -1,12 +1,11 @@
-// Gated RMSNorm: a program without roundings, enclosed.
+// Gated RMSNorm, a formula.
 #include "reference/norms/rmsnorm_gated.hpp"
 
 #include <array>
 #include <cmath>
 
 #include "reference/norms/call.hpp"
-#include "reference/norms/program_norm.hpp"
-#include "reference/program/builder.hpp"
+#include "reference/norms/formula.hpp"
 
 namespace norma {
 
@@ -63,22 +62,19 @@ Operand square_mean(Builder& b, Operand h) {
   return b.reduce("ms", kFp64, h, mean);
 }
 
-Program meaning_of(const Call& c) {
-  Binding binding{.x = c.x->format, .formats = {{"gate", c.gate->format}}, .attributes = {}, .profile = ""};
-  if (c.weight != nullptr) binding.formats["weight"] = c.weight->format;
-  Builder b("rmsnorm_gated", binding, View{.kind = c.groups > 1 ? ViewKind::groups : ViewKind::rows});
-  const Rounding exact;
+Program formula_of(const Call& c, const NormCall& call) {
+  Builder b("rmsnorm_gated", formula_binding(call), View{.kind = c.groups > 1 ? ViewKind::groups : ViewKind::rows});
   const Operand x = b.input("x"), gate = b.input("gate", kRowsCols);
-  const Operand e = b.map("e", Op::exp, exact, {b.map("minus_gate", Op::neg, exact, {gate})});
-  const Operand divisor = b.map("divisor", Op::add, exact, {b.constant("one", 1), e});
-  const Operand a = c.silu ? b.map("a", Op::div, exact, {gate, divisor})  //
-                           : b.map("a", Op::reciprocal, exact, {divisor});
-  const Operand h = c.gate_first ? b.map("h", Op::mul, exact, {x, a}) : x;
+  const Operand e = exactly(b, "e", Op::exp, {exactly(b, "minus_gate", Op::neg, {gate})});
+  const Operand divisor = exactly(b, "divisor", Op::add, {b.constant("one", 1), e});
+  const Operand a = c.silu ? exactly(b, "a", Op::div, {gate, divisor})  //
+                           : exactly(b, "a", Op::reciprocal, {divisor});
+  const Operand h = c.gate_first ? exactly(b, "h", Op::mul, {x, a}) : x;
   const Operand root =
-      b.map("r", Op::rsqrt, exact, {b.map("ms_eps", Op::add, exact, {square_mean(b, h), b.attribute("eps")})});
-  Operand y = b.map("n", Op::mul, exact, {h, root});
-  if (c.weight != nullptr) y = b.map("nw", Op::mul, exact, {y, b.input("weight")});
-  if (!c.gate_first) y = b.map("y", Op::mul, exact, {y, a});
+      exactly(b, "r", Op::rsqrt, {exactly(b, "ms_eps", Op::add, {square_mean(b, h), b.constant("eps", c.eps)})});
+  Operand y = exactly(b, "n", Op::mul, {h, root});
+  if (c.weight != nullptr) y = exactly(b, "nw", Op::mul, {y, b.input("weight")});
+  if (!c.gate_first) y = exactly(b, "y", Op::mul, {y, a});
   b.output("y", y);
   return erase_roundings(b.finish());
 }
@@ -92,13 +88,12 @@ Tensors flat_tensors(const Call& c) {
   return tensors;
 }
 
-template <ProgramTiers tiers>
+template <TruthKind kind>
 std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view output) {
   if (output != "y")
     CallReader("rmsnorm_gated", call).refuse("there is no output " + std::string(output) + "; known: y.");
   const Call c = read_call(call);
-  const Attributes attributes{{"eps", c.eps}, {"groups", static_cast<double>(c.groups)}};
-  return meaning_truth(meaning_of(c), *call.inputs, flat_tensors(c), attributes, "y", tiers);
+  return formula_truth(formula_of(c, call), call, "y", kind, flat_tensors(c));
 }
 
 std::vector<NormOutput> outputs_of(const NormCall& call) { return {{"y", read_call(call).x->shape}}; }
@@ -115,9 +110,9 @@ constinit const NormDef rmsnorm_gated{
     .attributes = kAttributes,
     .outputs = kOutputs,
     .check = check,
-    .truth = truth<ProgramTiers::mpfr>,
+    .truth = truth<TruthKind::mpfr>,
     .outputs_of = outputs_of,
-    .fast = truth<ProgramTiers::all>,
+    .fast = truth<TruthKind::fast>,
 };
 
 }  // namespace norma
