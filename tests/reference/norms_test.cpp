@@ -410,6 +410,34 @@ TEST_CASE("modulate and gated_residual agree with exact rationals, in both truth
       }
 }
 
+TEST_CASE("modulations and adaptive norms agree with exact rationals, whatever tensors are there") {
+  Random random{23};
+  for (const char* norm : {"modulate", "gated_residual", "ada_layernorm", "ada_rmsnorm"})
+    for (int repeat = 0; repeat < 40; ++repeat) {
+      const auto [least, most] = kExponents[random.below(2)];
+      const TruthKind kind = repeat % 2 == 0 ? TruthKind::fast : TruthKind::mpfr;
+      Setup s{.norm = norm};
+      const Shape shape{2, 3};
+      std::string there;
+      for (const NormInput& input : s.def().inputs) {
+        // A modulation needs no scale where there is a shift.
+        const bool left_out = s.norm == "modulate" && input.name == "scale" && repeat % 4 < 2;
+        const bool required = (input.required && !left_out) || (input.name == "shift" && !s.inputs.contains("scale"));
+        if (!fits(s, input) || left_out || (!required && random.below(2) == 0)) continue;
+        const bool full = input.axes == "rows,cols";
+        add(s, std::string(input.name).c_str(), kTested[random.below(4)], full ? shape : Shape{3}, random,
+            full ? least : -3, full ? most : 3);
+        there += " " + std::string(input.name);
+      }
+      for (const char* offset : {"scale_offset", "weight_offset"})
+        if (s.norm.starts_with("ada_") && random.below(2) == 0) s.numbers[offset] = offset[0] == 's' ? 0 : 1;
+      if (s.norm == "modulate" && random.below(2) == 0) s.numbers["scale_offset"] = 0;
+      CAPTURE(s.norm, repeat, there);
+      const FormatId formats[] = {kTested[random.below(4)]};
+      REQUIRE(check_norm(s, formats, kind).elements > 0);
+    }
+}
+
 // ---- ties ----
 
 TEST_CASE("layernorm decides exact ties and near ties") {
