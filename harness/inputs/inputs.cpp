@@ -71,8 +71,10 @@ std::vector<const NormInput*> inputs_of(const Case& c) {
     });
     // A path knows best what its code takes: some modulations have no scale.
     const bool filed = std::ranges::find(in_file, input.name) != in_file.end();
+    // So does a file: what is shifted by a recorded tensor has a scale only if one was recorded too.
+    const bool shift_alone = input.name == "scale" && c.get("shift.input").starts_with("file:");
     const bool refused = path != nullptr ? !names(path->required, input.name) && !names(path->optional, input.name)
-                                         : !in_file.empty() && !filed;
+                                         : (!in_file.empty() && !filed) || shift_alone;
     if (input.name == "x" || (input.required && !refused) || named || filed ||
         (path != nullptr && names(path->required, input.name)))
       inputs.push_back(&input);

@@ -377,6 +377,23 @@ TEST_CASE("tensors come from files, held by their hash", "[inputs]") {
   CHECK_THAT(refusal(line), ContainsSubstring("whose contents changed: the case says sha256-"));
 }
 
+TEST_CASE("a shift from a file needs no scale", "[inputs]") {
+  const Folder folder;
+  const std::string file = folder.file("in.safetensors");
+  write_safetensors(file, {{"x", made("normal", FormatId::bf16, {2, 16})},
+                           {"shift", made("ones", FormatId::fp32, {16})},
+                           {"scale", made("ones", FormatId::fp32, {16})}});
+  for (const char* norm : {"modulate", "ada_layernorm", "ada_rmsnorm"}) {
+    const std::string shifted = std::string(norm) + " bf16 - input=file:" + file + " shift.input=file:" + file;
+    const Case alone = expand_defaults(parse_case(shifted));
+    CHECK(!make_inputs(alone).contains("scale"));
+    CHECK(expand_defaults(alone) == alone);
+    CHECK(make_inputs(parse_case(shifted + " scale.input=file:" + file)).contains("scale"));
+    // A shift that is made is made beside a scale.
+    CHECK(make_inputs(parse_case(std::string(norm) + " bf16 2x16 shift.input=normal")).contains("scale"));
+  }
+}
+
 TEST_CASE("a path that is a file is held by its hash", "[inputs]") {
   const Folder folder;
   const std::string file = folder.file("my.path");
