@@ -29,6 +29,8 @@ class RowReader {
   explicit RowReader(const RowNorm& norm);
   RowValues read(std::int64_t row, Scratch& scratch) const;
   Layout layout() const { return layout_; }
+  /// Values are not where x's are, but in the scratch.
+  bool unpacks() const { return unpacks_; }
   /// Significand bits of what `read` gives; 53 with a residual.
   int precision() const { return precision_; }
 

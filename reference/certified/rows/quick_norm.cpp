@@ -18,6 +18,10 @@ constexpr std::size_t kManyBlocks = 4;
 /// So is a run that begins with as many: rows of ties.
 constexpr std::size_t kTrial = kManyBlocks * kBlock;
 
+/// Rows of at most this many values are rounded ahead: kAhead of them stay in the first cache.
+constexpr std::size_t kShort = 1024;
+static_assert(kShort <= kRun);  // one run
+
 /// Centres beyond this many deviations stay: products with h would be too large for the difference.
 constexpr double kMostFolded = 16;
 
@@ -141,6 +145,39 @@ bool QuickNorm::State::round_runs(const Row& r, Scratch& s, FormatId format, Ove
     }
   });
   return few;
+}
+
+std::uint32_t QuickNorm::round_ahead(std::int64_t first, std::int64_t count, FormatId format, Overflow overflow,
+                                     std::byte* stored) const {
+  const State& state = *state_;
+  const auto f = static_cast<std::size_t>(format);
+  const auto cols = static_cast<std::size_t>(state.norm.cols);
+  const auto affine = static_cast<std::size_t>(state.affine());
+  const auto round =
+      kernels().round_elements[static_cast<std::size_t>(state.reader.layout())][state.centred() ? 1 : 0][affine][f];
+  const bool plain = overflow == Overflow::ieee || (format != FormatId::fp32 && format != FormatId::bf16);
+  if (cols > kShort || state.by_segments || !state.is_shared || !state.shared.strange.empty() ||
+      state.groups != nullptr || state.norm.statistics == Statistics::given || state.reader.unpacks() || !plain ||
+      round == nullptr)
+    return 0;
+  State::Scratch& s = state.scratch();
+  RowValues values[kAhead];
+  RowFactor factors[kAhead];
+  for (std::int64_t k = 0; k < count; ++k)
+    factors[k] = row_factor(state.norm, state.reader, first + k, s.reader, values[k]);
+  const std::size_t row_bytes = cols * static_cast<std::size_t>(format_of(format).storage_bytes());
+  std::uint32_t done = 0;
+  State::Row r{};
+  r.columns = &state.shared;
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (factors[k].kind != RowFactor::Kind::bounded || factors[k].lo != 0) continue;
+    r.values = values[k];
+    state.take(factors[k], r);
+    state.each_rounded_run(r, [&](std::size_t, const ElementRun& run) {
+      if (round(run, stored + static_cast<std::size_t>(k) * row_bytes) == 0) done |= std::uint32_t{1} << k;
+    });
+  }
+  return done;
 }
 
 void QuickNorm::round_row(std::int64_t row, FormatId format, Overflow overflow, std::byte* stored,

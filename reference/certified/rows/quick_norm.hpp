@@ -44,6 +44,13 @@ class QuickNorm {
   void round_row(std::int64_t row, FormatId format, Overflow overflow, std::byte* stored,
                  std::vector<std::uint32_t>& open) const;
 
+  /// Short rows at once, so that the latency of one row's statistics hides behind the others'. Rounds rows first, first +
+  /// 1, ... (at most kAhead) as round_row does; bit k of the answer tells that row first + k is done with nothing open.
+  /// The others' codes are any. Nothing is done where rows are long or need more than this.
+  static constexpr std::int64_t kAhead = 8;
+  std::uint32_t round_ahead(std::int64_t first, std::int64_t count, FormatId format, Overflow overflow,
+                            std::byte* stored) const;
+
   /// Adds the row's errors of `got` (cols elements of `format` in storage layout) to `sums`. The columns whose error is
   /// not known to kScoreBar here, or that may not be scored, are appended to `open`, ascending, and are in no sum.
   void score_row(std::int64_t row, FormatId format, const std::byte* got, RowScoreSums& sums,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -30,7 +31,21 @@ class Rounder {
         close_(norm),
         bytes_(static_cast<std::size_t>(format_of(format).storage_bytes())) {}
 
-  void round(std::int64_t row, std::byte* stored, TierCounts& tiers) const {
+  /// Rows [first, last), `stored` being the first one's.
+  void round(std::int64_t first, std::int64_t last, std::byte* stored, TierCounts& tiers) const {
+    const std::size_t row_bytes = static_cast<std::size_t>(norm_.cols) * bytes_;
+    for (std::int64_t row = first; row < last; row += QuickNorm::kAhead) {
+      const std::int64_t count = std::min(QuickNorm::kAhead, last - row);
+      std::byte* const out = stored + static_cast<std::size_t>(row - first) * row_bytes;
+      const std::uint32_t done = quick_.round_ahead(row, count, format_, overflow_, out);
+      tiers.binary64 += std::popcount(done) * norm_.cols;
+      for (std::int64_t k = 0; k < count; ++k)
+        if ((done >> k & 1) == 0) round_row(row + k, out + static_cast<std::size_t>(k) * row_bytes, tiers);
+    }
+  }
+
+ private:
+  void round_row(std::int64_t row, std::byte* stored, TierCounts& tiers) const {
     thread_local std::vector<std::uint32_t> open;
     open.clear();
     quick_.round_row(row, format_, overflow_, stored, open);
@@ -43,7 +58,6 @@ class Rounder {
       settle(*close, row, all.part(i, kCloseBlock), stored, tiers);
   }
 
- private:
   struct Memory {
     std::array<double, kCloseBlock> odd, side;
     std::array<std::byte, kCloseBlock * 4> codes;
@@ -140,12 +154,9 @@ TierCounts round_rows(const RowNorm& norm, const TruthSource& exact, FormatId fo
   const std::int64_t grain = fast ? std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, norm.cols)) : 1;
   share_out(norm.rows, grain, threads, [&](std::int64_t first, std::int64_t last) {
     TierCounts& tiers = counts.local();
-    for (std::int64_t row = first; row < last; ++row) {
-      if (fast)
-        rounder->round(row, stored + row * row_bytes, tiers);
-      else
-        round_slowly(norm, exact, format, overflow, row, stored + row * row_bytes, tiers);
-    }
+    if (fast) return rounder->round(first, last, stored + first * row_bytes, tiers);
+    for (std::int64_t row = first; row < last; ++row)
+      round_slowly(norm, exact, format, overflow, row, stored + row * row_bytes, tiers);
   });
   TierCounts tiers;
   counts.combine_each([&](const TierCounts& part) { tiers += part; });
