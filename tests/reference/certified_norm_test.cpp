@@ -176,6 +176,50 @@ TEST_CASE("a sum of squares that no pair holds is not taken for a square") {
   CHECK(y.y.value(16) == 2.5);
 }
 
+TEST_CASE("a spread that no pair holds is not taken for a square") {
+  // S = 8 (1 + 2^-27)^2, or that and 2 tiny^2; w = 1 + 2^-27: y = 2 x again, or less. One pass
+  // takes the first row, two the second; sums of the third need more than a pair.
+  for (const auto& [tiny, residual] :
+       {std::pair(0x1p-69, false), std::pair(0x1p-69, true), std::pair(0x1p-149, false)}) {
+    Tensor x = Tensor::zeros(FormatId::fp32, {2, 32});
+    const Tensor zeros = x;
+    const double head[] = {1.375, 1.375, 0.375, 0.25, 0.125, 0x1p-12, 0x1p-26, tiny};
+    for (std::int64_t row = 0; row < 2; ++row)
+      for (std::int64_t j = 0; j < 7 + row; ++j)
+        for (const int sign : {1, -1})
+          x.set_code(row * 32 + 2 * j + (sign < 0 ? 1 : 0), encode(FormatId::fp32, sign * head[j], Overflow::ieee));
+    const Tensor w = tensor(FormatId::fp32, {1}, {1.0});
+    RowNorm n = rows_of(x, Statistics::moments, 0);
+    n.weight = {.tensor = &w, .offset = 0x1p-27, .index = {.span = 32}};
+    if (residual) n.residual = &zeros;
+    const auto exact = affine_truth(n), truth = certified_truth(n, affine_truth(n));
+    CHECK(truth->compare(0, 0, 2.75, 0) == Comparison::equal);
+    CHECK(truth->compare(1, 0, 2.75, 0) == Comparison::less);
+    const RoundedRows y = round_rows(n, *exact, FormatId::e5m2, Overflow::ieee);
+    CHECK(y.y.value(0) == 3);
+    CHECK(y.y.value(1) == -3);
+    CHECK(y.y.value(32) == 2.5);
+    CHECK(y.y.value(33) == -2.5);
+  }
+}
+
+TEST_CASE("a tie that a mean moves by less than a place is none") {
+  // max(deviation, 16) = 16: y = (h - mean) / 16, with h a midpoint of bf16 and the mean far below its last place.
+  for (const double far : {0x1p-70, -0x1p-70, 0x1p-40, -0x1p-40, 0x1p-130, -0x1p-130})
+    for (const bool biased : {false, true}) {
+      const Tensor x = tensor(FormatId::fp32, {1, 4}, {1 + 0x1p-8, -1 - 0x1p-8, far, 0.0});
+      const Tensor b = tensor(FormatId::bf16, {1}, {0x1p-5});
+      RowNorm n = rows_of(x, Statistics::moments, 16);
+      n.eps_place = EpsPlace::max;
+      if (biased) n.bias = {.tensor = &b, .offset = 0, .index = {.span = 4}};
+      const auto exact = affine_truth(n);
+      const RoundedRows y = round_rows(n, *exact, FormatId::bf16, Overflow::ieee);
+      const double up = biased ? 0x1.82p-4 : 0x1.02p-4, down = biased ? 0x1.8p-4 : 0x1p-4;
+      INFO("mean " << far / 4 << ", biased " << biased);
+      CHECK(y.y.value(0) == (far < 0 ? up : down));
+    }
+}
+
 TEST_CASE("what the fast tiers do not take goes to the slow truth whole") {
   Tensor x = Tensor::zeros(FormatId::fp64, {1, 3});
   for (std::int64_t i = 0; i < 3; ++i) x.set_code(i, std::bit_cast<std::uint64_t>(0.1 * static_cast<double>(i + 1)));

@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "reference/certified/element.hpp"
 #include "reference/certified/rounding.hpp"
+#include "reference/certified/rows/kernels.hpp"
 #include "reference/certified/rows/quick_factor.hpp"
 #include "reference/certified/rows/row_norm.hpp"
 #include "reference/certified/vector_level.hpp"
@@ -424,7 +426,8 @@ void check_factor(const Problem& p, bool careful) {
   const RowFactor f = row_factor(p.norm, reader, 0, scratch, values, careful);
   if (f.kind != RowFactor::Kind::bounded) return;
   Real mean(0.0, kBits), total(0.0, kBits), term(kBits);
-  for (std::int64_t j = 0; j < p.norm.cols; ++j) mpfr_add_d(mean.get(), mean.get(), p.x.value(j), MPFR_RNDN);
+  if (p.norm.statistics == Statistics::moments)
+    for (std::int64_t j = 0; j < p.norm.cols; ++j) mpfr_add_d(mean.get(), mean.get(), p.x.value(j), MPFR_RNDN);
   mpfr_div_d(mean.get(), mean.get(), static_cast<double>(p.norm.cols), MPFR_RNDN);
   for (std::int64_t j = 0; j < p.norm.cols; ++j) {
     mpfr_sub_d(term.get(), mean.get(), p.x.value(j), MPFR_RNDN);
@@ -460,6 +463,20 @@ TEST_CASE("mean and factor of a row are within their bounds") {
       for (std::int64_t j = 0; j < 512; ++j) lost.x.set_code(j, code_of(FormatId::fp32, j < 32 ? 1 : small));
       check_factor(lost, careful);
     }
+  // The most that sums of squares lose: 15 terms of the lanes' first runs, then 31 runs, each just below half a place.
+  const double root = 0x1.6a09e6p-27;
+  for (Statistics statistics : {Statistics::squares, Statistics::moments}) {
+    Problem lost({.statistics = statistics}, FormatId::fp32, 1, 16384, Family::normal, random);
+    for (std::int64_t j = 0; j < 16384; ++j)
+      lost.x.set_code(j, code_of(FormatId::fp32, j < 32 ? 1 : j < 512 ? root : root / 4));
+    check_factor(lost, false);
+  }
+  // Almost a power of two: in the sum with eps, in the root, in its inverse.
+  for (const auto& [x, eps] : {std::pair(1.0, 0x1p-60), std::pair(1.0, 0x1p-52), std::pair(3.0, 0.0)}) {
+    Problem p({.eps = eps}, FormatId::fp32, 1, 96, Family::normal, random);
+    for (std::int64_t j = 0; j < 96; ++j) p.x.set_code(j, code_of(FormatId::fp32, x));
+    check_factor(p, true);
+  }
 }
 
 TEST_CASE("ties are settled by binary64 where factor and sums are exact") {
@@ -535,6 +552,104 @@ TEST_CASE("beside a power of two the bar covers both ulps") {
   }
 }
 
+// ---- loops by themselves ----
+
+// Elements of a loop whose bounds are the test's own: an element of some blocks lies about as far from a midpoint as
+// its bound is, the others on the format's grid. No real row comes as close to its bounds.
+struct LooseRun {
+  double plain;  ///< other elements' y, and their bias: a power of two or none
+  std::vector<float> x;
+  std::vector<double> weight, bias, bias_size, y, e;
+  ElementRun run{};
+
+  LooseRun(Affine affine, FormatId format, int places, Random& random) : plain(random.below(2) == 0 ? 0.25 : 0.375) {
+    const std::size_t count = 1 + random.below(200);
+    const bool biased = affine == Affine::biased || affine == Affine::constant_biased;
+    const bool constant = affine == Affine::constant || affine == Affine::constant_biased;
+    const Format& f = format_of(format);
+    run.of_product = random.below(4) == 0 ? 0 : std::ldexp(1.0, -places);
+    run.of_value = biased && random.below(2) == 0 ? std::ldexp(1.0, -places) : 0;
+    // A midpoint, of the last ones below a power of two where bounds are widest.
+    const std::uint64_t half = std::uint64_t{1} << f.mantissa_bits();
+    std::uint64_t code = encode(format, 1, Overflow::ieee) + half - 1 - random.below(3);
+    if (random.below(4) == 0) code -= random.below(half - 3);
+    if (random.below(8) == 0 && !biased) code = random.below(half);  // subnormal
+    const double middle = (decode(format, code) + decode(format, code + 1)) / 2;
+    run.absolute = random.below(3) == 0 ? 0 : std::ldexp(middle, -random.between(places - 1, places + 1));
+    const double b = biased ? (random.below(2) == 0 ? 64 : 0.5) : 0;
+    const double error = run.of_product * (b + middle) + run.of_value * middle + run.absolute;
+    // On 2^-46: with a bias of 64 no sum rounds.
+    double target = middle + error * static_cast<double>(random.between(-1000, 1000)) * 0x1.4p-10;
+    if (biased) target = std::rint(target * 0x1p46) * 0x1p-46;
+    run.constant_bias = biased && constant ? b : 0;
+    run.factor = constant ? target - b : 1;
+    for (std::size_t i = 0; i < count; ++i) {
+      x.push_back(!constant ? 1.0F : biased ? 0.0F : 0.375F);
+      weight.push_back(biased ? 0 : plain);
+      bias.push_back(biased ? plain : 0);
+    }
+    for (std::size_t begin = 0; begin < count; begin += kBlock) {
+      const std::size_t i = begin + random.below(std::min(kBlock, count - begin));
+      if (random.below(2) == 0) continue;
+      x[i] = 1;
+      weight[i] = target - b;
+      bias[i] = b;
+    }
+    bias_size.assign((count + kBlock - 1) / kBlock, 0.0);
+    for (std::size_t i = 0; i < count; ++i) {
+      bias_size[i / kBlock] = std::max(bias_size[i / kBlock], std::fabs(bias[i]));
+      const double q = x[i] * (constant ? run.factor : weight[i]);
+      y.push_back(q + (constant ? run.constant_bias : bias[i]));
+      e.push_back(run.of_product * std::fabs(q) + run.of_value * std::fabs(y[i]) + run.absolute);
+    }
+    run.x = x.data();
+    run.weight = weight.data();
+    run.bias = bias.data();
+    run.bias_size = bias_size.data();
+    run.count = count;
+  }
+  LooseRun(const LooseRun&) = delete;
+};
+
+TEST_CASE("what a loop rounds is right all over its bound") {
+  Random random{10};
+  const VectorLevel usual = vector_level();
+  for (FormatId format : {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::e4m3fn})
+    for (Affine affine : {Affine::product, Affine::biased, Affine::constant, Affine::constant_biased}) {
+      std::int64_t blocks = 0, settled = 0, faults = 0;
+      for (int k = 0; k < 20000; ++k) {
+        const LooseRun loose(affine, format, random.between(33, 44), random);
+        const std::size_t count = loose.run.count;
+        const VectorLevel level = vector_levels()[random.below(vector_levels().size())];
+        set_vector_level(level);
+        Tensor to = Tensor::zeros(format, {static_cast<std::int64_t>(count)});
+        const std::uint64_t open =
+            kernels().round_elements[static_cast<std::size_t>(Layout::fp32)][0][static_cast<std::size_t>(affine)]
+                                    [static_cast<std::size_t>(format)](loose.run, to.bytes.data());
+        set_vector_level(usual);
+        for (std::size_t i = 0; i < count; ++i) {
+          blocks += i % kBlock == 0 ? 1 : 0;
+          if ((open >> (i / kBlock) & 1) != 0) continue;
+          settled += i % kBlock == 0 ? 1 : 0;
+          // 2^-30 less: what these sums and differences round.
+          const double y = loose.y[i], e = loose.e[i] * (1 - 0x1p-30);
+          const std::uint64_t code = to.code(static_cast<std::int64_t>(i));
+          const double low = y - e, high = y + e;
+          if (encode(format, low, Overflow::ieee) != code || encode(format, high, Overflow::ieee) != code) {
+            if (faults++ == 0)
+              UNSCOPED_INFO("y " << y << " e " << e << " count " << count << " i " << i << " of_product "
+                                 << loose.run.of_product << " of_value " << loose.run.of_value << " absolute "
+                                 << loose.run.absolute << " bias " << loose.bias[i]);
+          }
+        }
+      }
+      INFO(name_of(format) << " affine " << static_cast<int>(affine) << ": " << settled << " of " << blocks);
+      CHECK(faults == 0);
+      CHECK(settled * 4 > blocks);
+      CHECK(settled * 20 < blocks * 19);
+    }
+}
+
 // (got - y) / ulp_F(y) from 3000 bits.
 double exact_error(const Real& y, double got, FormatId format) {
   const Format& f = format_of(format);
@@ -544,6 +659,51 @@ double exact_error(const Real& y, double got, FormatId format) {
   mpfr_d_sub(d.get(), got, y.get(), MPFR_RNDN);
   mpfr_mul_2si(d.get(), d.get(), f.precision - 1 - std::max(binade, f.emin), MPFR_RNDN);
   return mpfr_get_d(d.get(), MPFR_RNDN);
+}
+
+TEST_CASE("what a loop scores is right all over its bound") {
+  Random random{11};
+  const VectorLevel usual = vector_level();
+  for (FormatId format : {FormatId::fp32, FormatId::bf16, FormatId::fp16})
+    for (bool biased : {false, true}) {
+      const auto layout = static_cast<std::size_t>(format == FormatId::fp32   ? Layout::fp32
+                                                   : format == FormatId::bf16 ? Layout::bf16
+                                                                              : Layout::fp16);
+      std::int64_t scored = 0, near_half = 0;
+      for (int k = 0; k < 40000; ++k) {
+        const LooseRun loose(biased ? Affine::biased : Affine::product, format, random.between(33, 50), random);
+        const auto farther = [&](double a, double b) {
+          return std::fabs(a - loose.plain) < std::fabs(b - loose.plain);
+        };
+        const auto far = std::max_element(loose.y.begin(), loose.y.end(), farther) - loose.y.begin();
+        const std::size_t i = random.below(2) == 0 ? 0 : static_cast<std::size_t>(far);
+        Tensor got = Tensor::zeros(format, {1});
+        got.set_code(0, encode(format, loose.y[i], Overflow::ieee) + (random.below(4) == 0 ? 1 : 0));
+        set_vector_level(vector_levels()[random.below(vector_levels().size())]);
+        ScoreSums sums{};
+        std::uint32_t open[2];
+        const std::size_t left = kernels().score[static_cast<std::size_t>(Layout::fp32)][0][biased ? 1 : 0][layout](
+            part_of(loose.run, Layout::fp32, i, 1), ulp_rule(format), got.bytes.data(), sums, open);
+        set_vector_level(usual);
+        if (left > 0) continue;
+        ++scored;
+        near_half += sums.near_half;
+        // A row's of_value is 3u at most.
+        if (loose.run.of_value <= 0x1p-48) REQUIRE(sums.bar <= kScoreBar);
+        REQUIRE(sums.incorrect + sums.near_half <= 1);
+        for (const double side : {-1.0, 1.0}) {
+          Real y(loose.y[i], kBits);
+          mpfr_add_d(y.get(), y.get(), side * loose.e[i] * (1 - 0x1p-30), MPFR_RNDN);
+          const double error = exact_error(y, got.value(0), format);
+          INFO(name_of(format) << " biased " << biased << " y " << loose.y[i] << " +- " << loose.e[i] << " error "
+                               << error << " score " << sums.sum << " bar " << sums.bar);
+          REQUIRE(std::fabs(error - sums.sum) <= sums.bar);
+          if (sums.near_half == 0) REQUIRE((std::fabs(error) > 0.5) == (sums.incorrect == 1));
+        }
+      }
+      CHECK(scored > 4000);
+      CHECK(near_half > 200);
+    }
 }
 
 TEST_CASE("scores are as exact as their bar says") {
