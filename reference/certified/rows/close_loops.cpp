@@ -11,16 +11,8 @@
 #include <stdexcept>
 
 #include "reference/certified/vector_level.hpp"
+#include "reference/formats/clones.hpp"
 #include "reference/formats/convert.hpp"
-
-// No iteration of such a loop reads what another one writes.
-#if defined(__clang__)
-#define NORMA_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#elif defined(__GNUC__)
-#define NORMA_INDEPENDENT _Pragma("GCC ivdep")
-#else
-#define NORMA_INDEPENDENT
-#endif
 
 namespace norma {
 
