@@ -126,7 +126,7 @@ TEST_CASE("a case reports the unknown word and the known ones", "[cases]") {
              ContainsSubstring("unknown format 'f32'"));
   CHECK_THAT(
       refusal("rmsnorm bf16 4x8 path=bfl.flux.rms"),
-      ContainsSubstring("unknown path 'bfl.flux.rms'; known for rmsnorm: bfl.flux.rmsnorm,"));
+      ContainsSubstring("unknown path 'bfl.flux.rms'; there are bfl.flux.rmsnorm,"));
   CHECK_THAT(refusal("rmsnorm bf16 4x8 profile=gpu"),
              ContainsSubstring("unknown profile 'gpu'; known: torch_cpu"));
   CHECK_THAT(
