@@ -845,4 +845,47 @@ TEST_CASE("a tensor's score is that of its elements, on any number of threads") 
 }
 
 }  // namespace
+/// Means up to 2^20 deviations: their low words must not be lost on the way.
+TEST_CASE("short rows taken ahead are rounded as one by one", "[certified]") {
+  constexpr std::int64_t kRows = 64, kCols = 100;
+  std::uint64_t state = 7;
+  const auto uniform = [&] {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<double>(state >> 11) * 0x1p-53;
+  };
+  for (const double mean : {0.0, 1.0, 0x1p20})
+    for (const Statistics statistics : {Statistics::squares, Statistics::moments}) {
+      Tensor x = Tensor::zeros(FormatId::fp32, {kRows, kCols}), weight = Tensor::zeros(FormatId::fp32, {kCols});
+      for (std::int64_t i = 0; i < x.size(); ++i)
+        x.set_code(i, encode(FormatId::fp32, mean + uniform() + uniform() - 1, Overflow::ieee));
+      for (std::int64_t i = 0; i < kCols; ++i)
+        weight.set_code(i, encode(FormatId::fp32, 0.5 + uniform(), Overflow::ieee));
+      RowNorm norm;
+      norm.rows = norm.groups = kRows;
+      norm.cols = kCols;
+      norm.count = kCols;
+      norm.x = &x;
+      norm.statistics = statistics;
+      norm.eps = 1e-6;
+      norm.weight.tensor = &weight;
+      const QuickNorm quick(norm);
+      std::int64_t rows_done = 0;
+      for (std::int64_t first = 0; first < kRows; first += QuickNorm::kAhead) {
+        std::vector<std::byte> ahead(static_cast<std::size_t>(QuickNorm::kAhead * kCols) * 4);
+        const std::uint32_t done =
+            quick.round_ahead(first, QuickNorm::kAhead, FormatId::fp32, Overflow::ieee, ahead.data());
+        for (std::int64_t k = 0; k < QuickNorm::kAhead; ++k) {
+          if ((done >> k & 1) == 0) continue;
+          std::vector<std::byte> alone(static_cast<std::size_t>(kCols) * 4);
+          std::vector<std::uint32_t> open;
+          quick.round_row(first + k, FormatId::fp32, Overflow::ieee, alone.data(), open);
+          CHECK(std::equal(alone.begin(), alone.end(), ahead.begin() + k * kCols * 4));
+          ++rows_done;
+        }
+      }
+      CAPTURE(mean, statistics == Statistics::moments);
+      if (mean == 0) CHECK(rows_done > 50);
+    }
+}
+
 }  // namespace norma::test
