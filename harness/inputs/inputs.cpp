@@ -91,6 +91,12 @@ std::vector<Shape> shapes_named(std::string_view axes, const Shape& x) {
   if (axes == "rows") return {Shape(x.begin(), x.end() - 1)};
   if (x.size() < 2) return {};
   if (axes == "channels") return {{x[1]}};
+  if (axes == "samples,channels") {
+    Shape ones(x.size(), 1);
+    ones[0] = x[0];
+    ones[1] = x[1];
+    return {{x[0], x[1]}, ones};
+  }
   if (axes != "samples,cols") return {};
   Shape broadcast(x.size(), 1);
   broadcast.front() = x.front();

@@ -59,11 +59,21 @@ Operand inverse_deviation_in_double(Builder& b, Operand variance) {
 
 Operand factor_and_offset(Builder& b, Operand x, Operand mean, Operand r, bool fused_offset, bool fused) {
   const LayerNormParameters given = affine_inputs(b);
-  const Operand factor = given.weight ? b.mul("factor", kFp32, r, *given.weight) : r;
-  const Operand opposite = b.map("minus_factor", Op::neg, kFp32, {factor});
+  const Operand factor = given.weight ? b.mul("rw", kFp32, r, *given.weight) : r;
+  const Operand opposite = b.map("minus_rw", Op::neg, kFp32, {factor});
   const Operand beta = given.bias ? *given.bias : b.constant("no_bias", 0);
   const Operand offset = multiply_add(b, "offset", fused_offset, opposite, mean, beta);
   return multiply_add(b, "nwb", fused, x, factor, offset);
+}
+
+Operand torch_group_norm(Builder& b, Operand x, FormatRef t) {
+  const Profile& profile = bound_profile(b.binding());
+  const Operand mean = b.moments("mean", "var", kFp32, x, rowwise_moments_order(profile, t), profile.contract_squares);
+  const Operand floored = b.map("var_or_0", Op::max, kFp32, {{mean.node, 1}, b.constant("zero", 0)});
+  const Operand r = inverse_deviation_in_double(b, floored);
+  const LayerNormParameters given = affine_inputs(b);
+  if (!given.weight && !given.bias) return b.mul("n", kFp32, b.sub("d", kFp32, x, mean), r);
+  return factor_and_offset(b, x, mean, r, profile.contract_squares, profile.contract_squares);
 }
 
 Operand centre_and_weigh(Builder& b, Operand x, Operand mean, Operand r) {

@@ -37,6 +37,12 @@ Operand inverse_deviation_in_double(Builder& b, Operand variance);
 /// not there is 1 or 0. `fused_offset`: the offset is one fused multiply-add.
 Operand factor_and_offset(Builder& b, Operand x, Operand mean, Operand r, bool fused_offset, bool fused);
 
+/// torch.nn.functional.group_norm of x on a CPU, contiguous, in fp32 before its last rounding: moments of fp32 or 16-bit
+/// rows (`t`) by RowwiseMoments; rstd in double; x * scale + bias, or without parameters (x - mean) * rstd.
+Operand torch_group_norm(Builder& b, Operand x, FormatRef t);
+inline constexpr std::string_view kGroupNormProfiles[] = {"torch_cpu_moments", "torch_cpu_moments_plain",
+                                                          "torch_cpu_moments_2_6"};
+
 /// ((x - mean) r) gamma + beta in fp32, contracted as the profile says.
 Operand centre_and_weigh(Builder& b, Operand x, Operand mean, Operand r);
 

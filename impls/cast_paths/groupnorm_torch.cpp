@@ -8,28 +8,18 @@ namespace {
 
 constexpr std::string_view kNorm = "groupnorm";
 
-/// Moments of fp32 or 16-bit rows by RowwiseMoments; rstd in double; x * scale + bias.
-Operand contiguous(Builder& b, Operand x, FormatRef t) {
-  const Profile& profile = bound_profile(b.binding());
-  const Operand mean = b.moments("mean", "var", kFp32, x, rowwise_moments_order(profile, t), profile.contract_squares);
-  const Operand floored = b.map("var_or_0", Op::max, kFp32, {{mean.node, 1}, b.constant("zero", 0)});
-  const Operand r = inverse_deviation_in_double(b, floored);
-  const LayerNormParameters given = affine_inputs(b);
-  if (!given.weight && !given.bias) return b.mul("n", kFp32, b.sub("d", kFp32, x, mean), r);
-  return factor_and_offset(b, x, mean, r, profile.contract_squares, profile.contract_squares);
-}
-
 Program build_contiguous(const Binding& binding) {
   require_channel_formats(binding, "torch.group_norm");
   channel_sizes(binding);
   Builder b(std::string(kNorm), binding, kGroups);
   const Operand x = b.input("x");
-  return finish_with_cast(b, contiguous(b, x, b.x_format()));
+  return finish_with_cast(b, torch_group_norm(b, x, b.x_format()));
 }
 
 /// Sums of x and x^2 over a group, both times 1 / count; var = max(0, E[x^2] - mean^2). Below 1024 positions the
 /// channels of a position are added as vectors; from there on each channel by itself, then the channels in order. The
-/// offset contracts from there on, and below it for fp32 groups of 8 channels and more (measured on 2.15, AVX-512).
+/// offsets of fp32 parameters contract in whole vectors of 8 channels of a group, those of 16-bit parameters never
+/// (measured on 2.15, AVX-512). A group of more than 8 channels that 8 does not divide has both; here all contract.
 Program build_channels_last(const Binding& binding) {
   require_channel_formats(binding, "torch.group_norm");
   const ChannelSizes sizes = channel_sizes(binding);
@@ -51,7 +41,8 @@ Program build_channels_last(const Binding& binding) {
   const Operand var = multiply_add(b, "var", contracts, ss, c, opposite);
   const Operand floored = b.map("var_or_0", Op::max, kFp32, {var, b.constant("zero", 0)});
   const Operand r = inverse_deviation_in_double(b, floored);
-  const bool offset = contracts && (!columns || (!half && each >= 8));
+  const bool full = parameter_format(binding, {.id = binding.x}).id == FormatId::fp32;
+  const bool offset = contracts && full && each >= 8;
   return finish_with_cast(b, factor_and_offset(b, x, mean, r, offset, contracts));
 }
 
@@ -94,7 +85,7 @@ Program build_group_norm_32(const Binding& binding) {
   channel_sizes(binding);
   Builder b(std::string(kNorm), binding, kGroups);
   const Operand x = b.input("x");
-  return finish_with_cast(b, contiguous(b, b.cast("x_f32", kFp32, x), kFp32));
+  return finish_with_cast(b, torch_group_norm(b, b.cast("x_f32", kFp32, x), kFp32));
 }
 
 // group_norm is in autocast's fp32 list: all tensors are cast to fp32, and y stays fp32
@@ -103,11 +94,10 @@ Program build_autocast(const Binding& binding) {
   channel_sizes(binding);
   Builder b(std::string(kNorm), binding, kGroups);
   const Operand x = b.input("x");
-  b.output("y", contiguous(b, b.cast("x_f32", kFp32, x), kFp32));
+  b.output("y", torch_group_norm(b, b.cast("x_f32", kFp32, x), kFp32));
   return b.finish();
 }
 
-constexpr std::string_view kCpu[] = {"torch_cpu_moments", "torch_cpu_moments_plain", "torch_cpu_moments_2_6"};
 constexpr std::string_view kCpuSums[] = {"torch_cpu_moments", "torch_cpu_moments_plain"};
 constexpr std::string_view kCuda[] = {"torch_cuda_moments", "sequential"};
 
@@ -139,7 +129,7 @@ constexpr std::string_view kCudaFile = "aten/src/ATen/native/cuda/group_norm_ker
 
 constinit const CastPath torch_group_norm_cpu =
     path("torch.group_norm.cpu", "torch group_norm on a CPU, contiguous: Welford moments, rstd in double, x * scale + bias",
-         kCpuSource, "1e-5", "exact", "1/sqrt", "B", kCpu, build_contiguous);
+         kCpuSource, "1e-5", "exact", "1/sqrt", "B", kGroupNormProfiles, build_contiguous);
 
 constinit const CastPath torch_group_norm_cpu_channels_last =
     path("torch.group_norm.cpu.channels_last",
@@ -165,16 +155,16 @@ constinit const CastPath torch_group_norm_xpu =
 constinit const CastPath guided_diffusion_group_norm_32 =
     path("guided_diffusion.group_norm_32", "GroupNorm32 of guided-diffusion: x.float() through fp32 parameters, one cast",
          {"openai/guided-diffusion", "guided_diffusion/nn.py:18", "22e0df8", "read"}, "1e-5", "exact", "1/sqrt", "B",
-         kCpu, build_group_norm_32);
+         kGroupNormProfiles, build_group_norm_32);
 
 constinit const CastPath bfl_flux_autoencoder_group_norm =
     path("bfl.flux.autoencoder.group_norm", "FLUX autoencoder's GroupNorm(32, eps 1e-6) under autocast: fp32 in and out",
          {"black-forest-labs/flux", "src/flux/modules/autoencoder.py:30", "802fb47", "read"}, "1e-6", "exact", "1/sqrt",
-         "E", kCpu, build_autocast);
+         "E", kGroupNormProfiles, build_autocast);
 
 constinit const CastPath diffusers_vae_group_norm =
     path("diffusers.vae.group_norm", "diffusers' VAE and attention GroupNorm(32, eps 1e-6) in the model's dtype",
          {"huggingface/diffusers", "src/diffusers/models/resnet.py", "58eb52c", "read"}, "1e-6", "exact", "1/sqrt", "B",
-         kCpu, build_contiguous);
+         kGroupNormProfiles, build_contiguous);
 
 }  // namespace norma::cast_paths

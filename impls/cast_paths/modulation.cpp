@@ -3,7 +3,7 @@
 
 namespace norma {
 
-Operand vector_input(Builder& b, const std::string& name) { return b.input(name, kCols); }
+Operand vector_input(Builder& b, const std::string& name, Axes axes) { return b.input(name, axes); }
 Operand element_input(Builder& b, const std::string& name) { return b.input(name, kRowsCols); }
 
 Operand eager_sum(Builder& b, const std::string& name, Operand a, Operand c) {
@@ -14,24 +14,24 @@ Operand eager_product(Builder& b, const std::string& name, Operand a, Operand c)
   return b.eager(name, Op::mul, promote(b.format(a), b.format(c)), {a, c});
 }
 
-Operand eager_parameter(Builder& b, const std::string& name) {
-  const Operand value = vector_input(b, name);
+Operand eager_parameter(Builder& b, const std::string& name, Axes axes) {
+  const Operand value = vector_input(b, name, axes);
   if (!b.binding().has(name + "_table")) return value;
-  const Operand table = vector_input(b, name + "_table");
+  const Operand table = vector_input(b, name + "_table", axes);
   return eager_sum(b, name + "_sum", table, value);
 }
 
-Operand eager_modulation(Builder& b, Operand n, Factor factor) {
+Operand eager_modulation(Builder& b, Operand n, Factor factor, Axes axes) {
   Operand y = n;
   if (b.binding().has("scale")) {
-    Operand s = eager_parameter(b, "scale");
+    Operand s = eager_parameter(b, "scale", axes);
     if (factor == Factor::one_plus_scale) {
       const Operand one = b.constant("one", 1);
       s = b.eager("factor", Op::add, b.format(s), {one, s});
     }
     y = eager_product(b, "scaled", y, s);
   }
-  return b.binding().has("shift") ? eager_sum(b, "shifted", y, eager_parameter(b, "shift")) : y;
+  return b.binding().has("shift") ? eager_sum(b, "shifted", y, eager_parameter(b, "shift", axes)) : y;
 }
 
 Operand fp32_parameter(Builder& b, const std::string& name) {

@@ -9,8 +9,8 @@
 
 namespace norma {
 
-/// scale, shift, gate, their tables: [cols], [samples, cols] or x's shape.
-Operand vector_input(Builder& b, const std::string& name);
+/// scale, shift, gate, their tables: [cols], [samples, cols] or x's shape; under kChannels [C] or [samples, C].
+Operand vector_input(Builder& b, const std::string& name, Axes axes = kCols);
 /// The block's output that a gate meets: x's shape.
 Operand element_input(Builder& b, const std::string& name);
 
@@ -21,9 +21,9 @@ enum class Factor : std::uint8_t { one_plus_scale, scale };
 Operand eager_sum(Builder& b, const std::string& name, Operand a, Operand c);
 Operand eager_product(Builder& b, const std::string& name, Operand a, Operand c);
 /// `name`, or `name`_table + `name` where there is a table (PixArt's scale_shift_table + temb).
-Operand eager_parameter(Builder& b, const std::string& name);
+Operand eager_parameter(Builder& b, const std::string& name, Axes axes = kCols);
 /// n factor + shift, whichever of scale and shift are bound.
-Operand eager_modulation(Builder& b, Operand n, Factor factor);
+Operand eager_modulation(Builder& b, Operand n, Factor factor, Axes axes = kCols);
 
 /// The same in fp32 without a cast; product and sum contract where `contract` says so.
 Operand fp32_parameter(Builder& b, const std::string& name);

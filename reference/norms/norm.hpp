@@ -32,8 +32,8 @@ struct NormCall {
 
 struct NormInput {
   std::string_view name;
-  /// Its shape beside x's: "rows,cols" x's own; "cols" [x's last axis]; "samples,cols" [first axis, last axis],
-  /// ones between them or not; "channels" [second axis]; "" one value. "A|B": either; the first one if nothing is said.
+  /// Its shape beside x's: "rows,cols" x's own; "cols" [x's last axis]; "channels" [second axis]; "samples,cols" and
+  /// "samples,channels" [first axis, that one], with ones or not; "" one value. "A|B": either; A if nothing is said.
   std::string_view axes;
   bool required;
   std::string_view meaning;

@@ -1,6 +1,7 @@
 // The catalogue of norms.
 #include <array>
 
+#include "reference/norms/ada_groupnorm.hpp"
 #include "reference/norms/ada_norms.hpp"
 #include "reference/norms/channel_norms.hpp"
 #include "reference/norms/grn.hpp"
@@ -16,7 +17,7 @@ namespace norma {
 
 namespace {
 constexpr std::array kNorms{&rmsnorm, &layernorm, &groupnorm, &instancenorm, &batchnorm, &l2norm, &modulate,
-                            &gated_residual, &ada_layernorm, &ada_rmsnorm, &rmsnorm_gated, &lp_norm, &grn};
+                            &gated_residual, &ada_layernorm, &ada_rmsnorm, &ada_groupnorm, &rmsnorm_gated, &lp_norm, &grn};
 }
 
 std::span<const NormDef* const> all_norms() { return kNorms; }

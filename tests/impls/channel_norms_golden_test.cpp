@@ -117,9 +117,7 @@ TEST_CASE("torch's recorded GroupNorm, BatchNorm and InstanceNorm are their path
         }
         CAPTURE(name);
         const std::int64_t wrong = differing(got.at(name), want);
-        // The one element of all that is not explained: channels-last with 1024 positions, fp16.
-        const bool open = format == "fp16" && call.name == "torch_norms/groupnorm.1x16x32x32.G1.channels_last";
-        CHECK(wrong == (open ? 1 : 0));
+        CHECK(wrong == 0);
         count.elements += want.size();
         count.differing += wrong;
       }
@@ -127,7 +125,7 @@ TEST_CASE("torch's recorded GroupNorm, BatchNorm and InstanceNorm are their path
   for (const auto& [norm, count] : counts) {
     INFO(norm << ": " << count.calls << " calls, " << count.elements << " elements, " << count.differing << " differ, "
               << count.refused << " calls refused");
-    CHECK(count.differing == (norm == "groupnorm" ? 1 : 0));
+    CHECK(count.differing == 0);
     CHECK(count.calls > 20);
   }
   CHECK(counts.size() == 3);

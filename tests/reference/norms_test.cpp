@@ -60,6 +60,15 @@ struct Formula {
 
 using Index = std::function<std::int64_t(std::int64_t)>;
 
+/// Where the value of a channel, of a sample and channel, or of an element stands, for x [N, C, ...].
+std::int64_t at_channel(const Setup& s, const char* name, std::int64_t i) {
+  const Shape& shape = s.inputs.at("x").shape;
+  const std::int64_t positions = s.inputs.at("x").size() / (shape[0] * shape[1]);
+  const auto found = s.inputs.find(name);
+  const std::int64_t size = found == s.inputs.end() ? shape[1] : found->second.size();
+  return size == shape[1] ? i / positions % shape[1] : size == shape[0] * shape[1] ? i / positions : i;
+}
+
 /// y = weight (h - mean) / sqrt(var + eps) + bias, over the elements of equal `group`; the mean is 0 where it is not
 /// `centred`.
 Formula moments(const Setup& s, const Index& group, const Index& parameter, double eps, const std::string& place,
@@ -71,7 +80,8 @@ Formula moments(const Setup& s, const Index& group, const Index& parameter, doub
     const Rational gate = s.inputs.contains("gate")
                               ? Rational(s.at("gate", parameter(i), 0) + s.at("gate_table", parameter(i), 0))
                               : Rational(1);
-    return gate * s.at("x", i, 0) + s.at("residual", i, 0);
+    const Rational added = s.inputs.contains("embedding") ? s.at("embedding", at_channel(s, "embedding", i), 0) : 0;
+    return gate * s.at("x", i, 0) + s.at("residual", i, 0) + added;
   };
   for (std::int64_t i = 0; i < size; ++i) {
     f.group.push_back(group(i));
@@ -104,6 +114,17 @@ Formula modulated(const Setup& s, Formula f, const Index& parameter) {
     const Rational scale = modulation(s, j, j);
     f.a[i] *= scale;
     f.b[i] = scale * f.b[i] + s.at("shift", j, 0) + s.at("shift_table", j, 0);
+  }
+  return f;
+}
+
+/// (scale_offset + scale) y + shift, of channels, of samples and channels, or of elements.
+Formula modulated_channels(const Setup& s, Formula f) {
+  for (std::size_t k = 0; k < f.a.size(); ++k) {
+    const auto i = static_cast<std::int64_t>(k);
+    const Rational scale = modulation(s, at_channel(s, "scale", i), 0);
+    f.a[k] *= scale;
+    f.b[k] = scale * f.b[k] + s.at("shift", at_channel(s, "shift", i), 0);
   }
   return f;
 }
@@ -191,11 +212,10 @@ Formula formula_of(const Setup& s) {
   const double eps = s.number("eps", 1e-5);
   if (s.norm == "layernorm")
     return moments(s, row, along("weight"), eps, s.word("eps_place", "inside"), s.number("correction", 0));
-  if (s.norm == "groupnorm") {
+  if (s.norm == "groupnorm" || s.norm == "ada_groupnorm") {
     const auto groups = static_cast<std::int64_t>(s.number("groups", 32));
-    return moments(
-        s, [=](std::int64_t i) { return sample(i) * groups + channel(i) / (shape[1] / groups); }, channel, eps,
-        "inside");
+    const Index group = [=](std::int64_t i) { return sample(i) * groups + channel(i) / (shape[1] / groups); };
+    return modulated_channels(s, moments(s, group, channel, eps, "inside"));
   }
   if (s.norm == "instancenorm" || s.norm == "batchnorm") {
     if (s.word("statistics", "batch") == "running") return running(s, channel);
@@ -436,6 +456,33 @@ TEST_CASE("modulations and adaptive norms agree with exact rationals, whatever t
       const FormatId formats[] = {kTested[random.below(4)]};
       REQUIRE(check_norm(s, formats, kind).elements > 0);
     }
+}
+
+TEST_CASE("adaptive group norm agrees with exact rationals, whatever tensors are there, of any shape it takes") {
+  Random random{24};
+  for (int repeat = 0; repeat < 60; ++repeat) {
+    const auto [least, most] = kExponents[random.below(2)];
+    const TruthKind kind = repeat % 2 == 0 ? TruthKind::fast : TruthKind::mpfr;
+    Setup s{.norm = "ada_groupnorm"};
+    const Shape shape = std::vector<Shape>{{2, 6, 3}, {1, 4, 2, 2}, {3, 4}}[random.below(3)];
+    const Shape values[] = {{shape[1]}, {shape[0], shape[1]}, shape};
+    add(s, "x", kTested[random.below(4)], shape, random, least, most);
+    std::string there;
+    for (const char* name : {"weight", "bias", "scale", "shift", "embedding"}) {
+      if (random.below(3) == 0) continue;
+      const std::string word(name);
+      const std::size_t shapes = word == "weight" || word == "bias" ? 1 : word == "embedding" ? 2 : 3;
+      const bool stream = word == "embedding";
+      add(s, name, kTested[random.below(4)], values[random.below(shapes)], random, stream ? least : -3, stream ? most : 3);
+      there += " " + word + shape_text(s.inputs.at(name).shape);
+    }
+    s.numbers["groups"] = random.below(2) == 0 ? 2 : 1;
+    if (random.below(2) == 0) s.numbers["eps"] = random_eps(random);
+    if (random.below(2) == 0) s.numbers["scale_offset"] = 0;
+    CAPTURE(repeat, shape_text(shape), there);
+    const FormatId formats[] = {kTested[random.below(4)]};
+    REQUIRE(check_norm(s, formats, kind).elements > 0);
+  }
 }
 
 // ---- ties ----
@@ -975,8 +1022,10 @@ TEST_CASE("fast and slow truth agree") {
         if (!input.required && random.below(2) == 0) continue;
         const bool full = input.axes == "rows,cols" || (input.axes.ends_with("rows,cols") && random.below(4) == 0);
         const bool samples = input.axes.find("samples,cols") != std::string_view::npos && random.below(4) == 0;
+        const bool each = input.axes.find("samples,channels") != std::string_view::npos && random.below(2) == 0;
         add(s, std::string(input.name).c_str(), full ? format : kTested[random.below(4)],
             full      ? shape
+            : each    ? Shape{shape[0], shape[1]}
             : samples ? Shape{shape.front(), shape.back()}
                       : vector,
             random, full ? least : -4, full ? most : 3);
@@ -1056,6 +1105,22 @@ TEST_CASE("norms name what does not fit") {
   group.inputs["bias"] = zeros({3});
   REQUIRE(message_of(group) == "groupnorm: bias has shape 3 but must have 8 to fit x.");
 
+  Setup ada{.norm = "ada_groupnorm"};
+  ada.inputs["x"] = zeros({2, 8, 3});
+  REQUIRE(message_of(ada) == "ada_groupnorm: groups is 32 but must divide the 8 channels of x.");
+  ada.numbers["groups"] = 4;
+  ada.inputs["scale"] = zeros({8, 2});
+  REQUIRE(message_of(ada) == "ada_groupnorm: scale has shape 8x2 but must have 8 or 2x8 or x's to fit x.");
+  ada.inputs["scale"] = zeros({2, 8, 1});
+  ada.inputs["embedding"] = zeros({2, 8, 3});
+  REQUIRE(message_of(ada) == "ada_groupnorm: embedding has shape 2x8x3 but must have 8 or 2x8 to fit x.");
+  ada.inputs.erase("embedding");
+  ada.numbers["scale_offset"] = 2;
+  REQUIRE(message_of(ada) == "ada_groupnorm: scale_offset is 2 but must be 0 or 1.");
+  ada.numbers["scale_offset"] = 0;
+  REQUIRE(message_of(ada, "residual") == "ada_groupnorm: there is no output residual; known: y.");
+  REQUIRE(message_of(ada).empty());
+
   Setup batch{.norm = "batchnorm"};
   batch.inputs["x"] = zeros({2, 8, 3});
   REQUIRE(message_of(batch, "running_var") ==
@@ -1126,9 +1191,9 @@ TEST_CASE("norms without attributes are norms with the fallbacks that their rows
         // Lengths on both sides of every eps.
         const bool full = input.axes == "rows,cols", stream = full && input.name != "gate";
         add(bare, std::string(input.name).c_str(), FormatId::bf16,
-            full                       ? shape
-            : input.axes == "channels" ? Shape{shape[1]}
-                                       : Shape{shape.back()},
+            full                                             ? shape
+            : input.axes.find("channels") != input.axes.npos ? Shape{shape[1]}
+                                                             : Shape{shape.back()},
             random, stream ? -50 : -3, stream ? -5 : 3);
       }
       Setup stated = bare;
@@ -1162,12 +1227,12 @@ TEST_CASE("norms take fp64 tensors by MPFR") {
           if (!fits(s, input) || (!optional && !input.required)) continue;
           const bool full = input.axes == "rows,cols";
           add(s, std::string(input.name).c_str(), FormatId::fp64,
-              full                       ? shape
-              : input.axes == "channels" ? Shape{shape[1]}
-                                         : Shape{shape.back()},
+              full                                             ? shape
+              : input.axes.find("channels") != input.axes.npos ? Shape{shape[1]}
+                                                               : Shape{shape.back()},
               random, full ? -40 : -3, full ? 40 : 3);
         }
-        if (s.norm == "groupnorm") s.numbers["groups"] = 2;
+        if (s.norm == "groupnorm" || s.norm == "ada_groupnorm") s.numbers["groups"] = 2;
         if (s.norm == "lp_norm") s.words["p"] = p;
         if (s.norm == "rmsnorm_gated") {  // what is rational of it
           s.words["activation"] = "sigmoid";
