@@ -74,11 +74,9 @@ struct Plan {
 
 [[noreturn]] void refuse(const std::string& why) { throw ProgramError(why); }
 
-Plan make_plan(const Program& program, const Tensors& inputs, const Attributes& attributes,
+/// Of one stage.
+Plan make_plan(const Program& program, const TensorRefs& inputs, const Attributes& attributes,
                const EmulateOptions& options) {
-  const auto x = inputs.find("x");
-  if (x == inputs.end()) refuse("the tensor 'x' is missing");
-  if (x->second.size() == 0) refuse("the tensor 'x' is empty (" + shape_text(x->second.shape) + ")");
   Plan plan{.placed = place(program, inputs, attributes), .constants = {}, .held_by = {}};
   plan.nudge_ulp = options.nudge_ulp;
   plan.cols = static_cast<std::size_t>(plan.placed.layout.cols);
@@ -412,10 +410,13 @@ Tensor output_zeros(FormatId format, Shape shape) {
 
 }  // namespace
 
-Tensors emulate(const Program& program, const Tensors& inputs, const Attributes& attributes,
-                const EmulateOptions& options) {
+namespace {
+
+/// The outputs of one stage, passed or not.
+Tensors emulate_stage(const Program& program, const TensorRefs& inputs, const Attributes& attributes,
+                      const EmulateOptions& options) {
   const Plan plan = make_plan(program, inputs, attributes, options);
-  const Shape& shape = inputs.find("x")->second.shape;
+  const Shape& shape = plan.placed.x;
   Tensors outputs;
   std::vector<Tensor*> targets;
   for (const ProgramOutput& output : program.outputs) {
@@ -446,15 +447,67 @@ Tensors emulate(const Program& program, const Tensors& inputs, const Attributes&
   return outputs;
 }
 
+/// What a program's stages gave so far, and what the next one reads.
+class Stages {
+ public:
+  Stages(const Program& program, const Tensors& inputs, const Attributes& attributes, const EmulateOptions& options)
+      : program_(program), stages_(stages_of(program)), inputs_(inputs), attributes_(attributes), options_(options) {
+    if (!program.stages.empty()) return;
+    const auto x = inputs.find("x");
+    if (x == inputs.end()) refuse("the tensor 'x' is missing");
+    if (x->second.size() == 0) refuse("the tensor 'x' is empty (" + shape_text(x->second.shape) + ")");
+  }
+
+  TensorRefs next_inputs() const { return inputs_of_stage(program_, results_.size(), inputs_, made_); }
+  void run_next() {
+    results_.push_back(emulate_stage(*stages_[results_.size()], next_inputs(), attributes_, options_));
+    for (const auto& [name, tensor] : results_.back()) made_[name] = &tensor;
+  }
+  void run_until(std::size_t stage) {
+    results_.reserve(stages_.size());
+    while (results_.size() < stage) run_next();
+  }
+  Tensors outputs() && {
+    Tensors outputs;
+    for (std::size_t i = 0; i < results_.size(); ++i)
+      for (const ProgramOutput& output : stages_[i]->outputs)
+        if (!output.passed) outputs.insert(results_[i].extract(output.name));
+    return outputs;
+  }
+
+ private:
+  const Program& program_;
+  std::vector<const Program*> stages_;
+  const Tensors& inputs_;
+  const Attributes& attributes_;
+  const EmulateOptions& options_;
+  std::vector<Tensors> results_;
+  TensorRefs made_;
+};
+
+}  // namespace
+
+Tensors emulate(const Program& program, const Tensors& inputs, const Attributes& attributes,
+                const EmulateOptions& options) {
+  Stages stages(program, inputs, attributes, options);
+  stages.run_until(program.stages.size() + 1);
+  return std::move(stages).outputs();
+}
+
 int choice_ulp(const Program& program) {
   int widest = 0;
-  for (const Node& node : program.nodes) widest = std::max(widest, node.rounding.within_ulp);
+  for (const Program* stage : stages_of(program))
+    for (const Node& node : stage->nodes) widest = std::max(widest, node.rounding.within_ulp);
   return widest;
 }
 
-RowTrace trace_row(const Program& program, const Tensors& inputs, const Attributes& attributes, std::int64_t row,
-                   const EmulateOptions& options) {
-  const Plan plan = make_plan(program, inputs, attributes, options);
+RowTrace trace_row(const Program& whole, const Tensors& inputs, const Attributes& attributes, std::int64_t row,
+                   const EmulateOptions& options, std::optional<std::size_t> stage) {
+  const std::size_t traced = stage.value_or(whole.stages.size());
+  Stages stages(whole, inputs, attributes, options);
+  stages.run_until(traced);
+  const Program& program = *stages_of(whole)[traced];
+  const Plan plan = make_plan(program, stages.next_inputs(), attributes, options);
   RowMachine machine(plan, true);
   machine.run(row);
   RowTrace trace;

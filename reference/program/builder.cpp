@@ -76,7 +76,14 @@ Operand Builder::input(const std::string& name, Axes axes) {
   node.kind = NodeKind::input;
   node.names = {name};
   node.axes = axes;
-  node.rounding.format = binding_.format(name);
+  const auto from = source_of(program_, program_.stages.size(), name);
+  if (from) {
+    const Program& stage = program_.stages[*from];
+    node.rounding.format = stage.nodes[static_cast<std::size_t>(stage.find_output(name)->value.node)].rounding.format;
+    if (!node.rounding.format) throw ProgramError("'" + name + "' is passed exact and has no format");
+  } else {
+    node.rounding.format = binding_.format(name);
+  }
   return push(std::move(node));
 }
 
@@ -143,10 +150,40 @@ Operand Builder::eager(const std::string& name, Op op, FormatRef to, std::initia
   return cast(name, to, map(name + "_f32", op, kFp32, operands));
 }
 
-void Builder::output(const std::string& name, Operand value) { program_.outputs.push_back({name, value}); }
+void Builder::add_output(ProgramOutput output) {
+  if (program_.find_output(output.name) != nullptr)
+    throw ProgramError("the output '" + output.name + "' is given twice");
+  if (!output.passed && stage_of(program_, output.name) != nullptr)
+    throw ProgramError("the output '" + output.name + "' is given by two stages");
+  program_.outputs.push_back(std::move(output));
+}
+
+void Builder::output(const std::string& name, Operand value) { add_output({.name = name, .value = value}); }
+
+void Builder::pass(const std::string& name, Operand value) {
+  add_output({.name = name, .value = value, .passed = true});
+}
+
+void Builder::pass(Operand value) {
+  pass(program_.nodes[static_cast<std::size_t>(value.node)].names[static_cast<std::size_t>(value.port)], value);
+}
+
+Builder Builder::next_stage(View view) {
+  if (program_.outputs.empty()) throw ProgramError("a stage that neither puts out nor passes anything does nothing");
+  put_in_order(program_);
+  Builder next(program_.norm, binding_, view);
+  next.program_.stages = std::move(program_.stages);
+  program_.stages.clear();
+  next.program_.stages.push_back(std::move(program_));
+  program_ = {};
+  return next;
+}
 
 Program Builder::finish() {
-  if (!program_.find_output("y")) throw ProgramError("a program needs an output named y");
+  const auto puts_out = [](const Program* stage) {
+    return std::ranges::any_of(stage->outputs, [](const ProgramOutput& o) { return !o.passed; });
+  };
+  if (std::ranges::none_of(stages_of(program_), puts_out)) throw ProgramError("a program needs an output, such as y");
   put_in_order(program_);
   return std::move(program_);
 }

@@ -61,10 +61,17 @@ class Builder {
   Operand eager(const std::string& name, Op op, FormatRef to, std::initializer_list<Operand> operands);
 
   void output(const std::string& name, Operand value);
+  /// An output that only later stages see.
+  void pass(const std::string& name, Operand value);
+  void pass(Operand value);  ///< by its own name
+  /// Ends a stage. The builder returned writes the next one, in its own view; this one is done with. Operands belong to
+  /// the stage they were made in: a later one takes what is passed, or put out, by input(name), which has its format.
+  Builder next_stage(View view = {});
   Program finish();  ///< checks and hands over
 
  private:
   Operand push(Node node);
+  void add_output(ProgramOutput output);
   Binding binding_;
   Program program_;
 };

@@ -28,6 +28,19 @@ Layout layout_of(const View& view, const Shape& x, const Attributes& attributes)
   Layout l;
   l.view = view;
   const std::int64_t size = element_count(x);
+  if (l.columns_are_rows()) {
+    l.channels = x.empty() ? 1 : x.back();
+    l.samples = x.size() < 2 ? 1 : x.front();
+    l.positions = size / (l.samples * l.channels);
+    l.groups = l.channels;
+    l.block = l.channels;
+    l.elements = {.per_row = 1, .step = l.channels};
+    l.rows = l.channels, l.cols = l.samples * l.positions;
+    if (view.kind == ViewKind::columns) return l;
+    l.rows = l.samples * l.channels, l.cols = l.positions;
+    l.elements.set = l.channels, l.elements.per_set = l.channels * l.positions;
+    return l;
+  }
   if (view.kind == ViewKind::rows) {
     l.cols = x.empty() ? 1 : x.back();
     l.rows = size / l.cols;
@@ -84,6 +97,11 @@ Fit channel_values(const Layout& l, bool each_sample) {
       if (each_sample)
         return {kRowsCols, {.per_row = 1, .run = l.positions, .per_run = l.channels}};
       return {kRows, {.per_row = 1}};
+    case ViewKind::columns:
+      if (each_sample)
+        return {kRowsCols, {.per_row = 1, .run = l.positions, .per_run = l.channels, .step = 0}};
+      return {kRows, {.per_row = 1}};
+    case ViewKind::tokens:
     case ViewKind::channels: return {kRows, each_sample ? Stride{.per_row = 1} : Stride{.period = l.groups, .per_row = 1}};
     case ViewKind::groups: {
       Stride s = l.view.channels_last ? Stride{.per_row = each, .run = each, .per_run = 0, .step = 1}
@@ -93,7 +111,7 @@ Fit channel_values(const Layout& l, bool each_sample) {
     }
     case ViewKind::rows: break;
   }
-  refuse("values of channels need a view: groups, channels or batch");
+  refuse("values of channels need a view: groups, channels, batch, columns or tokens");
 }
 
 Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
@@ -105,7 +123,9 @@ Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
   if (node.axes.has(Axis::channels)) {
     if (l.view.kind == ViewKind::rows) refuse("tensor '" + name + "' has a value for each channel, which needs a view");
     if (t.size() == l.channels) return channel_values(l, false);
-    if (!is_first_and_second(t.shape, l.samples, l.channels)) wrong(std::to_string(l.channels));
+    const bool each_sample = l.columns_are_rows() ? is_first_and_last(t.shape, l.samples, l.channels)
+                                                  : is_first_and_second(t.shape, l.samples, l.channels);
+    if (!each_sample) wrong(std::to_string(l.channels));
     return channel_values(l, true);
   }
   if (node.axes == kRowsCols) {
@@ -116,6 +136,8 @@ Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
     if (t.size() == l.cols) return {kCols, {.step = 1}};
     if (l.view.kind == ViewKind::rows && is_first_and_last(t.shape, l.samples, l.cols))
       return {kRowsCols, {.rows_each = l.rows / l.samples, .per_row = l.cols, .step = 1}};
+    if (l.view.kind == ViewKind::tokens && t.size() == l.samples * l.positions)
+      return {kRowsCols, {.rows_each = l.channels, .per_row = l.positions, .step = 1}};
     if (t.shape == x) return {kRowsCols, l.elements};
     wrong(std::to_string(l.cols));
   }
@@ -124,15 +146,15 @@ Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
   return {node.axes, {.per_row = node.axes == kRows ? 1 : 0}};
 }
 
-const Shape* leading_shape(const Program& program, const Tensors& inputs) {
-  if (const auto x = inputs.find("x"); x != inputs.end()) return &x->second.shape;
+const Shape* leading_shape(const Program& program, const TensorRefs& inputs) {
+  if (const auto x = inputs.find("x"); x != inputs.end()) return &x->second->shape;
   const Tensor* columns = nullptr;
   for (const Node& node : program.nodes) {
     if (node.kind != NodeKind::input) continue;
     const auto found = inputs.find(node.names.front());
     if (found == inputs.end()) continue;
-    if (node.axes == kRowsCols) return &found->second.shape;
-    if (node.axes.has(Axis::cols)) columns = &found->second;
+    if (node.axes == kRowsCols) return &found->second->shape;
+    if (node.axes.has(Axis::cols)) columns = found->second;
   }
   return columns == nullptr ? nullptr : &columns->shape;
 }
@@ -141,12 +163,45 @@ const Shape* leading_shape(const Program& program, const Tensors& inputs) {
 
 Layout::Place Layout::place_of(std::int64_t at) const {
   const std::int64_t r = at / block, j = at % block;
+  if (columns_are_rows()) {
+    const std::int64_t set = r / cols;  // 0 for columns of all samples
+    return {.row = set * channels + j, .col = r % cols};
+  }
   if (view.kind == ViewKind::batch) return {.row = r % channels, .col = (r / channels) * positions + j};
   if (view.channels_last) return {.row = r, .col = (j % positions) * (channels / groups) + j / positions};
   return {.row = r, .col = j};
 }
 
+TensorRefs refs_to(const Tensors& tensors) {
+  TensorRefs refs;
+  for (const auto& [name, tensor] : tensors) refs[name] = &tensor;
+  return refs;
+}
+
+TensorRefs inputs_of_stage(const Program& program, std::size_t stage, const Tensors& given, const TensorRefs& made) {
+  if (program.stages.empty()) return refs_to(given);
+  TensorRefs refs;
+  for (const Node& node : stages_of(program)[stage]->nodes) {
+    if (node.kind != NodeKind::input) continue;
+    const std::string& name = node.names.front();
+    if (const auto passed = made.find(name); passed != made.end()) {
+      refs[name] = passed->second;
+      continue;
+    }
+    const auto found = given.find(name);
+    if (found == given.end())
+      refuse("the tensor '" + name + "' is missing: it is not given and no stage before stage " +
+             std::to_string(stage + 1) + " passes it");
+    refs[name] = &found->second;
+  }
+  return refs;
+}
+
 PlacedProgram place(Program program, const Tensors& inputs, const Attributes& attributes) {
+  return place(std::move(program), refs_to(inputs), attributes);
+}
+
+PlacedProgram place(Program program, const TensorRefs& inputs, const Attributes& attributes) {
   PlacedProgram placed;
   for (const Node& node : program.nodes)
     if (node.kind == NodeKind::input && !inputs.contains(node.names.front()))
@@ -156,11 +211,12 @@ PlacedProgram place(Program program, const Tensors& inputs, const Attributes& at
   const Shape& x = leading == nullptr ? none : *leading;
   if (element_count(x) < 1) refuse("x has shape " + shape_text(x) + " but must have at least one row and one column");
   placed.layout = layout_of(program.view, x, attributes);
+  placed.x = x;
   for (Node& node : program.nodes) {
     placed.tensors.push_back(nullptr);
     placed.strides.emplace_back();
     if (node.kind == NodeKind::input) {
-      const Tensor& t = inputs.find(node.names.front())->second;
+      const Tensor& t = *inputs.find(node.names.front())->second;
       const Fit found = fit(placed.layout, node, t, x);
       placed.tensors.back() = &t;
       placed.strides.back() = found.stride;
@@ -178,11 +234,14 @@ PlacedProgram place(Program program, const Tensors& inputs, const Attributes& at
 Shape output_shape(const PlacedProgram& placed, Axes axes, const Shape& x) {
   const Layout& l = placed.layout;
   if (axes == kRowsCols) return x;
-  if (axes == kCols) return {l.cols};
+  const Shape without_last = x.empty() ? Shape{} : Shape(x.begin(), x.end() - 1);
+  if (axes == kCols) return l.view.kind == ViewKind::columns ? without_last : Shape{l.cols};
   if (axes == kScalar) return {};
   switch (l.view.kind) {
-    case ViewKind::rows: return x.empty() ? Shape{} : Shape(x.begin(), x.end() - 1);
+    case ViewKind::rows: return without_last;
+    case ViewKind::columns:
     case ViewKind::batch: return {l.rows};
+    case ViewKind::tokens: return {l.samples, l.channels};
     case ViewKind::groups:
     case ViewKind::channels: return {l.samples, l.groups};
   }

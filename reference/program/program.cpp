@@ -58,7 +58,7 @@ std::optional<Op> find_op(std::string_view name) {
 std::span<const OrderRow> all_orders() { return kOrders; }
 
 std::string_view name_of(ViewKind kind) {
-  constexpr std::string_view kNames[] = {"rows", "groups", "channels", "batch"};
+  constexpr std::string_view kNames[] = {"rows", "groups", "channels", "batch", "columns", "tokens"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -128,8 +128,30 @@ std::optional<Operand> Program::find_value(std::string_view name) const {
   return std::nullopt;
 }
 
+std::vector<const Program*> stages_of(const Program& program) {
+  std::vector<const Program*> stages;
+  for (const Program& stage : program.stages) stages.push_back(&stage);
+  stages.push_back(&program);
+  return stages;
+}
+
+const Program* stage_of(const Program& program, std::string_view output) {
+  for (const Program* stage : stages_of(program)) {
+    const ProgramOutput* found = stage->find_output(output);
+    if (found != nullptr && !found->passed) return stage;
+  }
+  return nullptr;
+}
+
+std::optional<std::size_t> source_of(const Program& program, std::size_t reader, std::string_view input) {
+  for (std::size_t i = std::min(reader, program.stages.size()); i-- > 0;)
+    if (program.stages[i].find_output(input) != nullptr) return i;
+  return std::nullopt;
+}
+
 Program erase_roundings(const Program& program) {
   Program erased = program;
+  for (Program& stage : erased.stages) stage = erase_roundings(stage);
   for (Node& node : erased.nodes) {
     if (node.kind == NodeKind::input) continue;  // an input's format says what it holds, not a step
     node.rounding = {};

@@ -68,12 +68,14 @@ inline constexpr Axes kCols{static_cast<std::uint8_t>(Axis::cols)};
 inline constexpr Axes kRowsCols{kRows.mask | kCols.mask};
 inline constexpr Axes kChannels{static_cast<std::uint8_t>(Axis::channels)};
 
-/// How a tensor is seen as rows and columns (layout.hpp); decision 0009.
+/// How a tensor is seen as rows and columns (layout.hpp); decisions 0009 and 0010.
 enum class ViewKind : std::uint8_t {
   rows,      ///< a row is x's last axis
   groups,    ///< x = [N, C, ...]: a row is one group of C / groups channels of a sample, with all their positions
   channels,  ///< a row is one channel of a sample: as many groups as channels
   batch,     ///< a row is one channel of all samples: column n * positions + s
+  columns,   ///< x = [..., C]: a row is one column of x, its columns are x's rows
+  tokens,    ///< x = [N, ..., C]: a row is one column of one sample, its columns are the sample's rows
 };
 struct View {
   ViewKind kind = ViewKind::rows;
@@ -178,23 +180,36 @@ struct Node {
 struct ProgramOutput {
   std::string name;  ///< y, residual, scale, ...
   Operand value;
+  bool passed = false;  ///< to later stages only: no output of the whole
   bool operator==(const ProgramOutput&) const = default;
 };
 
 /// Nodes stand in an order of evaluation: operands before their users.
+///
+/// A program may have stages before it, each in its own view (decision 0010). An input of a stage is the last earlier
+/// output of its name, passed on or not, where there is one, and a given tensor else. What a program is said to have or
+/// do is meant of one stage; the functions below it speak of the whole.
 struct Program {
   std::string norm;
   std::vector<Node> nodes;
   std::vector<ProgramOutput> outputs;
   View view{};
+  std::vector<Program> stages{};  ///< in order, without stages of their own
   bool operator==(const Program&) const = default;
 
   const ProgramOutput* find_output(std::string_view name) const;
   std::optional<Operand> find_value(std::string_view name) const;
 };
 
+/// All stages in order, the program's own last.
+std::vector<const Program*> stages_of(const Program& program);
+/// The stage that gives an output of the whole; null: there is none of that name.
+const Program* stage_of(const Program& program, std::string_view output);
+/// The stage whose output an input of stage `reader` is, as an index into stages_of; empty: a given tensor.
+std::optional<std::size_t> source_of(const Program& program, std::size_t reader, std::string_view input);
+
 /// The program with every rounding removed: the function over the reals that the code means. Orders become
-/// exact, contraction and approximation vanish; nodes keep their places and names.
+/// exact, contraction and approximation vanish; nodes keep their places and names. All stages.
 Program erase_roundings(const Program& program);
 
 /// True if the node's rounding can change a value (so that an error budget can name it): not for a cast to a

@@ -13,7 +13,8 @@ namespace {
 constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments"};
 constexpr std::pair<Axis, std::string_view> kAxisNames[] = {
     {Axis::rows, "rows"}, {Axis::cols, "cols"}, {Axis::channels, "channels"}};
-constexpr ViewKind kViews[] = {ViewKind::rows, ViewKind::groups, ViewKind::channels, ViewKind::batch};
+constexpr ViewKind kViews[] = {ViewKind::rows,  ViewKind::groups,  ViewKind::channels,
+                               ViewKind::batch, ViewKind::columns, ViewKind::tokens};
 
 std::string number_text(double value) {
   char text[40];
@@ -81,7 +82,10 @@ class Parser {
       from = to + 1;
     }
     if (program_.norm.empty()) throw ProgramError("a program begins with a line 'norm NAME'");
-    if (!program_.find_output("y")) throw ProgramError("a program needs a line 'out y = ...'");
+    const bool puts_out = std::ranges::any_of(stages_of(program_), [](const Program* stage) {
+      return std::ranges::any_of(stage->outputs, [](const ProgramOutput& o) { return !o.passed; });
+    });
+    if (!puts_out) throw ProgramError("a program needs a line 'out y = ...' or another output");
     put_in_order(program_);
     return std::move(program_);
   }
@@ -165,7 +169,20 @@ class Parser {
       while (peek().kind != Word::end) declare_input();
       return;
     }
-    const bool is_output = peek().text == "out" && peek(1).kind == Word::name;
+    if (peek().text == "stage" && peek(1).kind == Word::end) {
+      begin_stage();
+      return;
+    }
+    const bool is_passed = peek().text == "pass" && peek(1).kind == Word::name;
+    if (is_passed && peek(2).text != "=") {
+      take();
+      while (peek().kind != Word::end) {
+        const std::string name = take_name("a value");
+        give_out({.name = name, .value = known_value(name), .passed = true});
+      }
+      return;
+    }
+    const bool is_output = is_passed || (peek().text == "out" && peek(1).kind == Word::name);
     if (is_output) take();
     std::vector<std::string> names{take_name("a name")};
     while (accept(",")) names.push_back(take_name("a name"));
@@ -177,17 +194,29 @@ class Parser {
       value = step(names);
     }
     if (peek().kind != Word::end) refuse("'" + peek().text + "' is left over at the end of the line");
-    if (is_output) {
-      if (program_.find_output(names[0])) refuse("output '" + names[0] + "' is given twice");
-      program_.outputs.push_back({names[0], value});
-    }
+    if (is_output) give_out({.name = names[0], .value = value, .passed = is_passed});
+  }
+
+  void give_out(ProgramOutput output) {
+    if (program_.find_output(output.name) || (!output.passed && stage_of(program_, output.name) != nullptr))
+      refuse("output '" + output.name + "' is given twice");
+    program_.outputs.push_back(std::move(output));
+  }
+
+  void begin_stage() {
+    if (program_.outputs.empty()) refuse("the stage before this line neither puts out nor passes anything");
+    put_in_order(program_);
+    Program next{.norm = program_.norm, .nodes = {}, .outputs = {}, .view = {}, .stages = std::move(program_.stages)};
+    program_.stages.clear();
+    next.stages.push_back(std::move(program_));
+    program_ = std::move(next);
   }
 
   void declare_view() {
     if (!program_.nodes.empty()) refuse("the view is said before the inputs");
     const std::string name = take_name("a view");
     const auto* kind = std::ranges::find(kViews, name, [](ViewKind k) { return name_of(k); });
-    if (kind == std::end(kViews)) refuse("unknown view '" + name + "'; known: rows groups channels batch");
+    if (kind == std::end(kViews)) refuse("unknown view '" + name + "'; known: rows groups channels batch columns tokens");
     program_.view = {.kind = *kind};
     if (accept("channels_last")) program_.view.channels_last = true;
     if (program_.view.channels_last && *kind != ViewKind::groups)
@@ -225,8 +254,14 @@ class Parser {
       refuse("input '" + name + "' has channels beside other axes; a value of each channel is " + name + ":" + word +
              "[channels]");
     if (node.axes == kChannels && program_.view.kind == ViewKind::rows)
-      refuse("input '" + name + "' has a value for each channel; write 'view groups', channels or batch before it");
-    if (binding_.has(name) && binding_.format(name).id != node.rounding.format->id)
+      refuse("input '" + name + "' has a value for each channel; write 'view groups', channels, batch, columns or tokens before it");
+    if (const auto from = source_of(program_, program_.stages.size(), name)) {
+      const Program& stage = program_.stages[*from];
+      const auto& passed = stage.nodes[static_cast<std::size_t>(stage.find_output(name)->value.node)].rounding.format;
+      if (passed && passed->id != node.rounding.format->id)
+        refuse("input '" + name + "' is declared " + std::string(name_of(node.rounding.format->id)) + " but stage " +
+               std::to_string(*from + 1) + " passes " + std::string(name_of(passed->id)));
+    } else if (binding_.has(name) && binding_.format(name).id != node.rounding.format->id)
       refuse("input '" + name + "' is declared " + std::string(name_of(node.rounding.format->id)) +
              " but the tensor is " + std::string(name_of(binding_.format(name).id)));
     push(std::move(node));
@@ -466,8 +501,10 @@ class Parser {
 
 }  // namespace
 
-std::string print_program(const Program& program) {
-  std::string text = "norm " + program.norm + "\n";
+namespace {
+
+std::string print_stage(const Program& program) {
+  std::string text;
   if (program.view != View{}) {
     text += "view " + std::string(name_of(program.view.kind));
     text += program.view.channels_last ? " channels_last\n" : "\n";
@@ -487,7 +524,8 @@ std::string print_program(const Program& program) {
   std::size_t width = 0;
   for (const Node& node : program.nodes)
     if (node.kind == NodeKind::map || node.kind == NodeKind::reduce || node.kind == NodeKind::constant) {
-      std::size_t w = node.names[0].size() + (program.find_output(node.names[0]) != nullptr ? 4 : 0);
+      const ProgramOutput* output = program.find_output(node.names[0]);
+      std::size_t w = node.names[0].size() + (output == nullptr ? 0 : output->passed ? 5 : 4);
       if (node.names.size() == 2) w += 2 + node.names[1].size();
       width = std::max(width, w);
     }
@@ -498,16 +536,27 @@ std::string print_program(const Program& program) {
     if (node.names.size() == 2) left += ", " + node.names[1];
     const ProgramOutput* output = program.find_output(node.names[0]);
     if (output != nullptr && node.names.size() == 1 && output->value == Operand{static_cast<int>(i), 0})
-      left = "out " + left;
+      left = (output->passed ? "pass " : "out ") + left;
     left.resize(std::max(width, left.size()), ' ');
     text += left + " = " + step_text(program, node) + "\n";
   }
   for (const ProgramOutput& output : program.outputs) {
     const Node& node = program.nodes[static_cast<std::size_t>(output.value.node)];
     const bool in_place = node.names.size() == 1 && node.names[0] == output.name && node.kind != NodeKind::input;
-    if (!in_place) text += "out " + output.name + " = " + operand_text(program, output.value) + "\n";
+    if (in_place) continue;
+    const std::string& value = operand_text(program, output.value);
+    text += (output.passed ? "pass " : "out ") + output.name;
+    text += output.passed && output.name == value ? "\n" : " = " + value + "\n";
   }
   return text;
+}
+
+}  // namespace
+
+std::string print_program(const Program& program) {
+  std::string text = "norm " + program.norm + "\n";
+  for (const Program& stage : program.stages) text += print_stage(stage) + "stage\n";
+  return text + print_stage(program);
 }
 
 std::string print_step(const Program& program, int node) {
