@@ -25,16 +25,14 @@ constexpr NormInput kRunningInputs[] = {kX, kWeight, kBias, kRunningMean, kRunni
 
 constexpr NormAttribute kEps{"eps", "1e-5", "", "keeps the root away from zero"};
 constexpr NormAttribute kGroupAttributes[] = {kEps, {"groups", "32", "", "how many groups the channels make"}};
-constexpr NormAttribute kInstanceAttributes[] = {
-    kEps, {"statistics", "batch", "batch|running", "x's own mean and variance, or running_mean and running_var"}};
-constexpr NormAttribute kBatchAttributes[] = {
+constexpr NormAttribute kRunningAttributes[] = {
     kEps,
     {"statistics", "batch", "batch|running", "x's own mean and variance, or running_mean and running_var"},
     {"momentum", "0.1", "", "weight of x's statistics in the running ones"}};
 constexpr std::array<std::string_view, 2> kStatistics{"batch", "running"};
 
 constexpr std::array<std::string_view, 1> kOutputs{"y"};
-constexpr std::array<std::string_view, 3> kBatchOutputs{"y", "running_mean", "running_var"};
+constexpr std::array<std::string_view, 3> kRunningOutputs{"y", "running_mean", "running_var"};
 
 /// Rows that are samples of `groups` times channels / groups times spatial elements.
 RowNorm by_groups(const CallReader& reader, const Channels& c, std::int64_t groups) {
@@ -83,12 +81,24 @@ RowNorm by_channels(const CallReader& reader) {
   return norm;
 }
 
-RowNorm read_instance(const NormCall& call) { return by_channels(CallReader("instancenorm", call)); }
+/// What InstanceNorm and BatchNorm have in common. A variance of one value is 0 whatever x is, its unbiased form 0/0.
+RowNorm read_running(const CallReader& reader, bool each_sample) {
+  RowNorm norm = by_channels(reader);
+  static_cast<void>(reader.number("momentum", 0.1, "from 0 to 1", [](double v) { return v >= 0 && v <= 1; }));
+  if (norm.statistics == Statistics::given) return norm;
+  const Channels c = channels_of(reader);
+  const std::int64_t count = each_sample ? c.spatial : c.samples * c.spatial;
+  if (count < 2)
+    reader.refuse("x has shape " + shape_text(reader.x().shape) + ", one value for each channel" +
+                  (each_sample ? " of a sample" : "") + "; statistics=batch needs at least two.");
+  return norm;
+}
+
+RowNorm read_instance(const NormCall& call) { return read_running(CallReader("instancenorm", call), true); }
 
 RowNorm read_batch(const NormCall& call) {
   const CallReader reader("batchnorm", call);
-  RowNorm norm = by_channels(reader);
-  static_cast<void>(reader.number("momentum", 0.1, "from 0 to 1", [](double v) { return v >= 0 && v <= 1; }));
+  RowNorm norm = read_running(reader, false);
   if (norm.statistics == Statistics::given) return norm;
   const Channels c = channels_of(reader);
   norm.groups = c.channels;
@@ -101,12 +111,9 @@ void check(const NormCall& call) {
   static_cast<void>(read(call));
 }
 
-template <RowNorm (*read)(const NormCall&)>
-std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view output) {
-  if (output != "y")
-    CallReader(read == read_group ? "groupnorm" : "instancenorm", call)
-        .refuse("there is no output " + std::string(output) + "; known: y.");
-  return affine_truth(read(call));
+std::unique_ptr<TruthSource> group_truth(const NormCall& call, std::string_view output) {
+  if (output != "y") CallReader("groupnorm", call).refuse("there is no output " + std::string(output) + "; known: y.");
+  return affine_truth(read_group(call));
 }
 
 template <RowNorm (*read)(const NormCall&)>
@@ -118,13 +125,14 @@ std::vector<NormOutput> only_y(const NormCall& call) { return {{"y", call.inputs
 
 /// The tensor that an output updates; null: there is no such output.
 const Tensor* updated(const NormCall& call, const RowNorm& norm, std::string_view output) {
-  return norm.statistics == Statistics::given ? nullptr : CallReader("batchnorm", call).find(output);
+  return norm.statistics == Statistics::given ? nullptr : CallReader("", call).find(output);
 }
 
-std::unique_ptr<TruthSource> batch_truth(const NormCall& call, std::string_view output) {
-  const RowNorm norm = read_batch(call);
+template <RowNorm (*read)(const NormCall&)>
+std::unique_ptr<TruthSource> running_truth(const NormCall& call, std::string_view output) {
+  const RowNorm norm = read(call);
   if (output == "y") return affine_truth(norm);
-  const CallReader reader("batchnorm", call);
+  const CallReader reader(read == read_batch ? "batchnorm" : "instancenorm", call);
   if (output != "running_mean" && output != "running_var")
     reader.refuse("there is no output " + std::string(output) + "; known: y, running_mean, running_var.");
   const Tensor* running = updated(call, norm, output);
@@ -136,8 +144,9 @@ std::unique_ptr<TruthSource> batch_truth(const NormCall& call, std::string_view 
                                   : running_variance_truth(norm, *running, momentum);
 }
 
-std::vector<NormOutput> batch_outputs(const NormCall& call) {
-  const RowNorm norm = read_batch(call);
+template <RowNorm (*read)(const NormCall&)>
+std::vector<NormOutput> running_outputs(const NormCall& call) {
+  const RowNorm norm = read(call);
   std::vector<NormOutput> outputs = only_y(call);
   for (const std::string_view name : {"running_mean", "running_var"})
     if (const Tensor* running = updated(call, norm, name)) outputs.push_back({name, running->shape});
@@ -155,7 +164,7 @@ constinit const NormDef groupnorm{
     .attributes = kGroupAttributes,
     .outputs = kOutputs,
     .check = check<read_group>,
-    .truth = truth<read_group>,
+    .truth = group_truth,
     .outputs_of = only_y,
     .row_norm = row_norm<read_group>,
 };
@@ -166,11 +175,11 @@ constinit const NormDef instancenorm{
     .formula = "y = weight[c] (x - mean) / sqrt(var + eps) + bias[c], over the positions of a channel, or running",
     .source = "Ulyanov, Vedaldi & Lempitsky, Instance Normalization, 2016",
     .inputs = kRunningInputs,
-    .attributes = kInstanceAttributes,
-    .outputs = kOutputs,
+    .attributes = kRunningAttributes,
+    .outputs = kRunningOutputs,
     .check = check<read_instance>,
-    .truth = truth<read_instance>,
-    .outputs_of = only_y,
+    .truth = running_truth<read_instance>,
+    .outputs_of = running_outputs<read_instance>,
     .row_norm = row_norm<read_instance>,
 };
 
@@ -180,11 +189,11 @@ constinit const NormDef batchnorm{
     .formula = "y = weight[c] (x - mean) / sqrt(var + eps) + bias[c], over a channel of all samples, or running",
     .source = "Ioffe & Szegedy, Batch Normalization, 2015",
     .inputs = kRunningInputs,
-    .attributes = kBatchAttributes,
-    .outputs = kBatchOutputs,
+    .attributes = kRunningAttributes,
+    .outputs = kRunningOutputs,
     .check = check<read_batch>,
-    .truth = batch_truth,
-    .outputs_of = batch_outputs,
+    .truth = running_truth<read_batch>,
+    .outputs_of = running_outputs<read_batch>,
     .row_norm = row_norm<read_batch>,
 };
 

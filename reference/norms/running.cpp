@@ -27,28 +27,39 @@ struct Update {
   double magnitude = 0;
 };
 
+/// What an update takes from x, added over the samples that have statistics of their own: the batch is one.
+struct Batch {
+  Dyadic top;  ///< sum of the samples' sums, or of their n sum x^2 - (sum x)^2
+  bool positive = false, negative = false, nan = false;  ///< Inf and NaN among the samples' statistics
+  bool finite() const { return !positive && !negative && !nan; }
+  double special() const { return nan || (positive && negative) ? kNaN : positive ? kInfinity : -kInfinity; }
+};
+
+void add_sample(Batch& batch, Which which, const ExactSums& sums, double n) {
+  if (!sums.finite()) {
+    const bool undefined = which == Which::variance || sums.nan || (sums.positive_infinity && sums.negative_infinity);
+    batch.nan = batch.nan || undefined;
+    batch.positive = batch.positive || sums.positive_infinity;
+    batch.negative = batch.negative || sums.negative_infinity;
+    return;
+  }
+  batch.top = batch.top + (which == Which::mean ? sums.sum : Dyadic(n) * sums.squares - square(sums.sum));
+}
+
 /// A sign that stands for a finite number in IEEE rules.
 double class_of(double v) { return std::isfinite(v) && v != 0 ? std::copysign(1.0, v) : v; }
 
-Update make_update(Which which, const ExactSums& sums, double n, double running, double momentum) {
-  double batch = 0;  // NaN and Inf only
-  if (which == Which::mean) {
-    const bool undefined = sums.nan || (sums.positive_infinity && sums.negative_infinity);
-    if (!sums.finite()) batch = undefined ? kNaN : sums.positive_infinity ? kInfinity : -kInfinity;
-  } else if (!sums.finite() || n == 1) {
-    batch = kNaN;
-  }
+Update make_update(Which which, const Batch& batch, double samples, double n, double running, double momentum) {
   Update u;
   const Dyadic rest = Dyadic(1.0) - Dyadic(momentum);
-  if (!std::isfinite(batch) || !std::isfinite(running)) {
+  if (!batch.finite() || !std::isfinite(running)) {
     u.is_special = true;
-    u.special = rest.sign() * class_of(running) + class_of(momentum) * (std::isfinite(batch) ? 1.0 : batch);
+    u.special = rest.sign() * class_of(running) + class_of(momentum) * (batch.finite() ? 1.0 : batch.special());
     return u;
   }
-  const Dyadic count(n);
-  const Dyadic top = which == Which::mean ? sums.sum : count * sums.squares - square(sums.sum);
-  u.denominator = which == Which::mean ? count : count * Dyadic(n - 1);
-  const Dyadic old_part = rest * Dyadic(running) * u.denominator, new_part = Dyadic(momentum) * top;
+  u.denominator = Dyadic(samples) * Dyadic(n);
+  if (which == Which::variance) u.denominator = u.denominator * Dyadic(n - 1);
+  const Dyadic old_part = rest * Dyadic(running) * u.denominator, new_part = Dyadic(momentum) * batch.top;
   u.numerator = old_part + new_part;
   u.magnitude = magnitude_of(div(Interval(abs(old_part) + abs(new_part), kBits), Interval(u.denominator, kBits)));
   return u;
@@ -57,15 +68,21 @@ Update make_update(Which which, const ExactSums& sums, double n, double running,
 class RunningTruth final : public TruthSource {
  public:
   RunningTruth(const RowNorm& norm, const Tensor& running, double momentum, Which which) {
-    for (std::int64_t group = 0; group < norm.groups; ++group) {
-      const GroupElements elements{.x = norm.x,
-                                   .residual = norm.residual,
-                                   .rows = norm.rows,
-                                   .cols = norm.cols,
-                                   .groups = norm.groups,
-                                   .group = group};
-      updates_.push_back(make_update(which, exact_sums(elements), static_cast<double>(elements.count()),
-                                     running.value(group), momentum));
+    const std::int64_t channels = running.size(), samples = norm.groups / channels;
+    for (std::int64_t c = 0; c < channels; ++c) {
+      Batch batch;
+      double n = 1;
+      for (std::int64_t sample = 0; sample < samples; ++sample) {
+        const GroupElements elements{.x = norm.x,
+                                     .residual = norm.residual,
+                                     .rows = norm.rows,
+                                     .cols = norm.cols,
+                                     .groups = norm.groups,
+                                     .group = sample * channels + c};
+        n = static_cast<double>(elements.count());
+        add_sample(batch, which, exact_sums(elements), n);
+      }
+      updates_.push_back(make_update(which, batch, static_cast<double>(samples), n, running.value(c), momentum));
     }
   }
 

@@ -362,6 +362,13 @@ TEST_CASE("layernorm takes one weight and bias for each sample") {
   }
 }
 
+/// x of which InstanceNorm and BatchNorm take no statistics.
+bool one_value_a_channel(const Setup& s) {
+  const Shape& shape = s.inputs.at("x").shape;
+  const std::int64_t positions = s.inputs.at("x").size() / (shape[0] * shape[1]);
+  return (s.norm == "instancenorm" && positions == 1) || (s.norm == "batchnorm" && shape[0] * positions == 1);
+}
+
 TEST_CASE("group, instance and batch norm agree with exact rationals, channel by channel") {
   Random random{13};
   const Shape shapes[] = {{2, 6, 3, 3}, {1, 4, 1}, {3, 4}, {2, 4, 5, 1, 1}, {1, 1, 7}, {5, 2, 2}};
@@ -379,7 +386,7 @@ TEST_CASE("group, instance and batch norm agree with exact rationals, channel by
           std::int64_t groups = 1 + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(shape[1])));
           while (shape[1] % groups != 0) --groups;
           s.numbers["groups"] = static_cast<double>(groups);
-        } else if (random.below(2) == 0) {
+        } else if (one_value_a_channel(s) || random.below(2) == 0) {
           s.words["statistics"] = "running";
           add(s, "running_mean", FormatId::fp32, {shape[1]}, random, least, most);
           add(s, "running_var", FormatId::fp32, {shape[1]}, random, -4, 4);
@@ -596,8 +603,8 @@ TEST_CASE("layernorm of rows that are not ordinary follows the stated rules") {
     check_special({.norm = "layernorm"}, {"one column gives the bias", {3, -5}, {2}, {5}, {5, 5}}, {2, 1}, {1}, kind);
     check_special({.norm = "layernorm"}, {"one column without eps", {3, -5}, {2}, {5}, {kNaN, kNaN}, 0}, {2, 1}, {1},
                   kind);
-    check_special({.norm = "instancenorm"}, {"one position gives the bias", {3, -5}, {2, 2}, {5, 6}, {5, 6}}, {1, 2},
-                  {2}, kind);
+    check_special({.norm = "instancenorm"}, {"equal positions give the bias", {3, 3, -5, -5}, {2, 2}, {5, 6}, {5, 5, 6, 6}},
+                  {1, 2, 2}, {2}, kind);
     check_special({.norm = "batchnorm"}, {"NaN stays in its channel", {1, 3, kNaN, 3}, {}, {}, {kNaN, 0.0, kNaN, 0.0}},
                   {2, 2}, {2}, kind);
     check_special({.norm = "l2norm"}, {"a zero row keeps signs", {0.0, -0.0}, {}, {}, {0.0, -0.0}}, {1, 2}, {}, kind);
@@ -828,20 +835,24 @@ TEST_CASE("sums of three terms are compared with numbers far beyond them") {
 
 // ---- running statistics as outputs ----
 
-TEST_CASE("batchnorm's running statistics are the rational numbers of their formulas") {
+TEST_CASE("running statistics are the rational numbers of their formulas") {
   Random random{18};
+  const std::string norm = GENERATE("batchnorm", "instancenorm");
   for (const Shape& shape : {Shape{3, 2, 5}, Shape{2, 3}, Shape{4, 1, 2, 2}})
     for (const auto& [least, most] : {std::pair{-2, 2}, std::pair{-90, 60}})
       for (const double momentum : {0.1, 0.0, 1.0, 0.25}) {
-        CAPTURE(shape_text(shape), least, most, momentum);
-        Setup s{.norm = "batchnorm"};
+        CAPTURE(norm, shape_text(shape), least, most, momentum);
+        if (norm == "instancenorm" && shape.size() == 2) continue;
+        Setup s{.norm = norm};
         s.numbers["momentum"] = momentum;
         add(s, "x", FormatId::fp32, shape, random, least, most);
         add(s, "running_mean", FormatId::fp32, {shape[1]}, random, least, most);
         add(s, "running_var", FormatId::bf16, {shape[1]}, random, least, most);
         const Formula f = formula_of(s);
         const std::int64_t spatial = s.inputs["x"].size() / (shape[0] * shape[1]);
-        const Rational n = shape[0] * spatial;
+        // The groups of a channel: one, or one for each sample.
+        const std::int64_t samples = norm == "batchnorm" ? 1 : shape[0];
+        const Rational n = shape[0] * spatial / samples;
         for (const std::string output : {"running_mean", "running_var"}) {
           const auto truth = s.truth(output);
           REQUIRE((truth->rows() == shape[1] && truth->cols() == 1));
@@ -849,8 +860,10 @@ TEST_CASE("batchnorm's running statistics are the rational numbers of their form
             Rational sum = 0;
             for (std::int64_t i = 0; i < s.inputs["x"].size(); ++i)
               if (i / spatial % shape[1] == c) sum += s.at("x", i, 0);
+            Rational total = 0;
+            for (std::int64_t sample = 0; sample < samples; ++sample) total += f.roots.at(sample * shape[1] + c).total;
             const Rational batch =
-                output == "running_mean" ? Rational(sum / n) : Rational(f.roots.at(c).total / (n - 1));
+                output == "running_mean" ? Rational(sum / (n * samples)) : Rational(total / (n - 1) / samples);
             const Rational m = rational(momentum);
             const Rational y = (1 - m) * s.at(output.c_str(), c, 0) + m * batch;
             Enclosure e;
@@ -874,10 +887,21 @@ TEST_CASE("batchnorm's running statistics of what is not finite") {
   REQUIRE(std::fabs(value("running_mean", 4) - 0.2) < 1e-15);
   for (std::int64_t c : {0, 1, 2, 3}) REQUIRE(std::isnan(value("running_var", c)));
   REQUIRE(std::fabs(value("running_var", 4) - 1.1) < 1e-15);
-  // One element has no unbiased variance.
-  s.inputs["x"] = tensor(FormatId::fp32, {1, 5}, {1, 2, 3, 4, 5});
-  REQUIRE(std::isnan(value("running_var", 0)));
-  REQUIRE(std::fabs(value("running_mean", 0) - 0.1) < 1e-15);
+}
+
+TEST_CASE("instancenorm's running statistics of what is not finite") {
+  // Channels of two samples of two positions each.
+  Setup s{.norm = "instancenorm"};
+  s.inputs["x"] = tensor(FormatId::fp32, {2, 4, 2}, {kNaN, 1, kInfinity, 1, kInfinity, 1, 1, 3,   //
+                                                     1,    1, 1,         1, 1, -kInfinity, 5, 9});
+  s.inputs["running_mean"] = tensor(FormatId::fp32, {4}, {0, 0, 0, 0});
+  s.inputs["running_var"] = tensor(FormatId::fp32, {4}, {1, 1, 1, 1});
+  const auto value = [&](const char* output, std::int64_t c) { return s.truth(output)->enclose(c, 0).hi; };
+  for (std::int64_t c : {0, 2}) REQUIRE(std::isnan(value("running_mean", c)));
+  REQUIRE(value("running_mean", 1) == kInfinity);
+  REQUIRE(std::fabs(value("running_mean", 3) - 0.1 * 4.5) < 1e-15);
+  for (std::int64_t c : {0, 1, 2}) REQUIRE(std::isnan(value("running_var", c)));
+  REQUIRE(std::fabs(value("running_var", 3) - (0.9 + 0.1 * 5)) < 1e-15);  // (2 + 8) / 2
 }
 
 // ---- recordings of torch ----
@@ -1043,6 +1067,8 @@ TEST_CASE("fast and slow truth agree") {
         } else if (name == "statistics") {
           if (s.inputs.contains("running_mean") && s.inputs.contains("running_var") && random.below(2) == 0)
             s.words[name] = "running";
+          else if (one_value_a_channel(s))
+            s.inputs["x"].shape = {1, shape[1], element_count(shape) / shape[1]};
         } else if (!attribute.choices.empty()) {
           const std::vector<std::string> words = choices_of(attribute);
           s.words[name] = words[random.below(words.size())];
@@ -1120,6 +1146,26 @@ TEST_CASE("norms name what does not fit") {
   ada.numbers["scale_offset"] = 0;
   REQUIRE(message_of(ada, "residual") == "ada_groupnorm: there is no output residual; known: y.");
   REQUIRE(message_of(ada).empty());
+
+  Setup single{.norm = "batchnorm"};
+  single.inputs["x"] = zeros({1, 8, 1});
+  REQUIRE(message_of(single) ==
+          "batchnorm: x has shape 1x8x1, one value for each channel; statistics=batch needs at least two.");
+  single.norm = "instancenorm";
+  single.inputs["x"] = zeros({4, 8});
+  REQUIRE(message_of(single) ==
+          "instancenorm: x has shape 4x8, one value for each channel of a sample; statistics=batch needs at least two.");
+  single.inputs["x"] = zeros({4, 8, 2});
+  REQUIRE(message_of(single).empty());
+  REQUIRE(message_of(single, "running_var") ==
+          "instancenorm: the output running_var needs statistics=batch and the input running_var.");
+  REQUIRE(message_of(single, "variance") ==
+          "instancenorm: there is no output variance; known: y, running_mean, running_var.");
+  for (const double momentum : {-0.5, 1.5, kNaN}) {
+    single.numbers["momentum"] = momentum;
+    REQUIRE(message_of(single).starts_with("instancenorm: momentum is "));
+    REQUIRE(message_of(single).ends_with(" but must be from 0 to 1."));
+  }
 
   Setup batch{.norm = "batchnorm"};
   batch.inputs["x"] = zeros({2, 8, 3});
