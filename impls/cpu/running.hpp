@@ -1,0 +1,34 @@
+// Running statistics as the native kernels update them: (1 - momentum) running + momentum new, in fp32, stored in their
+// own format.
+#pragma once
+
+#include "impls/cpu/operands.hpp"
+#include "impls/cpu/statistics.hpp"
+
+namespace norma {
+
+/// The new part is the mean and the variance n / (n - 1) of a channel: of its one row (BatchNorm), or the mean over its
+/// rows, one a sample, added first to last (InstanceNorm).
+class RunningStatistics {
+ public:
+  /// Nothing is kept where the kernel has no such outputs or the call no running_mean and no running_var.
+  RunningStatistics(bool has_outputs, const ImplCall& call, const Layout& layout);
+  /// A row's statistic; rows in order.
+  void add(std::int64_t row, const RowStatistic& found);
+  /// running_mean and running_var, those that the call has.
+  Tensors outputs() const;
+
+ private:
+  struct Part {
+    std::string_view name;
+    const Tensor* old;
+    std::vector<float> sums;  ///< by channel
+  };
+  std::vector<Part> parts_;
+  float momentum_ = 0, count_ = 0, samples_ = 1;
+};
+
+/// The same as steps of a program whose rows are channels, with their outputs.
+void declare_running(Builder& program, const DeclaredStatistic& found);
+
+}  // namespace norma
