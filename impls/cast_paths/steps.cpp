@@ -80,6 +80,15 @@ Order moments_order(const Profile& profile) {
     case OrderKind::torch_columns:
     case OrderKind::torch_columns_half:
     case OrderKind::torch_runs:
+    case OrderKind::torch_runs_loads:
+    case OrderKind::torch_reduce:
+    case OrderKind::torch_reduce_rest:
+    case OrderKind::torch_images:
+    case OrderKind::torch_cpu_runs:
+    case OrderKind::torch_norm_fours:
+    case OrderKind::torch_vectors:
+    case OrderKind::torch_outer:
+    case OrderKind::through_fp32:
     case OrderKind::welford:
     case OrderKind::welford_mul:
     case OrderKind::welford_warp:

@@ -210,7 +210,7 @@ class RowMachine {
   void run_node(std::size_t i, std::int64_t row) {
     const Node& node = plan_.nodes()[i];
     if (node.kind == NodeKind::reduce) {
-      reduce(i);
+      reduce(i, row);
       return;
     }
     if (node.axes.has(Axis::cols)) {
@@ -305,7 +305,7 @@ class RowMachine {
     });
   }
 
-  void reduce(std::size_t i) {
+  void reduce(std::size_t i, std::int64_t row) {
     const Node& node = plan_.nodes()[i];
     const Reduction& r = node.reduction;
     const Slot& of = slot(node.operands[0]);
@@ -322,6 +322,7 @@ class RowMachine {
     const FormatId term_format = r.term_format ? r.term_format->id : accumulator;
     const bool square = r.term == Term::square;
     const bool fused = square && r.contract && !r.term_format;
+    const bool unrounded = !square && r.contract;
     if (r.kind == ReduceKind::moments) {
       terms_wide_.resize(plan_.cols);
       for (std::size_t c = 0; c < plan_.cols; ++c) terms_wide_[c] = of.at(c);
@@ -331,7 +332,13 @@ class RowMachine {
       return;
     }
     double sum = 0;
-    if (of.is_float && accumulator == FormatId::fp32 && term_format == FormatId::fp32) {
+    if (unrounded || r.order.kind == OrderKind::torch_outer) {
+      terms_wide_.resize(plan_.cols);
+      for (std::size_t c = 0; c < plan_.cols; ++c)
+        terms_wide_[c] = unrounded ? of.at(c) : rounded_op(Op::cast, of.at(c), 0, 0, term_format, Overflow::ieee);
+      sum = unrounded ? fused_sum(r.order, accumulator, terms_wide_)
+                      : column_sum(r.order, accumulator, terms_wide_, row % plan_.placed.layout.channels);
+    } else if (of.is_float && accumulator == FormatId::fp32 && term_format == FormatId::fp32) {
       const std::span<const float> terms(of.narrow.data(), plan_.cols);
       sum = square && !fused ? fp32_square_sum(r.order, terms, squares_) : ordered_sum(r.order, accumulator, fused, terms);
     } else {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "impls/emulate/accumulator.hpp"
+#include "impls/emulate/torch_gradient_orders.hpp"
 #include "reference/formats/clones.hpp"
 
 namespace norma {
@@ -32,12 +33,66 @@ struct Accumulator {
     const Value t = static_cast<Value>(terms[i]);
     return contract ? arithmetic.fma(t, t, a) : arithmetic.add(a, t);
   }
+  Value plain(Value a, Index i) const { return arithmetic.add(a, value(i)); }
+  Value value(Index i) const {
+    const Value t = static_cast<Value>(terms[i]);
+    return contract ? arithmetic.mul(t, t) : t;
+  }
   Value add(Value a, Value b) const { return arithmetic.add(a, b); }
   Value sequential(Index from, Index to) const {
     Value a{0};
     for (Index i = from; i < to; ++i) a = step(a, i);
     return a;
   }
+  Accumulator from(Index first) const { return {arithmetic, contract, terms + first}; }
+  Accumulator<Fp32, Term> in_fp32(Index first) const { return {{}, contract, terms + first}; }
+};
+
+/// a + b of binary64 numbers, rounded to odd: any rounding to 51 bits or fewer is then right.
+double odd_sum(double a, double b) {
+  const double sum = a + b;
+  if (!std::isfinite(sum)) return sum;
+  const double part = sum - a;
+  const double error = (a - (sum - part)) + (b - part);  // exact: TwoSum
+  if (error == 0 || (std::bit_cast<std::uint64_t>(sum) & 1) != 0) return sum;
+  return std::nextafter(sum, error > 0 ? HUGE_VAL : -HUGE_VAL);
+}
+
+/// What is added is exact: a product of two fp32 numbers, as binary64 holds it.
+struct FusedFp32 {
+  using Value = float;
+  Value add(Value a, Value b) const { return a + b; }
+  Value round(double t) const { return static_cast<float>(t); }
+};
+struct FusedFp64 {
+  using Value = double;
+  Value add(Value a, Value b) const { return a + b; }
+  Value round(double t) const { return t; }
+};
+struct FusedNarrow {
+  using Value = double;
+  FormatId format;
+  Value add(Value a, Value b) const { return rounded_op(Op::add, a, b, 0, format, Overflow::ieee); }
+  Value round(double t) const { return rounded_op(Op::cast, t, 0, 0, format, Overflow::ieee); }
+};
+template <class Arithmetic>
+struct FusedTerms {
+  using Value = typename Arithmetic::Value;
+  Arithmetic arithmetic;
+  const double* terms;
+
+  Value start(Index i) const { return step(Value{0}, i); }
+  Value step(Value a, Index i) const { return arithmetic.round(odd_sum(static_cast<double>(a), terms[i])); }
+  Value plain(Value a, Index i) const { return add(a, value(i)); }
+  Value value(Index i) const { return arithmetic.round(terms[i]); }
+  Value add(Value a, Value b) const { return arithmetic.add(a, b); }
+  Value sequential(Index from, Index to) const {
+    Value a{0};
+    for (Index i = from; i < to; ++i) a = step(a, i);
+    return a;
+  }
+  FusedTerms from(Index first) const { return {arithmetic, terms + first}; }
+  FusedTerms<FusedFp32> in_fp32(Index first) const { return {{}, terms + first}; }
 };
 
 template <class Acc>
@@ -207,7 +262,7 @@ typename Acc::Value torch_columns(const Acc& acc, Index n, Index lanes, Index ha
 /// vector after the other; what is left of the images to one accumulator. Then that accumulator plus the sum of the
 /// lanes in order. Source: aten/src/ATen/native/cpu/batch_norm_kernel.cpp (v2.6.0), bits compared with 2.15.
 template <class Acc>
-typename Acc::Value torch_runs(const Acc& acc, Index n, Index lanes, Index run) {
+typename Acc::Value torch_runs(const Acc& acc, Index n, Index lanes, Index run, Fused fused = Fused::all) {
   using Value = typename Acc::Value;
   std::vector<Value> partial(static_cast<std::size_t>(lanes), 0);
   Value rest{0};
@@ -217,7 +272,7 @@ typename Acc::Value torch_runs(const Acc& acc, Index n, Index lanes, Index run) 
       auto& p = partial[static_cast<std::size_t>((i - from) % lanes)];
       p = acc.step(p, i);
     }
-    for (Index i = body; i < to; ++i) rest = acc.step(rest, i);
+    for (Index i = body; i < to; ++i) rest = fused == Fused::all ? acc.step(rest, i) : acc.plain(rest, i);
   }
   Value total{0};
   for (const Value& p : partial) total = acc.add(total, p);
@@ -225,7 +280,37 @@ typename Acc::Value torch_runs(const Acc& acc, Index n, Index lanes, Index run) 
 }
 
 template <class Acc>
-typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
+typename Acc::Value torch_cpu_runs(const Acc& acc, Index n, int lanes, Index run) {
+  typename Acc::Value total{0};
+  for (Index from = 0; from < n; from += run)
+    total = acc.add(total, torch_row(acc.from(from), std::min(run, n - from), lanes, 1));
+  return total;
+}
+
+/// torch's sum over a strided dimension: columns in groups of four vectors take one cascade each, the columns left over
+/// the row's four streams. Source: aten/src/ATen/native/cpu/SumKernel.cpp (v2.6.0), bits compared with 2.15.
+template <class Acc>
+typename Acc::Value torch_outer(const Acc& acc, Index n, bool one_cascade) {
+  using Value = typename Acc::Value;
+  const auto single = [&](std::array<Value, 1>& into, Index i) { into[0] = acc.step(into[0], i); };
+  if (!one_cascade) return acc.add(Value{0}, row_of_vectors<Acc, 1>(acc, n, single)[0]);
+  std::array<std::array<Value, 1>, 1> stream{};
+  cascade<Acc, 1, 1>(acc, n, single, stream);
+  return acc.add(Value{0}, stream[0][0]);
+}
+
+/// In the accumulator's format, every sum rounded to binary32 first: a 16-bit buffer that fp32 code adds to.
+template <class Acc>
+typename Acc::Value through_fp32(const Acc& acc, Index n) {
+  const auto in_fp32 = acc.in_fp32(0);
+  typename Acc::Value total{0};
+  for (Index i = 0; i < n; ++i)
+    total = acc.add(typename Acc::Value{0}, static_cast<typename Acc::Value>(in_fp32.step(static_cast<float>(total), i)));
+  return total;
+}
+
+template <class Acc>
+typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n, Index column = 0) {
   using Value = typename Acc::Value;
   const Index count = order.count;
   switch (order.kind) {
@@ -256,6 +341,15 @@ typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
     case OrderKind::torch_columns: return torch_columns(acc, n, count, 1, order.vec);
     case OrderKind::torch_columns_half: return torch_columns(acc, n, count, 2, order.vec);
     case OrderKind::torch_runs: return torch_runs(acc, n, count, order.vec);
+    case OrderKind::torch_runs_loads: return torch_runs(acc, n, count, order.vec, Fused::whole_loads);
+    case OrderKind::torch_reduce: return torch_reduce(acc, n, count, order.vec, Fused::all);
+    case OrderKind::torch_reduce_rest: return torch_reduce(acc, n, count, order.vec, Fused::rest);
+    case OrderKind::torch_images: return torch_images(acc, n, count, order.vec);
+    case OrderKind::torch_cpu_runs: return torch_cpu_runs(acc, n, order.count, order.vec);
+    case OrderKind::torch_norm_fours: return torch_norm_fours(acc, n, count);
+    case OrderKind::torch_vectors: return torch_vectors(acc, n, count, order.vec);
+    case OrderKind::torch_outer: return torch_outer(acc, n, column < count);
+    case OrderKind::through_fp32: return through_fp32(acc, n);
     case OrderKind::exact:
     case OrderKind::welford:
     case OrderKind::welford_mul:
@@ -273,7 +367,8 @@ typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n) {
 }
 
 template <class Term>
-double sum_terms(const Order& order, FormatId accumulator, bool contract, std::span<const Term> terms) {
+double sum_terms(const Order& order, FormatId accumulator, bool contract, std::span<const Term> terms,
+                 Index column = 0) {
   const auto n = static_cast<Index>(terms.size());
   if (order.kind == OrderKind::exact) {
     std::vector<double> exact(terms.begin(), terms.end());
@@ -282,10 +377,10 @@ double sum_terms(const Order& order, FormatId accumulator, bool contract, std::s
     return exact_sum(exact, accumulator, Overflow::ieee);
   }
   if (accumulator == FormatId::fp32)
-    return static_cast<double>(sum_in(Accumulator<Fp32, Term>{{}, contract, terms.data()}, order, n));
+    return static_cast<double>(sum_in(Accumulator<Fp32, Term>{{}, contract, terms.data()}, order, n, column));
   if (accumulator == FormatId::fp64)
-    return sum_in(Accumulator<Fp64, Term>{{}, contract, terms.data()}, order, n);
-  return sum_in(Accumulator<Narrow, Term>{{accumulator}, contract, terms.data()}, order, n);
+    return sum_in(Accumulator<Fp64, Term>{{}, contract, terms.data()}, order, n, column);
+  return sum_in(Accumulator<Narrow, Term>{{accumulator}, contract, terms.data()}, order, n, column);
 }
 
 // The order that real audits spend their time in: torch_row of 8 lanes in fp32, written so that a step is one vector
@@ -368,6 +463,19 @@ double fp32_square_sum(const Order& order, std::span<const float> values, std::v
 
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms) {
   return sum_terms(order, accumulator, contract, terms);
+}
+
+double fused_sum(const Order& order, FormatId accumulator, std::span<const double> terms) {
+  const auto n = static_cast<Index>(terms.size());
+  if (order.kind == OrderKind::exact) return exact_sum(terms, accumulator, Overflow::ieee);
+  if (accumulator == FormatId::fp32)
+    return static_cast<double>(sum_in(FusedTerms<FusedFp32>{{}, terms.data()}, order, n));
+  if (accumulator == FormatId::fp64) return sum_in(FusedTerms<FusedFp64>{{}, terms.data()}, order, n);
+  return sum_in(FusedTerms<FusedNarrow>{{accumulator}, terms.data()}, order, n);
+}
+
+double column_sum(const Order& order, FormatId accumulator, std::span<const double> terms, std::int64_t column) {
+  return sum_terms(order, accumulator, false, terms, column);
 }
 
 double exact_sum(std::span<const double> terms, FormatId target, Overflow overflow) {

@@ -19,6 +19,10 @@ struct Moments {
 /// whose square fits binary64 exactly). fp32 terms come as float, others as double.
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const float> terms);
 double ordered_sum(const Order& order, FormatId accumulator, bool contract, std::span<const double> terms);
+/// The same of terms that are added unrounded wherever the order contracts. `column`: which column of a matrix these
+/// terms are, for orders that differ between columns.
+double fused_sum(const Order& order, FormatId accumulator, std::span<const double> terms);
+double column_sum(const Order& order, FormatId accumulator, std::span<const double> terms, std::int64_t column);
 
 /// The fp32 sum of squares that are each rounded to fp32: ordered_sum over them. `scratch` may hold them.
 double fp32_square_sum(const Order& order, std::span<const float> values, std::vector<float>& scratch);

@@ -102,6 +102,15 @@ enum class OrderKind : std::uint8_t {
   torch_columns_half,  ///< (lanes, vec=run): the same on 16-bit rows: two half-vectors are added first
   torch_runs,          ///< (lanes, vec=run): 16-bit batch norm: whole loads of 2 * lanes of each run into lanes, the
                        ///< rest of all runs one after the other; lanes in order
+  torch_runs_loads,    ///< torch_runs, where only the whole loads contract
+  torch_reduce,        ///< (lanes, vec=h): torch's vec::reduce_all: h accumulators of whole loads, h added, lanes by halves
+  torch_reduce_rest,   ///< torch_reduce, where only what is left after whole loads contracts
+  torch_images,        ///< (lanes, vec=run): every run by torch_reduce_rest in fp32, then runs one after the other
+  torch_cpu_runs,      ///< (lanes, vec=run): every run by torch_cpu, then runs one after the other
+  torch_norm_fours,    ///< torch_norm, where whole fours of what is left do not contract
+  torch_vectors,       ///< (lanes, vec=h): every vector by halves, vectors in order; h = 2: of whole loads of two only
+  torch_outer,         ///< (columns): torch's sum over rows: the first `columns` in one cascade each, the rest in four
+  through_fp32,        ///< as sequential, every sum rounded to fp32 first
   welford,         ///< moments only: sequential Welford, true division
   welford_mul,     ///< moments only: sequential Welford, multiplying by the rounded reciprocal of the count
   welford_warp,    ///< (threads, vec=v): thread-strided Welford, Chan merges in a shuffle tree
@@ -146,12 +155,13 @@ enum class Term : std::uint8_t { value, square };
 ///   moments  port 0: mean; port 1: biased variance (m2 / count)
 /// Every addition is rounded to the node's format (its accumulator). `term_format`: the square is rounded to
 /// it before it is added; none: it is exact, i.e. with `contract` one fused multiply-add, else the
-/// accumulator's format.
+/// accumulator's format. A value is rounded to the accumulator's format before it is added; with `contract` it is not,
+/// wherever the order contracts: a product kept in fp64 and the sum it enters are then one fused multiply-add.
 struct Reduction {
   ReduceKind kind = ReduceKind::sum;
   Term term = Term::value;
   Order order;
-  bool contract = false;                 ///< accumulate squares by fma; in moments: every a*b+c is one fma
+  bool contract = false;                 ///< squares, values: added unrounded (fma); in moments: every a*b+c is one fma
   std::optional<FormatRef> term_format;  ///< default: the accumulator's format
   bool operator==(const Reduction&) const = default;
 };
