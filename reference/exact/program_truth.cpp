@@ -10,6 +10,7 @@
 #include <numeric>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 
 namespace norma {
@@ -102,10 +103,115 @@ std::size_t ports_of(const Node& node) {
 
 }  // namespace
 
-RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes)
-    : placed_(place(program, inputs, attributes)), scalars_(program.nodes.size()) {
-  for (std::size_t i = 0; i < program.nodes.size(); ++i) {
-    const Node& node = program.nodes[i];
+// ---- what stages pass ----
+
+/// One name for each square root: a node's, on one row and column of one stage.
+class RootNames {
+ public:
+  int of(const RowEvaluator* stage, std::int64_t row, std::int64_t col, int node) {
+    return names_.try_emplace({stage, row, col, node}, static_cast<int>(names_.size())).first->second;
+  }
+
+ private:
+  std::map<std::tuple<const RowEvaluator*, std::int64_t, std::int64_t, int>, int> names_;
+};
+
+/// A value of one stage as later ones see it: a tensor of intervals at any precision, made row by row when asked for
+/// and kept.
+class PassedValue {
+  struct Row {
+    std::once_flag made;
+    Values values;
+    RowValues shared;
+  };
+  struct Level {
+    Level(std::int64_t count, mpfr_prec_t precision) : bits(precision), rows(static_cast<std::size_t>(count)) {}
+    mpfr_prec_t bits;
+    mutable std::vector<Row> rows;
+  };
+
+ public:
+  PassedValue(std::shared_ptr<const RowEvaluator> from, Operand value) : from_(std::move(from)), value_(value) {
+    shape_.shape = output_shape(from_->placed_, from_->axes(value), from_->placed_.x);
+  }
+
+  /// Its shape; without bytes.
+  const Tensor& tensor() const { return shape_; }
+
+  const Level& level(mpfr_prec_t bits) const {
+    const std::lock_guard lock(mutex_);
+    auto& level = levels_[bits];
+    if (!level) level = std::make_unique<Level>(from_->axes(value_).has(Axis::rows) ? from_->rows() : 1, bits);
+    return *level;
+  }
+
+  const Interval& at(const Level& level, std::int64_t element) const {
+    const Layout::Place place = from_->place_of(value_, element);
+    return norma::at(row(level, place.row).values, static_cast<std::size_t>(place.col));
+  }
+
+  std::optional<Algebraic> algebraic(std::int64_t element, mpfr_prec_t bits, RootNames& names) const {
+    const Layout::Place place = from_->place_of(value_, element);
+    const Row& known = row(level(bits), place.row);
+    const RowValues values = from_->evaluate_column(value_, place.row, place.col, bits, &known.shared);
+    return from_->algebraic_of(values, value_, place.col, names);
+  }
+
+ private:
+  const Row& row(const Level& level, std::int64_t index) const {
+    Row& row = level.rows[static_cast<std::size_t>(index)];
+    std::call_once(row.made, [&] {
+      RowValues values = from_->evaluate(value_, index, level.bits);
+      row.values = values.of(value_);
+      row.shared = from_->shared_part(std::move(values));
+    });
+    return row;
+  }
+
+  std::shared_ptr<const RowEvaluator> from_;
+  Operand value_;
+  Tensor shape_;
+  mutable std::mutex mutex_;
+  mutable std::map<mpfr_prec_t, std::unique_ptr<Level>> levels_;
+};
+
+namespace {
+
+TensorRefs shapes_of(const auto& passed) {
+  TensorRefs refs;
+  for (const auto& [name, value] : passed) refs[name] = &value->tensor();
+  return refs;
+}
+
+}  // namespace
+
+RowEvaluator::PassedValues RowEvaluator::passed_before(const Program& program, std::size_t stage, const Tensors& inputs,
+                                                       const Attributes& attributes) {
+  const std::vector<const Program*> stages = stages_of(program);
+  PassedValues passed;
+  for (std::size_t i = 0; i < stage; ++i) {
+    // One evaluator a stage: the roots of two of its outputs keep their names.
+    const std::shared_ptr<const RowEvaluator> from(new RowEvaluator(program, i, inputs, attributes, passed));
+    for (const ProgramOutput& output : stages[i]->outputs)
+      passed[output.name] = std::make_shared<PassedValue>(from, output.value);
+  }
+  return passed;
+}
+
+// ---- a stage's rows ----
+
+RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes,
+                           std::optional<std::size_t> stage)
+    : RowEvaluator(program, stage.value_or(program.stages.size()), inputs, attributes,
+                   passed_before(program, stage.value_or(program.stages.size()), inputs, attributes)) {}
+
+RowEvaluator::RowEvaluator(const Program& program, std::size_t stage, const Tensors& inputs,
+                           const Attributes& attributes, const PassedValues& passed)
+    : placed_(place(*stages_of(program)[stage], inputs_of_stage(program, stage, inputs, shapes_of(passed)), attributes)),
+      scalars_(placed_.program.nodes.size()),
+      passed_(placed_.program.nodes.size()) {
+  for (std::size_t i = 0; i < scalars_.size(); ++i) {
+    const Node& node = placed_.program.nodes[i];
     switch (node.kind) {
       case NodeKind::attribute: {
         const auto found = attributes.find(node.names.front());
@@ -116,10 +222,18 @@ RowEvaluator::RowEvaluator(const Program& program, const Tensors& inputs, const 
       case NodeKind::constant: scalars_[i] = node.constant; break;
       case NodeKind::count: scalars_[i] = static_cast<double>(cols()); break;
       case NodeKind::input:
+        if (const auto found = passed.find(node.names.front()); found != passed.end()) passed_[i] = found->second;
+        break;
       case NodeKind::map:
       case NodeKind::reduce: break;
     }
   }
+}
+
+Layout::Place RowEvaluator::place_of(Operand value, std::int64_t element) const {
+  const Axes has = axes(value);
+  if (has == kRowsCols) return placed_.layout.place_of(element);
+  return has == kRows ? Layout::Place{.row = element, .col = 0} : Layout::Place{.row = 0, .col = element};
 }
 
 std::int64_t RowEvaluator::width(Operand value) const {
@@ -160,6 +274,7 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
 
   const auto width_of_row = static_cast<std::size_t>(cols());
   RowValues values;
+  values.row = row;
   values.nodes.resize(nodes.size());
   values.totals.resize(nodes.size());
   for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -185,6 +300,12 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
     switch (node.kind) {
       case NodeKind::input: {
         const Stride& stride = placed_.strides[i];
+        if (const PassedValue* passed = passed_[i].get()) {
+          const auto& level = passed->level(bits);
+          for (std::size_t j = 0; j < width; ++j)
+            result[0].push_back(passed->at(level, stride.at(row, from + static_cast<std::int64_t>(j))));
+          break;
+        }
         for (std::size_t j = 0; j < width; ++j)
           result[0].emplace_back(placed_.tensors[i]->value(stride.at(row, from + static_cast<std::int64_t>(j))), bits);
         break;
@@ -231,10 +352,14 @@ Interval RowEvaluator::magnitude(const RowValues& values, Operand target, std::i
   return of(of, target, col);
 }
 
-std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Operand value, std::int64_t col) const {
+std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Operand value, std::int64_t col,
+                                                    RootNames& names) const {
   const Interval& interval = values.at(value, col);
   if (interval.is_point()) return algebraic(interval.lo.get());
-  const Node& node = placed_.program.nodes[static_cast<std::size_t>(value.node)];
+  const auto index = static_cast<std::size_t>(value.node);
+  const Node& node = placed_.program.nodes[index];
+  if (node.kind == NodeKind::input && passed_[index] != nullptr)
+    return passed_[index]->algebraic(placed_.strides[index].at(values.row, col), interval.bits(), names);
   if (node.kind == NodeKind::reduce) {
     // A mean of dyadic terms whose sum is exact at this precision: the only rounded step is the division.
     const std::optional<Interval>& total = values.totals[static_cast<std::size_t>(value.node)];
@@ -244,11 +369,12 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
   if (node.kind != NodeKind::map) return std::nullopt;
   std::vector<Algebraic> x;
   for (const Operand& operand : node.operands) {
-    std::optional<Algebraic> a = algebraic_of(values, operand, col);
+    std::optional<Algebraic> a = algebraic_of(values, operand, col, names);
     if (!a) return std::nullopt;
     x.push_back(std::move(*a));
   }
   const Algebraic one;
+  const auto root_name = [&] { return names.of(this, values.row, node.axes.has(Axis::cols) ? col : 0, value.node); };
   switch (node.op) {
     case Op::cast:
     case Op::neg:
@@ -258,8 +384,8 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     case Op::mul: return product(x[0], x[1]);
     case Op::div: return quotient(x[0], x[1]);
     case Op::square: return product(x[0], x[0]);
-    case Op::sqrt: return root(x[0], value.node);
-    case Op::rsqrt: return quotient(one, root(x[0], value.node));
+    case Op::sqrt: return root(x[0], root_name());
+    case Op::rsqrt: return quotient(one, root(x[0], root_name()));
     case Op::reciprocal: return quotient(one, x[0]);
     case Op::max:
     case Op::min:
@@ -278,7 +404,8 @@ Comparison RowEvaluator::compare(const RowValues& values, Operand value, std::in
   const Interval& interval = values.at(value, col);
   const Comparison c = norma::compare(interval, m_hi, m_lo);
   if (c != Comparison::undecided || !interval.is_real()) return c;
-  const std::optional<Algebraic> y = algebraic_of(values, value, col);
+  RootNames names;
+  const std::optional<Algebraic> y = algebraic_of(values, value, col, names);
   if (!y) return c;
   const Dyadic m = Dyadic(m_hi) + Dyadic(m_lo);
   const double separation = separation_bits(sum_or_difference(*y, algebraic(m.real().get())));
@@ -339,7 +466,7 @@ class ProgramTruth final : public TruthSource {
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     const Layout& l = evaluator_.layout();
-    if (elements_ && l.view.kind == ViewKind::batch) {  // part of the program's row: the rest is not asked for
+    if (elements_ && (l.view.kind == ViewKind::batch || l.columns_are_rows())) {  // part of the program's row: the rest is not asked for
       for (std::int64_t j = 0; j < cols_; ++j) out[static_cast<std::size_t>(j)] = enclose(row, j);
       return;
     }
@@ -415,11 +542,14 @@ class ProgramTruth final : public TruthSource {
 
 std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs, const Attributes& attributes,
                                            std::string_view output) {
-  const ProgramOutput* found = program.find_output(output);
-  if (found == nullptr) fail("the program has no output " + std::string(output) + ".");
-  RowEvaluator evaluator(program, inputs, attributes);
-  const Axes axes = evaluator.axes(found->value);
-  return std::make_unique<ProgramTruth>(std::move(evaluator), found->value, axes);
+  const Program* stage = stage_of(program, output);
+  if (stage == nullptr) fail("the program has no output " + std::string(output) + ".");
+  const std::vector<const Program*> stages = stages_of(program);
+  const Operand value = stage->find_output(output)->value;
+  RowEvaluator evaluator(program, inputs, attributes,
+                         static_cast<std::size_t>(std::ranges::find(stages, stage) - stages.begin()));
+  const Axes axes = evaluator.axes(value);
+  return std::make_unique<ProgramTruth>(std::move(evaluator), value, axes);
 }
 
 }  // namespace norma

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -28,6 +29,7 @@ using Overrides = std::map<int, std::vector<double>>;
 /// where the node does not vary along the columns or only one column was asked for. Empty for nodes that were not
 /// needed.
 struct RowValues {
+  std::int64_t row = 0;
   std::vector<std::vector<std::vector<Interval>>> nodes;
   std::vector<std::optional<Interval>> totals;  ///< by node: the sum that a mean divides
   const std::vector<Interval>& of(Operand o) const {
@@ -39,17 +41,22 @@ struct RowValues {
   }
 };
 
-/// Encloses a program's values on one row. Steps are real functions continued to Inf, NaN and signed zeros as
+class PassedValue;
+class RootNames;
+
+/// Encloses the values of a program's stage, the last one if none is named, on one row. What earlier stages give is
+/// enclosed as tightly as the rest: nothing is rounded between stages. Steps are real functions continued to Inf, NaN and signed zeros as
 /// in IEEE 754 (Inf/Inf is NaN, 1/0 is Inf, x - x is +0).
 ///
-/// Rows and columns are those of the program's view.
+/// Rows and columns are those of the stage's view.
 ///
 /// Shapes:  a tensor named as each input node, as place() (layout.hpp) takes it.
 /// Errors:  ProgramError for a missing tensor or attribute, or a size that does not fit.
 /// Lives:   the tensors must outlive it. Thread-safe.
 class RowEvaluator {
  public:
-  RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes);
+  RowEvaluator(const Program& program, const Tensors& inputs, const Attributes& attributes,
+               std::optional<std::size_t> stage = {});
 
   const Layout& layout() const { return placed_.layout; }
   std::int64_t rows() const { return placed_.layout.rows; }
@@ -58,6 +65,10 @@ class RowEvaluator {
   Axes axes(Operand value) const { return placed_.program.nodes[static_cast<std::size_t>(value.node)].axes; }
   /// Values a node has on one row: cols() or 1.
   std::int64_t width(Operand value) const;
+  /// Where an element of a value, as the tensor that it is, stands in the stage.
+  Layout::Place place_of(Operand value, std::int64_t element) const;
+  /// True if the node is an input that an earlier stage gives.
+  bool is_passed(int node) const { return passed_[static_cast<std::size_t>(node)] != nullptr; }
 
   /// Enclosures of one value on one row. Precision is raised until each radius is at most 2^-100 |y|, or of
   /// Enclosure::magnitude where the value is a sum (through casts); at kLastBits the enclosure is as it is.
@@ -81,6 +92,12 @@ class RowEvaluator {
   Comparison compare(const RowValues& values, Operand value, std::int64_t col, double m_hi, double m_lo) const;
 
  private:
+  friend class PassedValue;
+  using PassedValues = std::map<std::string, std::shared_ptr<const PassedValue>, std::less<>>;
+  RowEvaluator(const Program& program, std::size_t stage, const Tensors& inputs, const Attributes& attributes,
+               const PassedValues& passed);
+  static PassedValues passed_before(const Program& program, std::size_t stage, const Tensors& inputs,
+                                    const Attributes& attributes);
   struct Scope {
     const Overrides* overrides = nullptr;
     std::optional<std::int64_t> col;    ///< this column only
@@ -88,14 +105,17 @@ class RowEvaluator {
   };
   RowValues evaluate(Operand value, std::int64_t row, mpfr_prec_t bits, const Scope& scope) const;
   Interval magnitude(const RowValues& values, Operand target, std::int64_t col, const Overrides& overrides) const;
-  std::optional<Algebraic> algebraic_of(const RowValues& values, Operand value, std::int64_t col) const;
+  std::optional<Algebraic> algebraic_of(const RowValues& values, Operand value, std::int64_t col,
+                                        RootNames& names) const;
 
   PlacedProgram placed_;
   std::vector<double> scalars_;  // by node: attributes, constants, the count
+  std::vector<std::shared_ptr<const PassedValue>> passed_;  // by node: null but for what earlier stages give
 };
 
-/// Truth of one output of the erased program, in the output's memory order: rows are those of the view; of a batch, the
-/// positions of one channel and sample. A per-row output has one column.
+/// Truth of one output of the erased program, whichever stage gives it, in the output's memory order: rows are those of
+/// the view; of a batch, the positions of one channel and sample; of columns seen as rows, x's. A per-row output has one
+/// column.
 ///
 /// Errors:  as RowEvaluator; ProgramError if the program has no such output.
 /// compare: decides ties too, as long as the bits that the separation bound asks for stay below kLastBits (some

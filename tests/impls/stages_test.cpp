@@ -1,14 +1,18 @@
-// Programs in stages: bits against plain loops, text, and what is refused.
+// Programs in stages: bits against plain loops, truths against 100 digits, text, and what is refused.
+#include <boost/multiprecision/cpp_bin_float.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cmath>
 #include <random>
 
 #include "impls/emulate/emulate.hpp"
+#include "reference/certified/programs/program_enclosure.hpp"
+#include "reference/exact/program_truth.hpp"
 #include "reference/program/builder.hpp"
 #include "reference/program/layout.hpp"
 
 using namespace norma;
+using Digits = boost::multiprecision::cpp_bin_float_100;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
@@ -142,4 +146,211 @@ TEST_CASE("a stage that sums over rows takes what a stage of rows passes") {
         check_bits(out.at("dbias"), plain.dbias);
       }
     }
+}
+
+namespace {
+
+/// Every element of a truth against 100 digits.
+void check_truth(const TruthSource& truth, const std::vector<Digits>& wanted) {
+  REQUIRE(truth.rows() * truth.cols() == static_cast<std::int64_t>(wanted.size()));
+  std::vector<Enclosure> row(static_cast<std::size_t>(truth.cols()));
+  for (std::int64_t r = 0; r < truth.rows(); ++r) {
+    truth.enclose_row(r, row);
+    for (std::int64_t c = 0; c < truth.cols(); ++c) {
+      const Digits& y = wanted[static_cast<std::size_t>(r * truth.cols() + c)];
+      const Enclosure e = row[static_cast<std::size_t>(c)];
+      CAPTURE(r, c, e.hi, e.lo, e.radius, e.magnitude);
+      const Digits off = abs(y - Digits(e.hi) - Digits(e.lo));
+      REQUIRE(off <= Digits(e.radius) + abs(y) * Digits(0x1p-300));
+      REQUIRE(e.radius <= 0x1p-80 * e.magnitude);
+      REQUIRE(truth.enclose(r, c).hi == e.hi);
+      REQUIRE(truth.compare(r, c, std::nextafter(e.hi, HUGE_VAL), 0) == Comparison::less);
+    }
+  }
+}
+
+struct DigitGradients {
+  std::vector<Digits> dx, dweight, dbias;
+};
+
+DigitGradients digit_gradients(const Tensors& in, double eps) {
+  const std::int64_t cols = in.at("x").cols(), rows = in.at("x").rows();
+  DigitGradients result{.dx = {}, .dweight = std::vector<Digits>(static_cast<std::size_t>(cols)), .dbias = {}};
+  result.dbias = result.dweight;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto x = [&](std::int64_t c) { return Digits(in.at("x").value(r * cols + c)); };
+    const auto dy = [&](std::int64_t c) { return Digits(in.at("dy").value(r * cols + c)); };
+    const auto g = [&](std::int64_t c) { return Digits(dy(c) * Digits(in.at("weight").value(c))); };
+    Digits mean = 0, var = 0, a = 0, b = 0;
+    for (std::int64_t c = 0; c < cols; ++c) mean += x(c) / cols;
+    for (std::int64_t c = 0; c < cols; ++c) var += (x(c) - mean) * (x(c) - mean) / cols;
+    const Digits rstd = 1 / sqrt(var + Digits(eps));
+    for (std::int64_t c = 0; c < cols; ++c) {
+      const Digits xhat = (x(c) - mean) * rstd;
+      a += g(c) / cols, b += g(c) * xhat / cols;
+      result.dweight[static_cast<std::size_t>(c)] += dy(c) * xhat;
+      result.dbias[static_cast<std::size_t>(c)] += dy(c);
+    }
+    for (std::int64_t c = 0; c < cols; ++c) result.dx.push_back(rstd * (g(c) - a - (x(c) - mean) * rstd * b));
+  }
+  return result;
+}
+
+Program parsed(std::string_view text, const Tensors& tensors) { return parse_program(text, binding_of(tensors)); }
+
+std::string refusal(std::string_view text, const Tensors& tensors, const Attributes& attributes = {}) {
+  try {
+    emulate(parsed(text, tensors), tensors, attributes);
+  } catch (const ProgramError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("the truth of a program in stages rounds nothing between them") {
+  for (const Shape& shape : {Shape{5, 7}, Shape{2, 3, 33}, Shape{1, 4}}) {
+    const Tensors in = gradient_inputs(FormatId::bf16, shape);
+    const Program program = layernorm_gradient(binding_of(in));
+    const DigitGradients wanted = digit_gradients(in, 0x1p-17);
+    for (const auto& source : {program_truth, certified_program_truth}) {
+      check_truth(*source(program, in, {{"eps", 0x1p-17}}, "dx"), wanted.dx);
+      check_truth(*source(program, in, {{"eps", 0x1p-17}}, "dweight"), wanted.dweight);
+      check_truth(*source(program, in, {{"eps", 0x1p-17}}, "dbias"), wanted.dbias);
+      REQUIRE_THROWS_AS(source(program, in, {{"eps", 0x1p-17}}, "r"), ProgramError);  // only passed
+    }
+    REQUIRE(program_truth(program, in, {{"eps", 0x1p-17}}, "dbias")->enclose(0, 0).radius == 0);
+  }
+}
+
+TEST_CASE("what cancels across stages is found to be zero") {
+  // The mean of equal numbers is each of them, but their sum over three is not a binary fraction at any precision.
+  const std::string_view text =
+      "norm n\nin x:T eps\npass m = mean fp32 x\npass s = sqrt fp32 m\nstage\nin x:T m:fp32[rows] s:fp32[rows] eps\n"
+      "d = sub fp32 x, m\nq = square fp32 s\ne = sub fp32 x, q\nt = add fp32 d, e\nout y = add fp32 t, eps\n";
+  Tensors in;
+  in["x"] = Tensor::zeros(FormatId::fp32, {2, 3});
+  for (std::int64_t i = 0; i < 3; ++i) in["x"].set_code(i, encode(FormatId::fp32, 0.1, Overflow::ieee));
+  for (std::int64_t i = 3; i < 6; ++i) in["x"].set_code(i, encode(FormatId::fp32, 0.7, Overflow::ieee));
+  const auto zero = program_truth(parsed(text, in), in, {{"eps", 0.0}}, "y");
+  const auto tie = program_truth(parsed(text, in), in, {{"eps", 1 + 0x1p-24}}, "y");
+  for (std::int64_t r = 0; r < 2; ++r)
+    for (std::int64_t c = 0; c < 3; ++c) {
+      CHECK(zero->compare(r, c, 0, 0) == Comparison::equal);
+      CHECK(zero->compare(r, c, -0x1p-200, 0) == Comparison::greater);
+      CHECK(zero->enclose(r, c).radius == 0);
+      CHECK(tie->compare(r, c, 1 + 0x1p-24, 0) == Comparison::equal);
+    }
+}
+
+TEST_CASE("views follow one another: sums over positions, over a group's channels, over samples") {
+  constexpr std::int64_t kN = 3, kC = 6, kS = 10, kG = 2, kD = kC / kG;
+  Tensors in;
+  in["x"] = random_tensor(FormatId::fp32, {kN, kC, 2, 5}, 1, 0.25);
+  in["weight"] = random_tensor(FormatId::fp32, {kC}, 2, 1.0);
+  const std::string_view text =
+      "norm n\nview channels\nin x:T\npass s = sum fp32 x\n"
+      "stage\nview groups\nin s:fp32[rows,cols] weight:T groups\nw = mul fp32 s, weight\npass g = sum fp32 w\n"
+      "pass spread = add fp32 s, g\n"
+      "stage\nview groups\nin x:T g:fp32[rows] s:fp32[channels] groups\nh = mul fp32 x, g\nout y = add fp32 h, s\n"
+      "stage\nview columns\nin s:fp32[rows,cols] spread:fp32[rows,cols] weight:T\n"
+      "t = mul fp32 s, spread\nu = sum fp32 t\nout dweight = mul fp32 u, weight\n"
+      "stage\nview tokens\nin y:fp32[rows,cols] weight:fp32[rows]\nout z = sum fp32 y\n";
+  REQUIRE_THROWS_AS(emulate(parsed(text, in), in, {{"groups", 2.0}}), ProgramError);  // weight is no value a token row
+  const std::string good(text.substr(0, text.rfind(" weight:fp32[rows]")));
+  const Program program = parsed(good + "\nout z = sum fp32 y\n", in);
+  std::vector<float> s(kN * kC), g(kN * kG), y(kN * kC * kS), dweight(kC), z(kN * 2 * 5, 0.0F);
+  for (std::int64_t i = 0; i < kN * kC * kS; ++i) s[static_cast<std::size_t>(i / kS)] += at(in.at("x"), i);
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    const float w = s[i] * at(in.at("weight"), static_cast<std::int64_t>(i) % kC);
+    g[i / kD] += w;
+  }
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const float h = at(in.at("x"), static_cast<std::int64_t>(i)) * g[i / (kD * kS)];
+    y[i] = h + s[i / kS];
+  }
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    const float spread = s[i] + g[i / kD];
+    const float t = s[i] * spread;
+    dweight[i % kC] += t;
+  }
+  for (std::size_t c = 0; c < dweight.size(); ++c) dweight[c] *= at(in.at("weight"), static_cast<std::int64_t>(c));
+  // y seen as tokens: its last axis, of 5, is what view tokens calls channels.
+  std::vector<float> tokens(kN * 5);
+  for (std::size_t i = 0; i < y.size(); ++i) tokens[i / (kC * kS) * 5 + i % 5] += y[i];
+  for (const int threads : {1, 4}) {
+    const Tensors out = emulate(program, in, {{"groups", 2.0}}, {.nudge_ulp = 0, .threads = threads});
+    REQUIRE(out.size() == 3);
+    check_bits(out.at("y"), y);
+    check_bits(out.at("dweight"), dweight);
+    check_bits(out.at("z"), tokens);
+    REQUIRE(out.at("z").shape == Shape{kN, 5});
+  }
+  CHECK(parse_program(print_program(program), binding_of(in)) == program);
+}
+
+TEST_CASE("values of columns seen as rows: one a channel, a sample's, a token's") {
+  constexpr std::int64_t kN = 2, kT = 3, kC = 4;
+  Tensors in;
+  in["x"] = random_tensor(FormatId::fp32, {kN, kT, kC}, 1);
+  in["weight"] = random_tensor(FormatId::fp32, {kC}, 2);
+  in["shift"] = random_tensor(FormatId::fp32, {kN, 1, kC}, 3);
+  in["mean"] = random_tensor(FormatId::fp32, {kN, kT}, 4);
+  for (const std::string view : {"columns", "tokens"}) {
+    const std::string text = "norm n\nview " + view +
+                             "\nin x:T weight:T shift:T[channels] mean:T[cols]\nd = sub fp32 x, mean\n"
+                             "m = mul fp32 d, weight\nout y = add fp32 m, shift\n";
+    const Program program = parsed(text, in);
+    const Tensor y = emulate(program, in, {}).at("y");
+    const auto truth = certified_program_truth(program, in, {}, "y");
+    REQUIRE(y.shape == in.at("x").shape);
+    REQUIRE(truth->cols() == kC);
+    for (std::int64_t i = 0; i < y.size(); ++i) {
+      const std::int64_t c = i % kC, n = i / (kT * kC);
+      const float d = at(in.at("x"), i) - at(in.at("mean"), i / kC);
+      const float m = d * at(in.at("weight"), c);
+      CAPTURE(view, i);
+      REQUIRE(at(y, i) == m + at(in.at("shift"), n * kC + c));
+      const double real = (in.at("x").value(i) - in.at("mean").value(i / kC)) * in.at("weight").value(c) +
+                          in.at("shift").value(n * kC + c);
+      REQUIRE(std::fabs(truth->enclose(i / kC, c).hi - real) <= 0x1p-45);
+      REQUIRE(truth->enclose(i / kC, c).hi == program_truth(program, in, {}, "y")->enclose(i / kC, c).hi);
+    }
+  }
+}
+
+TEST_CASE("a program in stages prints and parses back") {
+  const Tensors in = gradient_inputs(FormatId::bf16, {3, 5});
+  const Program program = layernorm_gradient(binding_of(in));
+  const std::string text = print_program(program);
+  CAPTURE(text);
+  CHECK(parse_program(text, binding_of(in)) == program);
+  CHECK(print_program(parse_program(text, binding_of(in))) == text);
+  CHECK_THAT(text, ContainsSubstring("pass r = rstd\n") && ContainsSubstring("stage\nview columns\n") &&
+                       ContainsSubstring("pass mean"));
+  const Program erased = erase_roundings(program);
+  CHECK(choice_ulp(program) == 0);
+  for (const Program* stage : stages_of(erased))
+    for (const Node& node : stage->nodes)
+      if (node.kind != NodeKind::input) CHECK_FALSE(node.rounding.format.has_value());
+}
+
+TEST_CASE("bad stages are refused in a sentence") {
+  const Tensors in = gradient_inputs(FormatId::bf16, {3, 5});
+  CHECK_THAT(refusal("norm n\nin x:T\npass m = mean fp32 x\nstage\nin x:T q:fp32[rows]\nout y = sub T x, q\n", in),
+             ContainsSubstring("the tensor 'q' is missing: it is not given and no stage before stage 2 passes it"));
+  CHECK_THAT(refusal("norm n\nin x:T\npass m = mean fp32 x\nstage\nin x:T m:bf16[rows]\nout y = sub T x, m\n", in),
+             ContainsSubstring("line 5: input 'm' is declared bf16 but stage 1 passes fp32"));
+  CHECK_THAT(refusal("norm n\nin x:T\npass m = mean fp32 x\nstage\nview columns\nin x:T m:fp32[rows]\nout y = sub T x, m\n", in),
+             ContainsSubstring("tensor 'm' has shape 3, 5 elements would fit x of shape 3x5"));
+  CHECK_THAT(refusal("norm n\nin x:T\nm = mean fp32 x\nstage\nin x:T\nout y = cast T x\n", in),
+             ContainsSubstring("line 4: the stage before this line neither puts out nor passes anything"));
+  CHECK_THAT(refusal("norm n\nin x:T\npass m = mean fp32 x\n", in), ContainsSubstring("needs a line 'out y"));
+  CHECK_THAT(refusal("norm n\nin x:T\nout y = cast T x\nstage\nin x:T\nout y = cast T x\n", in),
+             ContainsSubstring("output 'y' is given twice"));
+  CHECK_THAT(refusal("norm n\nin x:T\npass q\n", in), ContainsSubstring("unknown value 'q'"));
+  Builder builder("n", binding_of(in));
+  builder.input("x");
+  CHECK_THROWS_AS(builder.next_stage(), ProgramError);
 }
