@@ -111,6 +111,14 @@ if(NOT CMAKE_FIND_PACKAGE_NAME)
   norma_needs("OpenBLAS (libopenblas.so.0)" libopenblas0-pthread
     NORMA_OPENBLAS_LIBRARY)
 
+  # A library under audit (impls/library/onednn_library.cpp loads it): without it its implementations refuse each call.
+  find_path(NORMA_ONEDNN_INCLUDE_DIR NAMES oneapi/dnnl/dnnl.h DOC "oneDNN's headers (optional: libdnnl-dev)")
+  find_library(NORMA_ONEDNN_LIBRARY NAMES dnnl DOC "oneDNN (optional: libdnnl-dev)")
+  mark_as_advanced(NORMA_ONEDNN_INCLUDE_DIR NORMA_ONEDNN_LIBRARY)
+  if(NOT NORMA_ONEDNN_INCLUDE_DIR OR NOT NORMA_ONEDNN_LIBRARY)
+    message(STATUS "norma: without oneDNN (optional: apt-get install libdnnl-dev)")
+  endif()
+
   set(norma_chart_folders "")
   file(TO_CMAKE_PATH "$ENV{CMAKE_PREFIX_PATH}" norma_prefixes)
   foreach(norma_prefix IN LISTS CMAKE_PREFIX_PATH norma_prefixes CMAKE_SYSTEM_PREFIX_PATH)

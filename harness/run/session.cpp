@@ -14,6 +14,7 @@
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/cpu/cpu.hpp"
 #include "impls/library/command.hpp"
+#include "impls/library/onednn.hpp"
 #include "impls/recorded/recorded.hpp"
 #include "reference/certified/programs/program_enclosure.hpp"
 #include "reference/exact/program_truth.hpp"
@@ -190,7 +191,15 @@ std::shared_ptr<const TruthSource> Session::erasure(const Case& expanded, const 
   });
 }
 
-std::span<Implementation* const> builtin_implementations() { return cpu_implementations(); }
+std::span<Implementation* const> builtin_implementations() {
+  static const std::vector<Implementation*> all = [] {
+    std::vector<Implementation*> list;
+    for (const auto kernels : {cpu_implementations(), onednn_implementations()})
+      list.insert(list.end(), kernels.begin(), kernels.end());
+    return list;
+  }();
+  return all;
+}
 
 std::shared_ptr<Implementation> Session::implementation(const std::string& impl) {
   if (impl.starts_with("path:")) {
