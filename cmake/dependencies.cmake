@@ -1,6 +1,6 @@
 # What norma needs from outside, each found or named as missing, as imported targets:
 #
-#   mpfr::mpfr  Boost::headers  random123::random123  TBB::tbb  fmt::fmt
+#   mpfr::mpfr  Boost::headers  norma_boost::context  random123::random123  TBB::tbb  fmt::fmt
 #   nlohmann_json::nlohmann_json  CLI11::CLI11  nettle::nettle  Threads::Threads
 #   with NORMA_DEVELOPER also Catch2::Catch2WithMain and catch_discover_tests()
 #
@@ -60,6 +60,15 @@ norma_needs("Boost.Multiprecision (boost/multiprecision/cpp_bin_float.hpp)" libb
 norma_header(random123::random123 Random123/philox.h)
 norma_needs("Random123 (Random123/philox.h)" librandom123-dev
   TARGET random123::random123)
+
+find_library(NORMA_BOOST_CONTEXT_LIBRARY NAMES boost_context)
+mark_as_advanced(NORMA_BOOST_CONTEXT_LIBRARY)
+norma_needs("Boost.Context (libboost_context)" libboost-context-dev
+  NORMA_BOOST_CONTEXT_LIBRARY)
+if(NORMA_BOOST_CONTEXT_LIBRARY AND NOT TARGET norma_boost::context)
+  add_library(norma_boost::context INTERFACE IMPORTED)
+  set_target_properties(norma_boost::context PROPERTIES INTERFACE_LINK_LIBRARIES "${NORMA_BOOST_CONTEXT_LIBRARY}")
+endif()
 
 find_package(TBB CONFIG QUIET)
 norma_needs("oneTBB (TBBConfig.cmake)" libtbb-dev

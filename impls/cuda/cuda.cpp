@@ -1,0 +1,38 @@
+// The list of CUDA kernels.
+#include "impls/cuda/cuda.hpp"
+
+#include <vector>
+
+#include "impls/cuda/rmsnorm.hpp"
+
+namespace norma {
+
+namespace {
+
+using namespace cuda;
+
+std::vector<std::unique_ptr<Implementation>> make_all() {
+  std::vector<std::unique_ptr<Implementation>> all;
+  for (const SideKind side : {SideKind::gpu, SideKind::host}) {
+    for (const RmsRow row : {RmsRow::warp, RmsRow::block})
+      for (const RmsTail tail : {RmsTail::once, RmsTail::before_weight, RmsTail::one_plus_weight,
+                                 RmsTail::rounded_one_plus_weight, RmsTail::all_rounded})
+        for (const bool approximate : {false, true})
+          all.push_back(make_rmsnorm({.side = side, .row = row, .tail = tail, .approximate_root = approximate}));
+  }
+  return all;
+}
+
+}  // namespace
+
+std::span<Implementation* const> cuda_implementations() {
+  static const auto kernels = make_all();
+  static const auto list = [] {
+    std::vector<Implementation*> pointers;
+    for (const auto& kernel : kernels) pointers.push_back(kernel.get());
+    return pointers;
+  }();
+  return list;
+}
+
+}  // namespace norma

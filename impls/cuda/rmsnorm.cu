@@ -1,0 +1,8 @@
+// RMSNorm on a GPU.
+#include "impls/cuda/rmsnorm_kernel.hpp"
+
+namespace norma::cuda {
+
+void launch_rmsnorm_on_gpu(const RmsLaunch& launch, const LaunchOptions& options) { start_rmsnorm(launch, options); }
+
+}  // namespace norma::cuda
