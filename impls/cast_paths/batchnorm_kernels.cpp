@@ -1,4 +1,4 @@
-// BatchNorm outside torch: flax, oneDNN.
+// BatchNorm outside torch: flax, oneDNN, ONNX Runtime.
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/channel_steps.hpp"
 
@@ -54,6 +54,21 @@ Program build_onednn(const Binding& binding) {
   return finish_with_cast(b, multiply_add(b, "nwb", factor, centred, beta));
 }
 
+// scale * (1 / sqrt(var + epsilon)), bias - mean * that, x * the one + the other: nothing contracts
+Program build_onnxruntime(const Binding& binding) {
+  constexpr std::string_view code = "ONNX Runtime's CPU kernel";
+  require_format(binding, "x", code, {FormatId::fp32, FormatId::fp16});
+  require_one_format(binding, code);
+  channel_sizes(binding);
+  Builder b("batchnorm", binding, kBatch);
+  const Operand x = b.input("x"), mean = b.input("running_mean");
+  const Operand root = b.sqrt("std", kFp32, plus_eps(b, b.input("running_var"), "var_eps"));
+  const Operand factor = b.mul("wr", kFp32, b.input("weight"), b.map("r", Op::reciprocal, kFp32, {root}));
+  const Operand product = b.mul("mean_wr", kFp32, mean, factor);
+  const Operand offset = b.sub("offset", kFp32, b.input("bias"), product);
+  return finish_with_cast(b, b.add("nwb", kFp32, b.mul("nw", kFp32, x, factor), offset));
+}
+
 constexpr CaseDefault kFromBatch[] = {{"statistics", "batch"}};
 constexpr CaseDefault kFromRunning[] = {{"statistics", "running"}};
 
@@ -78,6 +93,7 @@ constexpr CastPath path(std::string_view name, std::string_view title, PathSourc
           .build = build};
 }
 
+constexpr std::string_view kSequential[] = {"sequential"};
 constexpr PathSource kFlax{"google/flax", "flax/linen/normalization.py", "18f8f31", "read"};
 constexpr PathSource kOneDnn{"oneapi-src/oneDNN", "src/cpu/ref_batch_normalization.cpp", "515bfba", "inferred"};
 
@@ -98,5 +114,14 @@ constinit const CastPath onednn_batch_norm_train =
 constinit const CastPath onednn_batch_norm_eval =
     path("onednn.batch_norm.eval", "oneDNN batch normalization with global statistics: gamma / sqrtf first", kOneDnn,
          "1/sqrt", kFromRunning, "running_mean,running_var", kOpenProfiles, build_onednn);
+
+constinit const CastPath onnxruntime_cpu_batch_norm = [] {
+  CastPath p = path("onnxruntime.cpu.batch_norm", "ONNX Runtime BatchNormalization on a CPU in evaluation: x * factor + offset, "
+                    "nothing contracted (measured)",
+                    {"microsoft/onnxruntime", "onnxruntime/core/providers/cpu/nn/batch_norm.h", "1.31.1", "inferred"}, "1/sqrt",
+                    kFromRunning, "weight,bias,running_mean,running_var", kSequential, build_onnxruntime);
+  p.optional = "";
+  return p;
+}();
 
 }  // namespace norma::cast_paths

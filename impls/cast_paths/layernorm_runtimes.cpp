@@ -86,22 +86,6 @@ Program build_ort_cpu(const Binding& binding) {
   return finish_with_cast(b, ort_cpu(b, b.input("x")));
 }
 
-// Since then: two passes, (x - mean) * (1 / sqrt(variance + epsilon)) * scale + bias
-Program build_ort_cpu_two_pass(const Binding& binding) {
-  constexpr std::string_view code = "ONNX Runtime's CPU kernel";
-  require_format(binding, "x", code, {FormatId::fp32, FormatId::fp16});
-  require_one_format(binding, code);
-  Builder b("layernorm", binding);
-  const Operand x = b.input("x");
-  const auto [mean, variance] = two_pass(b, x);
-  const Operand root = b.sqrt("deviation", kFp32, plus_eps(b, variance, "var_eps"));
-  const Operand centred = b.sub("centred", kFp32, x, mean);
-  const Operand n = b.mul("n", kFp32, centred, b.map("r", Op::reciprocal, kFp32, {root}));
-  const Operand w = b.input("weight");
-  return finish_with_cast(
-      b, binding.has("bias") ? multiply_add(b, "nwb", n, w, b.input("bias")) : b.mul("nw", kFp32, n, w));
-}
-
 // The sum of x and skip in fp32, unrounded in the statistics, rounded where it is returned
 Program build_ort_cpu_skip(const Binding& binding) {
   constexpr std::string_view code = "ONNX Runtime's CPU kernel";
@@ -303,18 +287,6 @@ constinit const CastPath onnxruntime_cpu_layernorm = layernorm_path({
     .optional = "bias",
     .profiles = kLoopProfiles,
     .build = build_ort_cpu,
-});
-
-constinit const CastPath onnxruntime_cpu_layernorm_1_31 = layernorm_path({
-    .name = "onnxruntime.cpu.layernorm.1_31",
-    .title = "ONNX Runtime LayerNormalization on a CPU, 1.31: two passes, one cast (its bits compared; the sums' order "
-             "is open)",
-    .source = {"microsoft/onnxruntime", "onnxruntime/core/providers/cpu/nn/layer_norm_impl.cc", "1.31.1", "inferred"},
-    .root = "1/sqrt",
-    .required = "weight",
-    .optional = "bias",
-    .profiles = kOpenProfiles,
-    .build = build_ort_cpu_two_pass,
 });
 
 constinit const CastPath onnxruntime_cpu_skip_layernorm = layernorm_path({

@@ -26,6 +26,31 @@ Program build_doubled(const Binding& binding) {
   return finish_cast_then_weight(b, kernel_x_hat(b, b.input("x")));
 }
 
+// inv_rms to bf16, then one bf16 product for each element; epsilon is a literal. The rounding mode was the chip's default
+// until #139; rounding to nearest, ties to even, is assumed.
+Program build_iron_before(const Binding& binding) {
+  require_format(binding, "x", "IRON's RMSNorm", {FormatId::bf16});
+  Builder b("rmsnorm", binding);
+  const Operand x = b.input("x");
+  const Operand eps = b.cast("eps_f32", kFp32, b.constant("eps_literal", 1e-5));
+  const Operand sum = b.add("ms_eps", kFp32, kernel_mean_square(b, x), eps);
+  const Operand r = b.cast("r_T", kBf16, reciprocal_root(b, "r", kFp32, sum));
+  b.output("y", b.mul("y", kBf16, x, r));
+  return b.finish();
+}
+
+// since #139: x * inv_rms in fp32, one rounding, to nearest
+Program build_iron(const Binding& binding) {
+  require_format(binding, "x", "IRON's RMSNorm", {FormatId::bf16});
+  Builder b("rmsnorm", binding);
+  const Operand n = kernel_x_hat(b, b.input("x"));
+  b.output("y", b.cast("y", kBf16, n));
+  return b.finish();
+}
+
+constexpr PathSource kIronSource{"amd/IRON", "the aie2 and aie2p kernels of rms_norm", "#139", "quoted"};
+constexpr std::string_view kVectorProfiles[] = {"cuda_warp", "sequential", "exact"};
+
 constexpr std::string_view kClosedProfiles[] = {"exact", "sequential", "pairwise"};
 
 }  // namespace
@@ -66,6 +91,44 @@ constinit const CastPath anemll_rmsnorm_doubled{
     .gaps = {},
     .profiles = kClosedProfiles,
     .build = build_doubled,
+};
+
+constinit const CastPath amd_iron_rmsnorm{
+    .name = "amd.iron.rms_norm",
+    .title = "AMD IRON rms_norm on an NPU since #139: fp32, one cast, no weight (16 lanes; their order is open)",
+    .norm = "rmsnorm",
+    .source = kIronSource,
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "fp32",
+    .root = "rsqrt",
+    .tail = "J",
+    .residual = "",
+    .required = "",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = {},
+    .profiles = kVectorProfiles,
+    .build = build_iron,
+};
+
+constinit const CastPath amd_iron_rmsnorm_before_fix{
+    .name = "amd.iron.rms_norm.before_fix",
+    .title = "AMD IRON rms_norm before #139: the inverse root rounded to bf16, a bf16 product; eps is a literal",
+    .norm = "rmsnorm",
+    .source = kIronSource,
+    .eps_default = "1e-5",
+    .eps_place = "inside",
+    .eps_class = "hard-coded",
+    .root = "rsqrt",
+    .tail = "J",
+    .residual = "",
+    .required = "",
+    .optional = "",
+    .norm_attributes = {},
+    .gaps = kGapHardCoded,
+    .profiles = kVectorProfiles,
+    .build = build_iron_before,
 };
 
 }  // namespace norma::cast_paths

@@ -72,6 +72,8 @@ constexpr Profile kProfiles[] = {
             order(OrderKind::block, 128, 4), true, Root::within_2_ulp),
     uniform("torch_cuda_moments", "torch's RowwiseMoments kernel on CUDA: 512 threads, scalars (assumed), rsqrtf",
             order(OrderKind::block, 512, 1), true, Root::within_2_ulp),
+    uniform("onnxruntime_cpu", "ONNX Runtime's kernels of 8 lanes on x86-64 with AVX2 and FMA (measured, 1.31)",
+            order(OrderKind::ort_rows, 8, 4), true, Root::sqrt_then_reciprocal),
     uniform("sequential", "one accumulator, first to last, 1 / sqrtf: a plain loop", order(OrderKind::sequential),
             false, Root::sqrt_then_reciprocal),
     uniform("pairwise", "halves down to 8 terms, 1 / sqrtf", order(OrderKind::pairwise, 8), false,

@@ -89,6 +89,7 @@ Order moments_order(const Profile& profile) {
     case OrderKind::torch_vectors:
     case OrderKind::torch_outer:
     case OrderKind::through_fp32:
+    case OrderKind::ort_rows:
     case OrderKind::welford:
     case OrderKind::welford_mul:
     case OrderKind::welford_warp:

@@ -38,6 +38,7 @@ constexpr OrderRow kOrders[] = {
     {OrderKind::torch_vectors, "torch_vectors", "lanes", true, "each vector by halves, then the vectors in order"},
     {OrderKind::torch_outer, "torch_outer", "columns", false, "torch's sum over rows: that many columns in one cascade each, others in four"},
     {OrderKind::through_fp32, "through_fp32", "", false, "one accumulator; every sum rounded to fp32 first"},
+    {OrderKind::ort_rows, "ort_rows", "lanes", true, "ONNX Runtime's rows on a CPU: vectors into lanes, by halves, then the rest"},
     {OrderKind::welford, "welford", "", false, "moments: sequential, true division"},
     {OrderKind::welford_mul, "welford_mul", "", false, "moments: sequential, times the rounded 1/count"},
     {OrderKind::welford_warp, "welford_warp", "threads", true, "moments: per thread, Chan merges in a tree"},
@@ -117,7 +118,7 @@ Order parse_order(std::string_view text) {
   };
   order.count = number(inside);
   if (!rest.empty()) order.vec = number(rest);
-  const bool tree = order.kind == OrderKind::lanes_tree || order.kind == OrderKind::warp ||
+  const bool tree = order.kind == OrderKind::lanes_tree || order.kind == OrderKind::ort_rows || order.kind == OrderKind::warp ||
                     order.kind == OrderKind::block || order.kind == OrderKind::welford_warp;
   if (tree && (order.count & (order.count - 1)) != 0)
     throw refuse("a tree needs a power of two, got " + std::to_string(order.count));

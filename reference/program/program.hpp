@@ -111,6 +111,8 @@ enum class OrderKind : std::uint8_t {
   torch_vectors,       ///< (lanes, vec=h): every vector by halves, vectors in order; h = 2: of whole loads of two only
   torch_outer,         ///< (columns): torch's sum over rows: the first `columns` in one cascade each, the rest in four
   through_fp32,        ///< as sequential, every sum rounded to fp32 first
+  ort_rows,            ///< (lanes, vec=v): whole vectors into lanes, lanes by halves, then the rest one by one; whole groups
+                       ///< of v of the rest do not contract
   welford,         ///< moments only: sequential Welford, true division
   welford_mul,     ///< moments only: sequential Welford, multiplying by the rounded reciprocal of the count
   welford_warp,    ///< (threads, vec=v): thread-strided Welford, Chan merges in a shuffle tree

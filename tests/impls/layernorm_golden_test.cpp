@@ -155,20 +155,4 @@ TEST_CASE("torch's own moments are reproduced in every bit", "[cast_paths][golde
   }
 }
 
-// The order of its sums is not known; in fp16 what remains of it is seldom seen (4 elements, measured), and the
-// statistics of 1.21 (E[x^2] - mean^2) give other bits.
-TEST_CASE("ONNX Runtime's recorded fp16 LayerNorms are two passes and one cast", "[cast_paths][golden]") {
-  Count two_pass, one_pass;
-  for (const Call& call : calls_of("onnxruntime.fp16.safetensors", "layernorm")) {
-    if (call.inputs.contains("residual")) continue;
-    const Count a = against("onnxruntime.cpu.layernorm.1_31", call, "exact");
-    two_pass.elements += a.elements;
-    two_pass.differing += a.differing;
-    one_pass.differing += against("onnxruntime.cpu.layernorm", call, "exact").differing;
-  }
-  CHECK(two_pass.elements == 6178);
-  CHECK(two_pass.differing <= 4);
-  CHECK(one_pass.differing > 1000);
-}
-
 }  // namespace norma::test
