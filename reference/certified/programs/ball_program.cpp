@@ -8,14 +8,17 @@
 
 namespace norma {
 
-BallProgram::BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted)
+BallProgram::BallProgram(PlacedProgram placed, PassedBalls passed, const Attributes& attributes,
+                         const std::vector<Operand>& wanted)
     : program_(std::move(placed.program)),
       tensors_(std::move(placed.tensors)),
+      passed_(std::move(passed)),
       strides_(std::move(placed.strides)),
       scalars_(program_.nodes.size()),
       cols_(static_cast<std::size_t>(placed.layout.cols)),
       zeros_(cols_ + kPiece) {
   tensors_.resize(program_.nodes.size());  // steps may have been appended
+  passed_.resize(program_.nodes.size());
   strides_.resize(program_.nodes.size());
   for (std::size_t i = 0; i < program_.nodes.size(); ++i) {
     const Node& node = program_.nodes[i];
@@ -61,7 +64,7 @@ void BallProgram::lay_out(const std::vector<Operand>& wanted) {
     const Node& node = nodes[i];
     first_slot_.push_back(slots_.size());
     const bool fixed = !node.axes.has(Axis::rows);
-    const bool plain = node.kind == NodeKind::input && contains(FormatId::fp32, tensors_[i]->format);
+    const bool plain = node.kind == NodeKind::input && passed_[i] == nullptr && contains(FormatId::fp32, tensors_[i]->format);
     for (std::size_t port = 0; port < node.names.size(); ++port)
       slots_.push_back({.fixed = fixed, .per_column = node.axes.has(Axis::cols), .whole = fixed, .plain = plain});
     for (const Operand& o : node.operands) made[i] = std::max(made[i], ready[static_cast<std::size_t>(source(o).node)]);
@@ -178,7 +181,13 @@ void BallProgram::run_scalar(std::size_t i, Workspace& work, std::int64_t row) c
   };
   Ball ball;
   switch (node.kind) {
-    case NodeKind::input: ball = ball::exactly(tensors_[i]->value(strides_[i].at(row, 0))); break;
+    case NodeKind::input: {
+      const std::int64_t element = strides_[i].at(row, 0);
+      const auto at = static_cast<std::size_t>(element);
+      ball = passed_[i] == nullptr ? ball::exactly(tensors_[i]->value(element))
+                                   : Ball{passed_[i]->h[at], passed_[i]->l[at], passed_[i]->r[at]};
+      break;
+    }
     case NodeKind::map: ball = apply(node.op, operand(0), operand(1), operand(2)); break;
     case NodeKind::attribute:
     case NodeKind::constant:
@@ -218,11 +227,22 @@ void BallProgram::load(std::size_t i, Workspace& work, std::int64_t row, std::si
   exact_row(work.decoded.data(), {out.h.data() + start, out.l.data() + start, out.r.data() + start}, count);
 }
 
+void BallProgram::load_passed(std::size_t i, Workspace& work, std::int64_t row, std::size_t from,
+                              std::size_t count) const {
+  const BallTensor& tensor = *passed_[i];
+  Value& out = work.values[first_slot_[i]];
+  const std::size_t start = slots_[first_slot_[i]].whole ? from : 0;
+  for (std::size_t j = 0; j < count; ++j) {
+    const auto at = static_cast<std::size_t>(strides_[i].at(row, static_cast<std::int64_t>(from + j)));
+    out.h[start + j] = tensor.h[at], out.l[start + j] = tensor.l[at], out.r[start + j] = tensor.r[at];
+  }
+}
+
 void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, std::size_t from,
                             std::size_t count) const {
   const Node& node = program_.nodes[i];
   if (node.kind == NodeKind::input) {
-    load(i, work, row, from, count);
+    passed_[i] == nullptr ? load(i, work, row, from, count) : load_passed(i, work, row, from, count);
     return;
   }
   std::array<BallRow, 3> operands;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "reference/certified/programs/ball_rows.hpp"
@@ -11,6 +12,13 @@
 #include "reference/program/layout.hpp"
 
 namespace norma {
+
+/// A tensor of balls: what an earlier stage gives.
+struct BallTensor {
+  std::vector<double> h, l, r;
+};
+/// By node; null for inputs that are tensors. Shorter than the nodes: null for the rest.
+using PassedBalls = std::vector<std::shared_ptr<const BallTensor>>;
 
 /// How exp, tanh and erf are computed along columns: in binary64, or in double-double as everything else.
 enum class Effort { quick, close };
@@ -30,8 +38,9 @@ class BallProgram {
     Effort effort = Effort::close;
   };
 
-  /// Evaluates the `wanted` values of a program, whose roundings are ignored. Its tensors must outlive this.
-  BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted);
+  /// Evaluates the `wanted` values of one stage, whose roundings are ignored. Its tensors must outlive this.
+  BallProgram(PlacedProgram placed, PassedBalls passed, const Attributes& attributes,
+              const std::vector<Operand>& wanted);
 
   Workspace workspace() const;
   void run(Workspace& work, std::int64_t row, Effort effort = Effort::close) const;
@@ -63,6 +72,7 @@ class BallProgram {
   void run_scalar(std::size_t node, Workspace& work, std::int64_t row) const;
   void run_piece(std::size_t node, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const;
   void load(std::size_t node, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const;
+  void load_passed(std::size_t node, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const;
   BallRow terms_of(const Reduction& reduction, const BallRow& values, Workspace& work, std::size_t count) const;
   void finish(std::size_t node, const BallSum& sum, const BallMax& largest, Workspace& work) const;
 
@@ -74,6 +84,7 @@ class BallProgram {
 
   Program program_;
   std::vector<const Tensor*> tensors_;  // by node
+  PassedBalls passed_;                  // by node
   std::vector<Stride> strides_;         // by node
   std::vector<double> scalars_;         // by node: attributes, constants, the count
   std::size_t cols_;

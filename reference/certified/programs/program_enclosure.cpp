@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -73,15 +74,19 @@ class Magnitude {
   std::map<std::pair<int, int>, Operand> made_;
 };
 
-/// True if the value is made from an exp, tanh or erf: then program_truth never finds it equal to a number that the
-/// balls do not find it equal to, except 0.
-bool is_transcendental(const Program& program, Operand value) {
+/// True if the value is made from an exp, tanh or erf, in its own stage or before: then program_truth never finds it
+/// equal to a number that the balls do not find it equal to, except 0.
+bool is_transcendental(const Program& whole, std::size_t stage, Operand value) {
+  const Program& program = *stages_of(whole)[stage];
   std::vector<char> needed(program.nodes.size(), 0);
   needed[static_cast<std::size_t>(value.node)] = 1;
   for (std::size_t i = program.nodes.size(); i-- > 0;) {
     if (needed[i] == 0) continue;
     const Node& node = program.nodes[i];
     if (node.kind == NodeKind::map && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) return true;
+    if (node.kind == NodeKind::input)
+      if (const auto from = source_of(whole, stage, node.names.front()))
+        if (is_transcendental(whole, *from, whole.stages[*from].find_output(node.names.front())->value)) return true;
     for (const Operand& o : node.operands) needed[static_cast<std::size_t>(o.node)] = 1;
   }
   return false;
@@ -96,15 +101,103 @@ struct Plan {
   BallProgram balls;
 };
 
-Plan plan_of(const Program& program, const Tensors& inputs, const Attributes& attributes, Operand y) {
-  PlacedProgram placed = place(erase_roundings(program), inputs, attributes);
+/// What earlier stages give, as balls and as shapes.
+struct Passed {
+  std::map<std::string, std::shared_ptr<const BallTensor>, std::less<>> balls;
+  std::map<std::string, Tensor, std::less<>> shapes;
+
+  TensorRefs refs() const { return refs_to(shapes); }
+  /// By node.
+  PassedBalls of(const Program& program) const {
+    PassedBalls passed(program.nodes.size());
+    for (std::size_t i = 0; i < program.nodes.size(); ++i)
+      if (program.nodes[i].kind == NodeKind::input)
+        if (const auto found = balls.find(program.nodes[i].names.front()); found != balls.end()) passed[i] = found->second;
+    return passed;
+  }
+};
+
+/// All elements of some values of one stage, in memory order.
+std::vector<BallTensor> tensors_of(const BallProgram& balls, const Layout& layout, const std::vector<Operand>& values,
+                                   const std::vector<Axes>& axes) {
+  std::vector<BallTensor> tensors(values.size());
+  for (std::size_t k = 0; k < values.size(); ++k) {
+    const auto size = static_cast<std::size_t>((axes[k].has(Axis::rows) ? layout.rows : 1) *
+                                               (axes[k].has(Axis::cols) ? layout.cols : 1));
+    tensors[k].h.resize(size), tensors[k].l.resize(size), tensors[k].r.resize(size);
+  }
+  BallProgram::Workspace work = balls.workspace();
+  for (std::int64_t row = 0; row < layout.rows; ++row) {
+    balls.run(work, row);
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      const BallRow from = balls.row_of(work, values[k]);
+      const bool elements = axes[k] == kRowsCols;
+      const std::int64_t first = axes[k] == kRows ? row : 0, count = axes[k].has(Axis::cols) ? layout.cols : 1;
+      for (std::int64_t col = 0; col < count; ++col) {
+        const auto at = static_cast<std::size_t>(elements ? layout.elements.at(row, col) : first + col);
+        const auto c = static_cast<std::size_t>(col);
+        tensors[k].h[at] = from.h[c], tensors[k].l[at] = from.l[c], tensors[k].r[at] = from.r[c];
+      }
+    }
+  }
+  return tensors;
+}
+
+/// True if a stage up to `last` reads this output of stage `from`.
+bool is_read(const Program& whole, std::size_t from, std::size_t last, std::string_view output) {
+  const std::vector<const Program*> stages = stages_of(whole);
+  for (std::size_t i = from + 1; i <= last; ++i)
+    if (source_of(whole, i, output) == from)
+      for (const Node& node : stages[i]->nodes)
+        if (node.kind == NodeKind::input && node.names.front() == output) return true;
+  return false;
+}
+
+/// What the stages before `stage` give it.
+Passed passed_before(const Program& whole, std::size_t stage, const Tensors& inputs, const Attributes& attributes) {
+  Passed passed;
+  for (std::size_t i = 0; i < stage; ++i) {
+    PlacedProgram placed = place(whole.stages[i], inputs_of_stage(whole, i, inputs, passed.refs()), attributes);
+    PassedBalls own = passed.of(placed.program);
+    const Layout layout = placed.layout;
+    std::vector<std::string> names;
+    std::vector<Operand> values;
+    std::vector<Axes> axes;
+    std::vector<Shape> shapes;
+    for (const ProgramOutput& output : whole.stages[i].outputs) {
+      if (!is_read(whole, i, stage, output.name)) continue;
+      names.push_back(output.name);
+      values.push_back(output.value);
+      axes.push_back(placed.program.nodes[static_cast<std::size_t>(output.value.node)].axes);
+      shapes.push_back(output_shape(placed, axes.back(), placed.x));
+    }
+    const BallProgram balls(std::move(placed), std::move(own), attributes, values);
+    std::vector<BallTensor> tensors = tensors_of(balls, layout, values, axes);
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      const std::string& name = names[k];
+      passed.balls[name] = std::make_shared<const BallTensor>(std::move(tensors[k]));
+      passed.shapes[name] = {.format = FormatId::fp32, .shape = shapes[k], .bytes = {}};
+    }
+  }
+  return passed;
+}
+
+Plan plan_of(const Program& whole, const Tensors& inputs, const Attributes& attributes, std::string_view output) {
+  const std::vector<const Program*> stages = stages_of(whole);
+  const Program* program = stage_of(whole, output);
+  const auto stage = static_cast<std::size_t>(std::ranges::find(stages, program) - stages.begin());
+  const Operand y = program->find_output(output)->value;
+  const Passed passed = passed_before(whole, stage, inputs, attributes);
+  PlacedProgram placed =
+      place(erase_roundings(*program), inputs_of_stage(whole, stage, inputs, passed.refs()), attributes);
+  PassedBalls own = passed.of(placed.program);
   const std::optional<Operand> magnitude = Magnitude(placed.program).of(y);
   std::vector<Operand> wanted{y};
   if (magnitude) wanted.push_back(*magnitude);
   const bool elements = placed.program.nodes[static_cast<std::size_t>(y.node)].axes == kRowsCols;
   const Layout layout = placed.layout;
-  return {y,        magnitude, is_transcendental(program, y),
-          elements, layout,    BallProgram(std::move(placed), attributes, wanted)};
+  return {y,        magnitude, is_transcendental(whole, stage, y),
+          elements, layout,    BallProgram(std::move(placed), std::move(own), attributes, wanted)};
 }
 
 // ---- from balls to enclosures ----
@@ -289,11 +382,9 @@ class CertifiedProgramTruth final : public TruthSource {
 std::unique_ptr<TruthSource> certified_program_truth(const Program& program, const Tensors& inputs,
                                                      const Attributes& attributes, std::string_view output) {
   std::unique_ptr<TruthSource> exact = program_truth(program, inputs, attributes, output);  // which refuses bad input
-  const bool one_view = program.stages.empty() && program.view.kind != ViewKind::columns &&
-                        program.view.kind != ViewKind::tokens;
-  if (!one_view) return exact;
-  return std::make_unique<CertifiedProgramTruth>(
-      plan_of(program, inputs, attributes, program.find_output(output)->value), std::move(exact));
+  Plan plan = plan_of(program, inputs, attributes, output);
+  if (plan.elements && plan.layout.columns_are_rows()) return exact;  // each element of a row in a row of its own
+  return std::make_unique<CertifiedProgramTruth>(std::move(plan), std::move(exact));
 }
 
 }  // namespace norma
