@@ -63,9 +63,7 @@ void require_gradient_formats(const Binding& binding, std::string_view code, Mix
 }
 
 Order torch_outer_order(std::int64_t columns) {
-  // Whole groups of four vectors of 8 columns; of fewer than 8 columns, fours.
-  const std::int64_t split = columns >= 8 ? columns / 32 * 32 : columns / 4 * 4;
-  return {.kind = OrderKind::torch_outer, .count = static_cast<int>(split)};
+  return {.kind = OrderKind::torch_outer, .count = static_cast<int>(columns)};
 }
 
 }  // namespace norma

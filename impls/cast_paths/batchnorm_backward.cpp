@@ -229,7 +229,7 @@ constexpr CastPath batch_norm(std::string_view name, std::string_view title, Pat
                         .source = source,
                         .eps_class = "exact",
                         .required = batch ? "dy" : "dy,running_mean,running_var",
-                        .optional = "weight,bias",
+                        .optional = "weight",
                         .norm_attributes = batch ? std::span<const CaseDefault>(kFromBatch) : kFromRunning,
                         .profiles = kProfiles,
                         .build = build});
@@ -274,7 +274,7 @@ constinit const CastPath torch_instance_norm_backward_cpu = gradient_path({
     .norm = "instancenorm_backward",
     .source = {"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:710-740", "v2.6.0", "read"},
     .eps_class = "exact",
-    .optional = "weight,bias",
+    .optional = "weight",
     .profiles = kProfiles,
     .build = build_instance_norm,
 });

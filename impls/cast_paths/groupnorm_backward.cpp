@@ -145,7 +145,7 @@ constinit const CastPath torch_group_norm_backward_cpu = gradient_path({
     .norm = kNorm,
     .source = kSource,
     .eps_class = "exact",
-    .optional = "weight,bias",
+    .optional = "weight",
     .profiles = kProfiles,
     .build = build_group_norm<Memory::contiguous>,
 });
@@ -156,7 +156,7 @@ constinit const CastPath torch_group_norm_backward_cpu_channels_last = gradient_
     .norm = kNorm,
     .source = kSource,
     .eps_class = "exact",
-    .optional = "weight,bias",
+    .optional = "weight",
     .profiles = kProfiles,
     .build = build_group_norm<Memory::channels_last>,
 });

@@ -122,7 +122,7 @@ constinit const CastPath torch_layer_norm_backward_cpu = gradient_path({
              "x's format (bits compared, 2.15, one thread)",
     .norm = "layernorm_backward",
     .source = {"pytorch/pytorch", "aten/src/ATen/native/cpu/layer_norm_kernel.cpp:196-560", "v2.6.0", "quoted"},
-    .optional = "weight,bias",
+    .optional = "weight",
     .profiles = kCpu,
     .build = build_layer_norm_cpu,
 });

@@ -287,8 +287,9 @@ typename Acc::Value torch_cpu_runs(const Acc& acc, Index n, int lanes, Index run
   return total;
 }
 
-/// torch's sum over a strided dimension: columns in groups of four vectors take one cascade each, the columns left over
-/// the row's four streams. Source: aten/src/ATen/native/cpu/SumKernel.cpp (v2.6.0), bits compared with 2.15.
+/// torch's sum over a strided dimension: columns in groups of four vectors of 8 (of fewer than 8 columns: of four) take
+/// one cascade each, the columns left over the row's four streams. Source: aten/src/ATen/native/cpu/SumKernel.cpp
+/// (v2.6.0), bits compared with 2.15.
 template <class Acc>
 typename Acc::Value torch_outer(const Acc& acc, Index n, bool one_cascade) {
   using Value = typename Acc::Value;
@@ -361,7 +362,7 @@ typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n, Index co
     case OrderKind::torch_cpu_runs: return torch_cpu_runs(acc, n, order.count, order.vec);
     case OrderKind::torch_norm_fours: return torch_norm_fours(acc, n, count);
     case OrderKind::torch_vectors: return torch_vectors(acc, n, count, order.vec);
-    case OrderKind::torch_outer: return torch_outer(acc, n, column < count);
+    case OrderKind::torch_outer: return torch_outer(acc, n, column < (count < 8 ? count / 4 * 4 : count / 32 * 32));
     case OrderKind::through_fp32: return through_fp32(acc, n);
     case OrderKind::ort_rows: return ort_rows(acc, n, count, order.vec);
     case OrderKind::exact:

@@ -36,7 +36,7 @@ constexpr OrderRow kOrders[] = {
     {OrderKind::torch_cpu_runs, "torch_cpu_runs", "lanes", true, "each run by torch_cpu, then the runs in order"},
     {OrderKind::torch_norm_fours, "torch_norm_fours", "lanes", true, "torch_norm; whole fours of the rest do not contract"},
     {OrderKind::torch_vectors, "torch_vectors", "lanes", true, "each vector by halves, then the vectors in order"},
-    {OrderKind::torch_outer, "torch_outer", "columns", false, "torch's sum over rows: that many columns in one cascade each, others in four"},
+    {OrderKind::torch_outer, "torch_outer", "columns", false, "torch's sum over the rows of a matrix of so many columns"},
     {OrderKind::through_fp32, "through_fp32", "", false, "one accumulator; every sum rounded to fp32 first"},
     {OrderKind::ort_rows, "ort_rows", "lanes", true, "ONNX Runtime's rows on a CPU: vectors into lanes, by halves, then the rest"},
     {OrderKind::welford, "welford", "", false, "moments: sequential, true division"},
@@ -118,7 +118,9 @@ Order parse_order(std::string_view text) {
   };
   order.count = number(inside);
   if (!rest.empty()) order.vec = number(rest);
-  const bool tree = order.kind == OrderKind::lanes_tree || order.kind == OrderKind::ort_rows || order.kind == OrderKind::warp ||
+  const bool tree = order.kind == OrderKind::torch_reduce || order.kind == OrderKind::torch_reduce_rest ||
+                    order.kind == OrderKind::torch_images || order.kind == OrderKind::torch_vectors ||
+                    order.kind == OrderKind::lanes_tree || order.kind == OrderKind::ort_rows || order.kind == OrderKind::warp ||
                     order.kind == OrderKind::block || order.kind == OrderKind::welford_warp;
   if (tree && (order.count & (order.count - 1)) != 0)
     throw refuse("a tree needs a power of two, got " + std::to_string(order.count));

@@ -109,7 +109,8 @@ enum class OrderKind : std::uint8_t {
   torch_cpu_runs,      ///< (lanes, vec=run): every run by torch_cpu, then runs one after the other
   torch_norm_fours,    ///< torch_norm, where whole fours of what is left do not contract
   torch_vectors,       ///< (lanes, vec=h): every vector by halves, vectors in order; h = 2: of whole loads of two only
-  torch_outer,         ///< (columns): torch's sum over rows: the first `columns` in one cascade each, the rest in four
+  torch_outer,         ///< (columns): torch's sum over the rows of a matrix of so many columns: whole groups of 32 in one
+                       ///< cascade a column, the others in four (of fewer than 8 columns: groups of 4)
   through_fp32,        ///< as sequential, every sum rounded to fp32 first
   ort_rows,            ///< (lanes, vec=v): whole vectors into lanes, lanes by halves, then the rest one by one; whole groups
                        ///< of v of the rest do not contract
