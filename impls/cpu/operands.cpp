@@ -81,9 +81,9 @@ Binding binding_of(const ImplCall& call) {
   return binding;
 }
 
-PlacedProgram placed_call(Program program, const ImplCall& call) {
+PlacedProgram placed_call(const Program& program, const ImplCall& call) {
   try {
-    PlacedProgram placed = place(std::move(program), *call.inputs, call.numbers);
+    PlacedProgram placed = place(*stage_of(program, "y"), *call.inputs, call.numbers);
     if (placed.layout.cols > kMostColumns)
       throw ImplSkipped("a row must have 1 to 16777216 (2^24) values, got " + std::to_string(placed.layout.cols));
     return placed;

@@ -36,9 +36,9 @@ void check_operands(const KernelInputs& inputs, const ImplCall& call);
 /// Formats, attributes and shape of a call, for a builder.
 Binding binding_of(const ImplCall& call);
 
-/// The kernel's program with its rows and columns. Throws ImplSkipped where shapes do not fit or a row is longer than
-/// fp32 can count.
-PlacedProgram placed_call(Program program, const ImplCall& call);
+/// The stage of a kernel's program that gives y, with its rows and columns. Throws ImplSkipped where shapes do not fit
+/// or a row is longer than fp32 can count.
+PlacedProgram placed_call(const Program& program, const ImplCall& call);
 
 /// The values of one input of a program, a row at a time, as fp32.
 class RowValues {

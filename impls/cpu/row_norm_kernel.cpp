@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "impls/cpu/claim.hpp"
@@ -260,8 +261,8 @@ class RowNormKernel final : public Implementation {
     const Operand y = tail_ == Tail::alpha_beta ? declare_alpha_beta(b, x, s) : declare_tail(b, x, s);
     // A cast from fp32 to fp32 is no step.
     b.output("y", b.x_format().id == FormatId::fp32 ? y : b.cast("y_T", b.x_format(), y));
-    if (kind_.running_outputs && kind_.view.kind == ViewKind::batch) declare_running(b, s);
-    return b.finish();
+    return kind_.running_outputs ? finish_with_running(std::move(b), s, kind_.view.kind == ViewKind::channels)
+                                 : b.finish();
   }
 
   Operand declare_tail(Builder& b, Operand x, const DeclaredStatistic& s) const {

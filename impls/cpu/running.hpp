@@ -26,9 +26,11 @@ class RunningStatistics {
   };
   std::vector<Part> parts_;
   float momentum_ = 0, count_ = 0, samples_ = 1;
+  bool each_sample_ = false;
 };
 
-/// The same as steps of a program whose rows are channels, with their outputs.
-void declare_running(Builder& program, const DeclaredStatistic& found);
+/// The same as steps after those that found a row's statistic. `each_sample`: a row is a channel of one sample, and the
+/// means over the samples are a stage of their own.
+Program finish_with_running(Builder program, const DeclaredStatistic& found, bool each_sample);
 
 }  // namespace norma
