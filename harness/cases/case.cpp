@@ -8,6 +8,7 @@
 
 #include <fmt/ranges.h>
 
+#include "harness/cases/glob.hpp"
 #include "harness/cases/number.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 
@@ -293,6 +294,27 @@ Case read_words(std::span<const std::string> words) {
   return c;
 }
 
+/// The words of one case with path=PATTERN as one set of words a path; themselves if no path is a pattern.
+std::vector<std::vector<std::string>> expand_paths(const std::vector<std::string>& words) {
+  constexpr std::string_view kKey = "path=";
+  const auto at = std::ranges::find_if(words, [&](const std::string& word) {
+    return word.starts_with(kKey) && !word.starts_with("path=file:") && word.find_first_of("*?") != std::string::npos;
+  });
+  if (at == words.end()) return {words};
+  const NormDef& norm = known_norm(words[0]);
+  const std::string_view pattern = std::string_view(*at).substr(kKey.size());
+  std::vector<std::vector<std::string>> expanded;
+  for (const CastPath* path : all_cast_paths()) {
+    if (path->norm != norm.name || !glob_matches(pattern, path->name)) continue;
+    expanded.push_back(words);
+    expanded.back()[static_cast<std::size_t>(at - words.begin())] = std::string(kKey) + std::string(path->name);
+  }
+  if (expanded.empty())
+    throw CaseError(fmt::format("path={} matches no path of {}; 'norma list paths --norm {}' prints the known ones",
+                                pattern, norm.name, norm.name));
+  return expanded;
+}
+
 std::string quoted_if_needed(const std::string& value) {
   const bool range = value.find("..") != std::string::npos;
   if (!range && value.find_first_of(" \t\r\n\"{}\\") == std::string::npos) return value;
@@ -366,7 +388,9 @@ std::vector<Case> expand_cases(std::string_view line) {
     std::size_t rest = n;
     for (std::size_t i = choices.size(); i-- > 0; rest /= choices[i].size())
       words[i] = choices[i][rest % choices[i].size()];
-    cases.push_back(read_words(words));
+    for (const std::vector<std::string>& one : expand_paths(words)) cases.push_back(read_words(one));
+    if (cases.size() > kMaxCasesPerLine)
+      throw CaseError(fmt::format("a line may stand for at most {} cases", kMaxCasesPerLine));
   }
   return cases;
 }

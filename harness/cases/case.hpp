@@ -44,8 +44,8 @@ Case parse_case(std::string_view line);
 std::string print_case(const Case& c);
 
 /// All cases of a line: {a,b} anywhere in a word gives each alternative, A..B as a value, as a side
-/// of the shape or inside braces gives each integer. The last word varies fastest. At most
-/// kMaxCasesPerLine.
+/// of the shape or inside braces gives each integer; path=torch.* gives each path of the norm that matches. The last
+/// word varies fastest, a pattern's paths fastest of all. At most kMaxCasesPerLine.
 std::vector<Case> expand_cases(std::string_view line);
 inline constexpr std::size_t kMaxCasesPerLine = 1'000'000;
 

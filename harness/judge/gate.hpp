@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/cases/glob.hpp"
 #include "harness/judge/baseline.hpp"
 #include "harness/judge/criteria.hpp"
 
@@ -83,8 +84,5 @@ std::string markdown(const GateResult& result);
 /// GitHub's workflow commands, one a line: ::error for what fails, ::warning for what is waived or
 /// named.
 std::string annotations(const GateResult& result);
-
-/// True if `text` matches `pattern`, in which * is any run of characters and ? any one.
-bool glob_matches(std::string_view pattern, std::string_view text);
 
 }  // namespace norma

@@ -108,6 +108,22 @@ TEST_CASE("braces and ranges stand for several cases, the last word varying fast
                     ContainsSubstring("stands for 2 cases"));
 }
 
+TEST_CASE("a pattern of paths stands for the norm's paths that match", "[cases]") {
+  CHECK(printed("rmsnorm {fp32,bf16} 1x8 path=bfl.*") ==
+        Lines{"rmsnorm fp32 1x8 path=bfl.flux.rmsnorm", "rmsnorm fp32 1x8 path=bfl.flux.rmsnorm.scale_fp32",
+              "rmsnorm fp32 1x8 path=bfl.flux2.rmsnorm", "rmsnorm bf16 1x8 path=bfl.flux.rmsnorm",
+              "rmsnorm bf16 1x8 path=bfl.flux.rmsnorm.scale_fp32", "rmsnorm bf16 1x8 path=bfl.flux2.rmsnorm"});
+  CHECK(printed("{layernorm,rmsnorm} fp32 1x8 path=mlx.fast.*") ==
+        Lines{"layernorm fp32 1x8 path=mlx.fast.layer_norm", "rmsnorm fp32 1x8 path=mlx.fast.rms_norm"});
+  CHECK(printed("rmsnorm fp32 1x8 path=torch.rms_norm.2_?") ==
+        Lines{"rmsnorm fp32 1x8 path=torch.rms_norm.2_6", "rmsnorm fp32 1x8 path=torch.rms_norm.2_8"});
+  CHECK(refusal("rmsnorm fp32 1x8 path=frob.*") ==
+        "path=frob.* matches no path of rmsnorm; 'norma list paths --norm rmsnorm' prints the known ones");
+  // A path of another norm is no match.
+  CHECK_THAT(refusal("layernorm fp32 1x8 path=bfl.flux*"), ContainsSubstring("matches no path of layernorm"));
+  CHECK_THROWS_WITH(parse_case("rmsnorm fp32 1x8 path=bfl.*"), ContainsSubstring("stands for 3 cases"));
+}
+
 TEST_CASE("a case reports the unknown word and the known ones", "[cases]") {
   CHECK_THAT(refusal("rmsnrm bf16 4x8"),
              ContainsSubstring("unknown norm 'rmsnrm'; known: ") && ContainsSubstring("rmsnorm"));
