@@ -191,6 +191,21 @@ void check_file_tensor(const Tensor& tensor, std::string_view input, FormatId fo
 
 // ---- defaults ----
 
+/// Attributes of a quantized output and the kinds of quant that have them; a line of another kind leaves them out.
+struct OfQuant {
+  std::string_view attribute, kinds;
+};
+constexpr OfQuant kOfQuant[] = {{"quant_max", "per_token"},
+                                {"scale_floor", "per_token"},
+                                {"scale_cap", "per_token"},
+                                {"scale_rule", "mxfp8, mxfp4"},
+                                {"global_scale", "nvfp4"}};
+
+bool has_meaning(const Case& c, std::string_view attribute) {
+  const auto* row = std::ranges::find(kOfQuant, attribute, &OfQuant::attribute);
+  return row == std::end(kOfQuant) || names(row->kinds, c.get("quant"));
+}
+
 void expand_attributes(Case& c, std::string_view eps_default) {
   const CastPath* path = find_cast_path(c.get("path"));
   if (path != nullptr) {
@@ -204,6 +219,7 @@ void expand_attributes(Case& c, std::string_view eps_default) {
     if (eps_default.empty()) eps_default = path->eps_default;
   }
   for (const NormAttribute& attribute : norm_of(c).attributes) {
+    if (!c.keys.contains(attribute.name) && !has_meaning(c, attribute.name)) continue;
     const bool use_path = attribute.name == "eps" && !eps_default.empty();
     std::string& value =
         c.keys.try_emplace(std::string(attribute.name), use_path ? eps_default : attribute.fallback)
