@@ -63,9 +63,16 @@ TierCounts add_truth(Tensors& outputs, const TruthSource& truth, const Shape& sh
 void evaluate_site(Session& session, const Options& options, const Site& site, const std::string& prefix, Tensors& outputs,
                    nlohmann::ordered_json& tiers) {
   Case value = site.value;
-  const bool is_path = options.what.starts_with("path:");
-  if (is_path) {
-    value.keys["path"] = options.what.substr(5);
+  std::string what = options.what, path = options.tensors.site_options().path;
+  if (what.starts_with("path:")) path = what.substr(5);
+  if (what == "ideal") {
+    if (path.empty()) path = site.declared;
+    if (path.empty())
+      throw UsageError(fmt::format("eval ideal needs --path NAME, for '{}' does not say which path its tensors were made by", options.tensors.in));
+    what = "path:" + path;
+  }
+  if (!path.empty()) {
+    value.keys["path"] = path;
     if (!site.profile.empty()) value.keys["profile"] = site.profile;
   }
   const Case expanded = expand_site(value, options.tensors.in);
@@ -91,12 +98,14 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
     }
     return;
   }
-  for (auto& [name, tensor] : made_by(session, expanded, options.what)) outputs[prefix + name] = std::move(tensor);
+  for (auto& [name, tensor] : made_by(session, expanded, what)) outputs[prefix + name] = std::move(tensor);
 }
 
 int evaluate(const Options& options) {
   Session session(truth_kind(options.truth));
-  if (options.what != "truth") session.implementation(options.what);
+  if (options.what.starts_with("path:") && !options.tensors.path.empty())
+    throw UsageError(fmt::format("eval {} names a path already; leave out --path {}", options.what, options.tensors.path));
+  if (options.what != "truth" && options.what != "ideal") session.implementation(options.what);
   const std::vector<Site> sites = sites_of(options.tensors.in, options.tensors.site_options());
   Tensors outputs;
   nlohmann::ordered_json tiers = nlohmann::ordered_json::object();
@@ -117,8 +126,10 @@ int evaluate(const Options& options) {
 void add_eval(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "write the truth (lo, hi, rounded) or an implementation's outputs as safetensors");
-  command->add_option("WHAT", options->what, "truth, or IMPL: NAME, path:NAME, cmd:\"COMMAND\"")->required()->type_name("");
+  command->add_option("WHAT", options->what, "truth, ideal (the bits of --path), or IMPL: NAME, path:NAME, cmd:\"COMMAND\"")->required()->type_name("");
   options->tensors.add_to(*command);
+  command->add_option("--path", options->tensors.path, "with ideal: the cast path, NAME or FILE.path (default: as the file says); else the path whose norm and eps are meant")
+      ->type_name("PATH");
   command->add_option("--out", options->out, "safetensors file to write")->required()->type_name("FILE");
   command->add_option("--round-to", options->round_to, "with truth: also y rounded once to this format")->type_name("FORMAT");
   command->add_option("--overflow", options->overflow, "overflow rule of --round-to: ieee, saturate_finite, saturate, nan")->type_name("RULE");

@@ -254,8 +254,12 @@ Case expand_site(const Case& value, const std::string& file) {
     if (key.ends_with(".input") && !input.starts_with("file:")) {
       const std::string tensor = key.substr(0, key.find('.'));
       const std::string_view path = expanded.get("path");
-      throw CaseError(fmt::format("{} needs the tensor '{}', and '{}' has none beside x; name it by --map {}=TENSOR",
-                                  path.empty() ? expanded.norm : fmt::format("path {}", path), tensor, file, tensor));
+      // Without a path a norm that scales may shift instead.
+      const bool either = path.empty() && tensor == "scale" && std::ranges::find(norm_of(expanded).inputs, "shift", &NormInput::name) !=
+                                                                   norm_of(expanded).inputs.end();
+      throw CaseError(fmt::format("{} needs the tensor '{}'{}, and '{}' has none beside x; name it by --map {}=TENSOR",
+                                  path.empty() ? expanded.norm : fmt::format("path {}", path), tensor,
+                                  either ? " or 'shift'" : "", file, tensor));
     }
   return expanded;
 }

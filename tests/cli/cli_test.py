@@ -348,6 +348,54 @@ class BadTensors(CliTest):
         self.assertIn("4x63", wrong.stdout)
 
 
+class EvalIdeal(CliTest):
+    """eval ideal writes the bits of the path that --path or the file names."""
+
+    def test_the_path_named(self):
+        write("in.st", pack(tensors()))
+        self.ends(0, "eval", "path:" + PATH, "rmsnorm", "--in", "in.st", "--out", "want.st")
+        self.ends(0, "eval", "ideal", "rmsnorm", "--path", PATH, "--in", "in.st", "--out", "got.st")
+        self.assertEqual(load("got.st"), load("want.st"))
+        self.ends(0, "eval", "ideal", "rmsnorm", "--path", "meta.llama.rmsnorm", "--set", "eps=0.5", "--in", "in.st", "--out", "other.st")
+        self.assertNotEqual(load("other.st"), load("want.st"))
+        text = self.ends(0, "list", "paths", "--show", PATH).stdout
+        write("my.path", text)
+        self.ends(0, "eval", "ideal", "rmsnorm", "--path", "my.path", "--in", "in.st", "--out", "filed.st")
+        self.assertEqual(load("filed.st"), load("want.st"))
+        write("says.st", pack(tensors(), {"path": PATH}))
+        self.ends(0, "eval", "ideal", "rmsnorm", "--in", "says.st", "--out", "said.st")
+        self.assertEqual(load("said.st"), load("want.st"))
+
+    def test_the_truth_of_what_a_path_means(self):
+        write("in.st", pack(tensors()))
+        self.ends(0, "eval", "truth", "rmsnorm", "--path", "transformers.gemma.rmsnorm", "--in", "in.st", "--out", "got.st")
+        self.ends(0, "eval", "truth", "rmsnorm", "--set", "weight_offset=1", "--in", "in.st", "--out", "want.st")
+        self.ends(0, "eval", "truth", "rmsnorm", "--in", "in.st", "--out", "plain.st")
+        self.assertEqual(load("got.st"), load("want.st"))
+        self.assertNotEqual(load("got.st"), load("plain.st"))
+
+    def test_refusals(self):
+        write("in.st", pack(tensors()))
+        files = ["rmsnorm", "--in", "in.st", "--out", "o"]
+        self.refused(["eval", "ideal"] + files, "--path", "in.st")
+        self.refused(["eval", "ideal"] + files + ["--path", "frob"], "'frob'", "norma list paths")
+        self.refused(["eval", "path:" + PATH] + files + ["--path", PATH], "leave out --path")
+        write("x.st", pack({"x": tensors()["x"]}))
+        self.refused(["eval", "truth", "modulate", "--in", "x.st", "--out", "o"], "'scale' or 'shift'")
+        self.refused(["eval", "ideal", "modulate", "--path", "bfl.flux.modulate", "--in", "x.st", "--out", "o"], "'scale'")
+
+    def test_a_line_carries_no_attribute_of_another_quantization(self):
+        write("in.st", pack(tensors()))
+        def line(*words):
+            return json.loads(self.ends(0, "run", "rmsnorm", "bf16", "4x64", "path=" + words[0], *words[1:], "--json").stdout.splitlines()[-1])["case"]
+        plain, static = line(PATH), line("vllm.rms_norm.static_fp8", "scale.format=fp32")
+        for name in ["quant_max", "scale_floor", "scale_cap", "scale_rule", "global_scale"]:
+            self.assertNotIn(name, plain)
+            self.assertNotIn(name, static)
+        self.assertIn("quant_max=448", line("vllm.rms_norm.dynamic_fp8"))
+        self.assertNotIn("global_scale", line("vllm.rms_norm.dynamic_fp8"))
+
+
 class BadRunFiles(CliTest):
     def setUp(self):
         super().setUp()
