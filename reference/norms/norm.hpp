@@ -60,7 +60,7 @@ struct NormDef {
   std::string_view source;
   std::span<const NormInput> inputs;
   std::span<const NormAttribute> attributes;
-  std::span<const std::string_view> outputs;  ///< that exist for some call; the first is y
+  std::span<const std::string_view> outputs;  ///< that exist for some call; the first is y, or dx
   /// Throws NormError if shapes, eps or formats do not fit (names them).
   void (*check)(const NormCall&);
   /// Truth of one output, by MPFR; rows x cols is a view of the output in memory order. The call's tensors must outlive

@@ -3,6 +3,9 @@
 
 #include "reference/norms/ada_groupnorm.hpp"
 #include "reference/norms/ada_norms.hpp"
+#include "reference/norms/backward/channel_norms.hpp"
+#include "reference/norms/backward/modulation.hpp"
+#include "reference/norms/backward/row_norms.hpp"
 #include "reference/norms/channel_norms.hpp"
 #include "reference/norms/grn.hpp"
 #include "reference/norms/l2norm.hpp"
@@ -17,7 +20,10 @@ namespace norma {
 
 namespace {
 constexpr std::array kNorms{&rmsnorm, &layernorm, &groupnorm, &instancenorm, &batchnorm, &l2norm, &modulate,
-                            &gated_residual, &ada_layernorm, &ada_rmsnorm, &ada_groupnorm, &rmsnorm_gated, &lp_norm, &grn};
+                            &gated_residual, &ada_layernorm, &ada_rmsnorm, &ada_groupnorm, &rmsnorm_gated, &lp_norm, &grn,
+                            &rmsnorm_backward, &layernorm_backward, &groupnorm_backward, &instancenorm_backward,
+                            &batchnorm_backward, &l2norm_backward, &modulate_backward, &gated_residual_backward,
+                            &ada_layernorm_backward, &ada_rmsnorm_backward};
 }
 
 std::span<const NormDef* const> all_norms() { return kNorms; }

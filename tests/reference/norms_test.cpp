@@ -1039,7 +1039,8 @@ TEST_CASE("fast and slow truth agree") {
         for (std::int64_t i = 0; i < s.inputs["x"].size(); ++i)
           if (random.below(3) != 0 || i < shape.back()) s.inputs["x"].set_code(i, code);
       }
-      const bool channels = norm->inputs.size() > 1 && norm->inputs[1].axes == "channels";
+      const bool channels =
+          std::ranges::any_of(norm->inputs, [](const NormInput& input) { return input.axes == "channels"; });
       const Shape vector{channels ? shape[1] : shape.back()};
       for (const NormInput& input : norm->inputs) {
         if (input.name == "x" || !fits(s, input)) continue;
@@ -1079,7 +1080,7 @@ TEST_CASE("fast and slow truth agree") {
         }
       }
       for (const NormOutput& output : norm->outputs_of(s.call())) check_agreement(s, output.name);
-      const auto fast = s.truth("y", TruthKind::fast);
+      const auto fast = s.truth(norm->outputs.front(), TruthKind::fast);
       for (std::int64_t row = 0; row < fast->rows(); ++row)
         for (std::int64_t col = 0; col < fast->cols(); ++col) {
           ++elements;
@@ -1265,6 +1266,7 @@ TEST_CASE("norms take fp64 tensors by MPFR") {
     for (const std::string p : {"2", "1", "inf"})
       for (const bool optional : {false, true}) {
         if (norm->name != "lp_norm" && p != "2") continue;
+        if (norm->name.ends_with("_backward")) continue;  // backward_test.cpp
         Setup s{.norm = std::string(norm->name)};
         CAPTURE(s.norm, p, optional);
         // Channels of one position: what is rational of grn's.
