@@ -1,6 +1,7 @@
 // torch.nn.functional.batch_norm and instance_norm, by device and layout.
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/channel_steps.hpp"
+#include "reference/formats/tensor.hpp"
 
 namespace norma::cast_paths {
 
@@ -205,6 +206,19 @@ Program build_eval_cuda(const Binding& binding) {
   return finish_with_cast(b, transform_on_cuda(b, x, mean, r));
 }
 
+// What torch hands to cuDNN: fp32, or fp16 with fp32 parameters, [N, C, positions...]. The library is closed: algebra and
+// statistics are taken to be those of the native kernels.
+template <Program (*native)(const Binding&)>
+Program build_cudnn(const Binding& binding) {
+  constexpr std::string_view code = "torch.batch_norm by cuDNN";
+  require_format(binding, "x", code, {FormatId::fp32, FormatId::fp16});
+  for (const std::string_view parameter : {"weight", "bias", "running_mean", "running_var"})
+    require_format(binding, parameter, code, {FormatId::fp32});
+  if (!binding.shape.empty() && binding.shape.size() < 3)
+    throw ProgramError("x has shape " + shape_text(binding.shape) + "; torch gives cuDNN [N, C, positions...] only");
+  return native(binding);
+}
+
 constexpr std::string_view kCpu[] = {"torch_cpu_moments", "torch_cpu_moments_plain"};
 constexpr std::string_view kCuda[] = {"torch_cuda_moments", "sequential"};
 constexpr CaseDefault kFromBatch[] = {{"statistics", "batch"}};
@@ -283,6 +297,19 @@ constinit const CastPath torch_batch_norm_cuda_eval_elementwise =
          "torch batch_norm in evaluation on CUDA, general layout: rsqrt, (x - mean) * w * invstd + b",
          {"pytorch/pytorch", "aten/src/ATen/native/cuda/Normalization.cu:97-175", "v2.6.0", "read"}, "fp32", "rsqrt",
          kFromRunning, kRunning, kAffine, kCuda, build_eval_cuda<Form::root_last>);
+
+constinit const CastPath torch_batch_norm_cudnn_train =
+    path("batchnorm", "torch.batch_norm.cudnn.train",
+         "torch batch_norm in training by cuDNN, a closed library: fp32 inside, taken as the native kernels; no bf16",
+         {"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:490-520", "v2.6.0", "inferred"}, "fp32", "rsqrt",
+         kFromBatch, "weight,bias", "running_mean,running_var", kCuda, build_cudnn<build_train_cuda<Eps::in_fp32>>);
+
+constinit const CastPath torch_batch_norm_cudnn_eval =
+    path("batchnorm", "torch.batch_norm.cudnn.eval",
+         "torch batch_norm in evaluation by cuDNN, a closed library: fp32 inside, taken as the native kernels; no bf16",
+         {"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:490-520", "v2.6.0", "inferred"}, "fp32", "1/sqrt",
+         kFromRunning, "weight,bias,running_mean,running_var", "", kCuda,
+         build_cudnn<build_eval_cuda<Form::weight_first>>);
 
 constinit const CastPath torch_instance_norm_cpu =
     path("instancenorm", "torch.instance_norm.cpu", "torch instance_norm on a CPU: batch_norm of x as [1, N C, ...]",

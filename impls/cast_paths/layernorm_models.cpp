@@ -1,4 +1,4 @@
-// LayerNorm in model code: classes of diffusers, transformers, SGLang and flax.
+// LayerNorm in model code: classes of diffusers, transformers and SGLang.
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/layernorm_steps.hpp"
 
@@ -70,33 +70,6 @@ Program build_sglang(const Binding& binding) {
   return b.finish();
 }
 
-// mu, E[x^2] in fp32; y = x - mean; mul = rsqrt(var + eps); mul *= scale; y *= mul; y += bias; cast to the promotion
-enum class Variance { fast, two_pass };
-template <Variance kind>
-Program build_flax(const Binding& binding) {
-  require_float_or_half(binding, "flax");
-  Builder b("layernorm", binding);
-  const Operand x = b.input("x");
-  const auto [mean, variance] = kind == Variance::fast ? difference_of_squares(b, x, Floor::zero) : two_pass(b, x);
-  FormatRef out = b.x_format();
-  const Operand r = inverse_deviation(b, variance);
-  const Operand centred = b.sub("centred", kFp32, x, mean);
-  Operand factor = r;
-  if (binding.has("weight")) {
-    const Operand w = b.input("weight");
-    out = promote(out, b.format(w));
-    factor = b.mul("rw", kFp32, r, w);
-  }
-  Operand y = b.mul("n", kFp32, centred, factor);
-  if (binding.has("bias")) {
-    const Operand bias = b.input("bias");
-    out = promote(out, b.format(bias));
-    y = b.add("nb", kFp32, y, bias);
-  }
-  b.output("y", b.cast("y", out, y));
-  return b.finish();
-}
-
 }  // namespace
 
 constinit const CastPath diffusers_fp32_layer_norm = layernorm_path({
@@ -149,26 +122,6 @@ constinit const CastPath sglang_layernorm_native = layernorm_path({
     .tail = "F",
     .profiles = kEagerHalfProfiles,
     .build = build_sglang,
-});
-
-constinit const CastPath flax_linen_layernorm = layernorm_path({
-    .name = "flax.linen.layernorm",
-    .title = "flax LayerNorm: E[x^2] - E[x]^2 floored at 0, scale times root first (the sums' order is open)",
-    .source = {"google/flax", "flax/linen/normalization.py:47-210", "18f8f31", "read"},
-    .eps_default = "1e-6",
-    .tail = "H",
-    .profiles = kOpenProfiles,
-    .build = build_flax<Variance::fast>,
-});
-
-constinit const CastPath flax_linen_layernorm_two_pass = layernorm_path({
-    .name = "flax.linen.layernorm.two_pass",
-    .title = "flax LayerNorm with use_fast_variance=False: two passes (the sums' order is open)",
-    .source = {"google/flax", "flax/linen/normalization.py:47-210", "18f8f31", "read"},
-    .eps_default = "1e-6",
-    .tail = "H",
-    .profiles = kOpenProfiles,
-    .build = build_flax<Variance::two_pass>,
 });
 
 }  // namespace norma::cast_paths

@@ -1,4 +1,4 @@
-// One path each: MLX, flax, quack, SGLang, TensorRT-LLM.
+// One path each: MLX, quack, SGLang, TensorRT-LLM.
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/steps.hpp"
 
@@ -13,22 +13,6 @@ Program build_mlx(const Binding& binding) {
   Builder b("rmsnorm", binding);
   const Operand n = kernel_x_hat(b, b.input("x"));
   return binding.has("weight") ? finish_cast_then_weight(b, n) : finish_weight_then_cast(b, n);
-}
-
-// mul = rsqrt(ms + eps); mul *= scale; y = x * mul, cast to the promotion of x and scale
-Program build_flax(const Binding& binding) {
-  require_float_or_half(binding, "flax");
-  Builder b("rmsnorm", binding);
-  const Operand x = b.input("x");
-  const Operand r = reciprocal_root(b, "r", kFp32, plus_eps(b, eager_mean_square(b, x)));
-  if (!binding.has("weight")) {
-    b.output("y", b.cast("y", b.x_format(), b.mul("n", kFp32, x, r)));
-    return b.finish();
-  }
-  const Operand w = b.input("weight");
-  const Operand product = b.mul("xrw", kFp32, x, b.mul("rw", kFp32, r, w));
-  b.output("y", b.cast("y", promote(b.x_format(), b.format(w)), product));
-  return b.finish();
 }
 
 // x.float() + residual.float() unrounded; x * r * w (+ bias) in fp32, one cast
@@ -111,25 +95,6 @@ constinit const CastPath mlx_fast_rms_norm{
     .gaps = {},
     .profiles = kMetalProfiles,
     .build = build_mlx,
-};
-
-constinit const CastPath flax_linen_rmsnorm{
-    .name = "flax.linen.rmsnorm",
-    .title = "flax RMSNorm: scale times root first, output promoted (the sum's order is open)",
-    .norm = "rmsnorm",
-    .source = {"google/flax", "flax/linen/normalization.py:122-210", "18f8f31", "read"},
-    .eps_default = "1e-6",
-    .eps_place = "inside",
-    .eps_class = "fp32",
-    .root = "rsqrt",
-    .tail = "H",
-    .residual = "",
-    .required = "",
-    .optional = "weight",
-    .norm_attributes = {},
-    .gaps = {},
-    .profiles = kOpenProfiles,
-    .build = build_flax,
 };
 
 constinit const CastPath quack_rmsnorm{

@@ -74,6 +74,12 @@ constexpr Profile kProfiles[] = {
             order(OrderKind::block, 512, 1), true, Root::within_2_ulp),
     uniform("onnxruntime_cpu", "ONNX Runtime's kernels of 8 lanes on x86-64 with AVX2 and FMA (measured, 1.31)",
             order(OrderKind::ort_rows, 8, 4), true, Root::sqrt_then_reciprocal),
+    uniform("xla_cpu",
+            "XLA on x86-64 op by op, arrays of fewer than 4096 elements: windows of 32 padded on both sides (measured, jax "
+            "0.10.2)",
+            order(OrderKind::blocked, 32), false, Root::within_2_ulp),
+    uniform("xla_cpu_jit", "as xla_cpu, compiled as one: products and sums contract, squares do not (measured, jax 0.10.2)",
+            order(OrderKind::blocked, 32), true, Root::within_2_ulp),
     uniform("sequential", "one accumulator, first to last, 1 / sqrtf: a plain loop", order(OrderKind::sequential),
             false, Root::sqrt_then_reciprocal),
     uniform("pairwise", "halves down to 8 terms, 1 / sqrtf", order(OrderKind::pairwise, 8), false,

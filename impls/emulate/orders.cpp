@@ -340,8 +340,8 @@ typename Acc::Value sum_in(const Acc& acc, const Order& order, Index n, Index co
     }
     case OrderKind::blocked: {
       Value total{0};
-      for (Index from = 0; from < n; from += count)
-        total = acc.add(total, acc.sequential(from, std::min(n, from + count)));
+      for (Index from = 0, to = order.vec > 0 ? order.vec : count; from < n; from = to, to += count)
+        total = acc.add(total, acc.sequential(from, std::min(n, to)));
       return total;
     }
     case OrderKind::warp: {

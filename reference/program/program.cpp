@@ -20,7 +20,7 @@ constexpr OrderRow kOrders[] = {
     {OrderKind::pairwise, "pairwise", "leaf", false, "halves, recursively; leaves first to last"},
     {OrderKind::lanes, "lanes", "lanes", false, "term i into accumulator i mod lanes, then those in order"},
     {OrderKind::lanes_tree, "lanes_tree", "lanes", false, "as lanes, accumulators then by halves"},
-    {OrderKind::blocked, "blocked", "size", false, "blocks first to last, then the block sums"},
+    {OrderKind::blocked, "blocked", "size", true, "blocks first to last, then the block sums; vec: terms of the first block"},
     {OrderKind::warp, "warp", "threads", true, "thread-strided vectors, then a shuffle tree"},
     {OrderKind::block, "block", "threads", true, "a shuffle tree in each warp of 32, then one over warps"},
     {OrderKind::torch_cpu, "torch_cpu", "lanes", false, "torch's fp32 row sum on a CPU"},
@@ -77,7 +77,7 @@ std::string text_of(const Order& order) {
   std::string text(row.name);
   if (row.count.empty()) return text;
   text += "(" + std::to_string(order.count);
-  if (row.vec) text += ",vec=" + std::to_string(order.vec);
+  if (row.vec && order.vec != 0) text += ",vec=" + std::to_string(order.vec);
   return text + ")";
 }
 
@@ -94,7 +94,8 @@ Order parse_order(std::string_view text) {
     for (const OrderRow& r : kOrders) known += (known.empty() ? "" : " ") + std::string(r.name);
     throw refuse("unknown; known: " + known);
   }
-  Order order{.kind = row->kind, .count = 0, .vec = row->vec ? 1 : 0};
+  const bool whole = row->kind == OrderKind::blocked;  // its first block is as long as the others, if nothing is said
+  Order order{.kind = row->kind, .count = 0, .vec = row->vec && !whole ? 1 : 0};
   if (row->count.empty()) {
     if (open != std::string_view::npos) throw refuse(std::string(name) + " takes no parameter");
     return order;

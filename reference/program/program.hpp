@@ -92,7 +92,7 @@ enum class OrderKind : std::uint8_t {
   pairwise,        ///< (leaf): halves, recursively; leaves of `leaf` terms sequentially
   lanes,           ///< (n): term i into accumulator i mod n; accumulators then added in order
   lanes_tree,      ///< (n): as lanes; accumulators then by halves (n a power of two)
-  blocked,         ///< (size): blocks sequentially, then the block sums sequentially
+  blocked,         ///< (size, vec=f): blocks, the first one of f terms, sequentially; then the block sums sequentially
   warp,            ///< (threads, vec=v): thread-strided vectors, then a shuffle tree over the threads
   block,           ///< (threads, vec=v): as warp within each warp of 32, then a tree over the warps
   torch_cpu,       ///< (lanes): torch's row sum, 4 cascaded vector accumulators

@@ -447,6 +447,7 @@ TEST_CASE("each order adds as its definition says") {
   CHECK(sum("pairwise(2)", 5) == (t[0] + t[1]) + (t[2] + (t[3] + t[4])));
   CHECK(sum("lanes(3)", 7) == ((t[0] + t[3] + t[6]) + (t[1] + t[4])) + (t[2] + t[5]));
   CHECK(sum("lanes_tree(4)", 8) == ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7])));
+  CHECK(sum("blocked(3,vec=2)", 7) == ((t[0] + t[1]) + (t[2] + t[3] + t[4])) + (t[5] + t[6]));
   CHECK(sum("blocked(3)", 7) == ((t[0] + t[1] + t[2]) + (t[3] + t[4] + t[5])) + t[6]);
   CHECK(sum("warp(2,vec=2)", 7) == (((t[0] + t[1]) + t[4]) + t[5]) + ((t[2] + t[3]) + t[6]));
   float sequential = 0;
