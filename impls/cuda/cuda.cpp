@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/rmsnorm.hpp"
 
 namespace norma {
@@ -14,11 +15,15 @@ using namespace cuda;
 std::vector<std::unique_ptr<Implementation>> make_all() {
   std::vector<std::unique_ptr<Implementation>> all;
   for (const SideKind side : {SideKind::gpu, SideKind::host}) {
-    for (const RmsRow row : {RmsRow::warp, RmsRow::block})
+    for (const RowThreads row : {RowThreads::warp, RowThreads::block})
       for (const RmsTail tail : {RmsTail::once, RmsTail::before_weight, RmsTail::one_plus_weight,
                                  RmsTail::rounded_one_plus_weight, RmsTail::all_rounded})
         for (const bool approximate : {false, true})
           all.push_back(make_rmsnorm({.side = side, .row = row, .tail = tail, .approximate_root = approximate}));
+    for (const RowThreads row : {RowThreads::warp, RowThreads::block})
+      for (const Statistic statistic : {Statistic::two_pass, Statistic::welford, Statistic::one_pass})
+        for (const LayerNormTail tail : {LayerNormTail::once, LayerNormTail::before_affine})
+          all.push_back(make_layernorm({.side = side, .row = row, .statistic = statistic, .tail = tail}));
   }
   return all;
 }

@@ -206,6 +206,11 @@ typename F::Stored store(float v) {
 
 #endif
 
+template <class F>
+NORMA_DEVICE float rounded_to(float v) {
+  return load<F>(store<F>(v));
+}
+
 /// Elements that one load of at most 16 bytes takes.
 template <class F>
 inline constexpr unsigned kVector = 16 / sizeof(typename F::Stored);

@@ -10,13 +10,12 @@ namespace norma::cuda {
 
 struct RmsVariant {
   SideKind side = SideKind::gpu;
-  RmsRow row = RmsRow::warp;
+  RowThreads row = RowThreads::warp;
   RmsTail tail = RmsTail::once;
   bool approximate_root = false;
 };
 
-/// x in fp32, bf16, fp16, e4m3fn or e5m2, no weight or one in x's format or fp32, y in x's format (8 bits: saturated).
-/// Declares its sum's order, fused squares and its root; claims no error.
+/// Declares its sum's order, fused squares and its root; claims no error. Formats: RowKernel.
 std::unique_ptr<Implementation> make_rmsnorm(const RmsVariant& variant);
 
 }  // namespace norma::cuda

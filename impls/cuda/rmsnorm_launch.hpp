@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "impls/cuda/row_shape.hpp"
 #include "impls/cuda/side.hpp"
 #include "reference/formats/format.hpp"
 
@@ -18,9 +19,6 @@ enum class RmsTail : std::uint8_t {
   all_rounded,              ///< F: rT(rT(x rT(r)) w)
 };
 
-/// Threads that share a row.
-enum class RmsRow : std::uint8_t { warp, block };
-
 struct RmsLaunch {
   const std::byte* x = nullptr;
   const std::byte* weight = nullptr;  ///< null: none
@@ -30,22 +28,9 @@ struct RmsLaunch {
   std::uint32_t rows = 0, cols = 0;
   float eps = 0;
   RmsTail tail = RmsTail::once;
-  RmsRow row = RmsRow::warp;
+  RowThreads row = RowThreads::warp;
   bool approximate_root = false;      ///< rsqrtf, not __frsqrt_rn
 };
-
-/// Threads that share a row of `cols` columns of `format`, and the columns that one takes at a time.
-struct RmsShape {
-  unsigned threads = kWarp, vector = 1;
-};
-constexpr RmsShape rms_shape(RmsRow row, FormatId format, std::int64_t cols) {
-  const unsigned vector = 16 / static_cast<unsigned>(format_of(format).storage_bytes());
-  if (row == RmsRow::warp) return {kWarp, vector};
-  // As many warps, a power of two, as hold the row at 32 values a thread; at least four.
-  unsigned threads = 4 * kWarp;
-  while (threads < 1024 && static_cast<std::int64_t>(threads) * 32 < cols) threads *= 2;
-  return {threads, vector};
-}
 
 void launch_rmsnorm_on_host(const RmsLaunch& launch, const LaunchOptions& options);
 #ifdef NORMA_CUDA_BUILT

@@ -12,6 +12,7 @@
 
 #include "impls/cuda/cuda.hpp"
 #include "impls/cuda/host_executor.hpp"
+#include "impls/cuda/layernorm_launch.hpp"
 #include "impls/cuda/rmsnorm_launch.hpp"
 #include "impls/emulate/emulate.hpp"
 
@@ -57,26 +58,38 @@ std::int64_t differing(const Tensor& a, const Tensor& b) {
   return count;
 }
 
-void expect_ideal(Implementation& kernel, const Tensor& x, const Tensor* weight, double eps) {
-  Tensors inputs;
-  inputs.emplace("x", x);
-  if (weight != nullptr) inputs.emplace("weight", *weight);
+void expect_ideal(Implementation& kernel, const Tensors& inputs, double eps) {
   ImplCall call;
-  call.norm = "rmsnorm";
+  call.norm = kernel.accepts_norm("rmsnorm") ? "rmsnorm" : "layernorm";
   call.inputs = &inputs;
   call.numbers["eps"] = eps;
-  const bool offset = kernel.name().find("one_plus") != std::string::npos;
-  call.numbers["weight_offset"] = offset ? 1 : 0;
-  if (offset && weight == nullptr) {
-    CHECK_THROWS_AS(kernel.run(call), ImplSkipped);
-    return;
+  if (kernel.name().find("one_plus") != std::string::npos) {
+    call.numbers["weight_offset"] = 1;
+    if (!inputs.contains("weight")) {
+      CHECK_THROWS_AS(kernel.run(call), ImplSkipped);
+      return;
+    }
   }
   const auto program = kernel.declared_program(call);
   REQUIRE(program.has_value());
   const Tensors ideal = emulate(*program, inputs, call.numbers);
   const Tensors got = kernel.run(call);
-  CAPTURE(kernel.name(), name_of(x.format), shape_text(x.shape), print_program(*program));
+  CAPTURE(kernel.name(), name_of(inputs.at("x").format), shape_text(inputs.at("x").shape), print_program(*program));
   CHECK(differing(got.at("y"), ideal.at("y")) == 0);
+}
+
+/// x with no parameter, with a weight, and where the kernel takes one with a bias; in x's format and in fp32.
+std::vector<Tensors> calls_on(const Tensor& x, bool biases, std::uint64_t seed) {
+  std::vector<Tensors> calls(1);
+  calls[0].emplace("x", x);
+  for (const FormatId format : {x.format, FormatId::fp32})
+    for (int which = 1; which < (biases ? 4 : 2); ++which) {
+      Tensors inputs = calls[0];
+      if ((which & 1) != 0) inputs.emplace("weight", ordinary(format, {x.cols()}, -2, 2, seed));
+      if ((which & 2) != 0) inputs.emplace("bias", ordinary(format, {x.cols()}, -2, 2, seed + 1));
+      calls.push_back(std::move(inputs));
+    }
+  return calls;
 }
 
 }  // namespace
@@ -86,26 +99,38 @@ TEST_CASE("kernels on the host executor give the bits of the program they declar
   for (const std::int64_t cols : {1, 7, 16, 33, 129, 256, 1000, 4096, 4112}) {
     const auto seed = static_cast<std::uint64_t>(cols);
     const Tensor x = cols == 33 ? any_bits(format, {5, cols}, seed) : ordinary(format, {5, cols}, -6, 4, seed);
-    const Tensor weight = ordinary(format, {cols}, -2, 2, seed + 1), wide = ordinary(FormatId::fp32, {cols}, -2, 2, seed);
     for (Implementation* kernel : host_kernels())
-      for (const Tensor* w : {static_cast<const Tensor*>(nullptr), &weight, &wide}) expect_ideal(*kernel, x, w, 1e-6);
+      for (const Tensors& inputs : calls_on(x, kernel->accepts_norm("layernorm"), seed + 1))
+        expect_ideal(*kernel, inputs, 1e-6);
   }
 }
 
 TEST_CASE("the order in which threads take their turns changes no bit", "[cuda]") {
   constexpr std::uint32_t kRows = 3, kCols = 6000;
   const Tensor x = ordinary(FormatId::bf16, {kRows, kCols}, -6, 4, 1), w = ordinary(FormatId::bf16, {kCols}, -1, 1, 2);
-  for (const cuda::RmsRow row : {cuda::RmsRow::warp, cuda::RmsRow::block}) {
+  const auto same_in_both_orders = [&](const auto& launch) {
     std::vector<Tensor> got;
     for (const ThreadOrder order : {ThreadOrder::ascending, ThreadOrder::descending}) {
-      Tensor y = Tensor::zeros(FormatId::bf16, x.shape);
-      cuda::launch_rmsnorm_on_host({.x = x.bytes.data(), .weight = w.bytes.data(), .y = y.bytes.data(),
-                              .format = FormatId::bf16, .weight_fp32 = false, .rows = kRows, .cols = kCols,
-                              .eps = 1e-6f, .tail = cuda::RmsTail::once, .row = row, .approximate_root = false},
-                             {.order = order});
-      got.push_back(std::move(y));
+      got.push_back(Tensor::zeros(FormatId::bf16, x.shape));
+      launch(got.back().bytes.data(), cuda::LaunchOptions{.order = order});
     }
     CHECK(differing(got[0], got[1]) == 0);
+  };
+  for (const cuda::RowThreads row : {cuda::RowThreads::warp, cuda::RowThreads::block}) {
+    same_in_both_orders([&](std::byte* y, const cuda::LaunchOptions& options) {
+      cuda::launch_rmsnorm_on_host({.x = x.bytes.data(), .weight = w.bytes.data(), .y = y, .format = FormatId::bf16,
+                                    .weight_fp32 = false, .rows = kRows, .cols = kCols, .eps = 1e-6f,
+                                    .tail = cuda::RmsTail::once, .row = row, .approximate_root = false},
+                                   options);
+    });
+    for (const auto statistic : {cuda::Statistic::two_pass, cuda::Statistic::welford, cuda::Statistic::one_pass})
+      same_in_both_orders([&](std::byte* y, const cuda::LaunchOptions& options) {
+        cuda::launch_layernorm_on_host({.x = x.bytes.data(), .weight = w.bytes.data(), .bias = w.bytes.data(), .y = y,
+                                        .format = FormatId::bf16, .parameters_fp32 = false, .rows = kRows,
+                                        .cols = kCols, .eps = 1e-6f, .statistic = statistic,
+                                        .tail = cuda::LayerNormTail::once, .row = row},
+                                       options);
+      });
   }
 }
 
@@ -170,7 +195,7 @@ TEST_CASE("without a device a CUDA kernel says so and gives nothing", "[cuda]") 
     Tensors inputs;
     inputs.emplace("x", ordinary(FormatId::fp32, {2, 64}, -1, 1, 3));
     ImplCall call;
-    call.norm = "rmsnorm";
+    call.norm = kernel->accepts_norm("rmsnorm") ? "rmsnorm" : "layernorm";
     call.inputs = &inputs;
     call.numbers["eps"] = 1e-6;
     try {
