@@ -10,8 +10,9 @@
 #include <numeric>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
+
+#include "reference/exact/passed_value.hpp"
 
 namespace norma {
 
@@ -104,76 +105,6 @@ std::size_t ports_of(const Node& node) {
 }  // namespace
 
 // ---- what stages pass ----
-
-/// One name for each square root: a node's, on one row and column of one stage.
-class RootNames {
- public:
-  int of(const RowEvaluator* stage, std::int64_t row, std::int64_t col, int node) {
-    return names_.try_emplace({stage, row, col, node}, static_cast<int>(names_.size())).first->second;
-  }
-
- private:
-  std::map<std::tuple<const RowEvaluator*, std::int64_t, std::int64_t, int>, int> names_;
-};
-
-/// A value of one stage as later ones see it: a tensor of intervals at any precision, made row by row when asked for
-/// and kept.
-class PassedValue {
-  struct Row {
-    std::once_flag made;
-    Values values;
-    RowValues shared;
-  };
-  struct Level {
-    Level(std::int64_t count, mpfr_prec_t precision) : bits(precision), rows(static_cast<std::size_t>(count)) {}
-    mpfr_prec_t bits;
-    mutable std::vector<Row> rows;
-  };
-
- public:
-  PassedValue(std::shared_ptr<const RowEvaluator> from, Operand value) : from_(std::move(from)), value_(value) {
-    shape_.shape = output_shape(from_->placed_, from_->axes(value), from_->placed_.x);
-  }
-
-  /// Its shape; without bytes.
-  const Tensor& tensor() const { return shape_; }
-
-  const Level& level(mpfr_prec_t bits) const {
-    const std::lock_guard lock(mutex_);
-    auto& level = levels_[bits];
-    if (!level) level = std::make_unique<Level>(from_->axes(value_).has(Axis::rows) ? from_->rows() : 1, bits);
-    return *level;
-  }
-
-  const Interval& at(const Level& level, std::int64_t element) const {
-    const Layout::Place place = from_->place_of(value_, element);
-    return norma::at(row(level, place.row).values, static_cast<std::size_t>(place.col));
-  }
-
-  std::optional<Algebraic> algebraic(std::int64_t element, mpfr_prec_t bits, RootNames& names) const {
-    const Layout::Place place = from_->place_of(value_, element);
-    const Row& known = row(level(bits), place.row);
-    const RowValues values = from_->evaluate_column(value_, place.row, place.col, bits, &known.shared);
-    return from_->algebraic_of(values, value_, place.col, names);
-  }
-
- private:
-  const Row& row(const Level& level, std::int64_t index) const {
-    Row& row = level.rows[static_cast<std::size_t>(index)];
-    std::call_once(row.made, [&] {
-      RowValues values = from_->evaluate(value_, index, level.bits);
-      row.values = values.of(value_);
-      row.shared = from_->shared_part(std::move(values));
-    });
-    return row;
-  }
-
-  std::shared_ptr<const RowEvaluator> from_;
-  Operand value_;
-  Tensor shape_;
-  mutable std::mutex mutex_;
-  mutable std::map<mpfr_prec_t, std::unique_ptr<Level>> levels_;
-};
 
 namespace {
 
