@@ -39,7 +39,7 @@ FormatRef promote(FormatRef a, FormatRef b) {
 }
 
 std::optional<Axes> standard_axes(std::string_view name, const View& view) {
-  if (name == "x" || name == "residual") return kRowsCols;
+  if (name == "x" || name == "residual" || name == "dy") return kRowsCols;
   if (name == "scale") return kScalar;
   const bool running = name == "running_mean" || name == "running_var";
   if (running) return kChannels;

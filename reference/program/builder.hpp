@@ -20,7 +20,7 @@ inline constexpr FormatRef kFp16{FormatId::fp16};
 /// Source: torch's c10/core/ScalarType promoteTypes table (v2.6.0).
 FormatRef promote(FormatRef a, FormatRef b);
 
-/// x, residual [rows, cols]; scale []; weight, bias [cols], or one for each channel where the view has channels;
+/// x, residual, dy [rows, cols]; scale []; weight, bias [cols], or one for each channel where the view has channels;
 /// running_mean, running_var one for each channel. None: the name says nothing of its axes.
 std::optional<Axes> standard_axes(std::string_view name, const View& view);
 

@@ -39,6 +39,7 @@ const std::string& operand_text(const Program& program, const Operand& o) {
 }
 
 std::string step_text(const Program& program, const Node& node) {
+  if (node.kind == NodeKind::input) return "input " + format_text(node.rounding.format);
   if (node.kind == NodeKind::constant) return "const " + number_text(node.constant);
   std::string text;
   if (node.kind == NodeKind::reduce) {
