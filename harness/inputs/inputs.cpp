@@ -179,12 +179,20 @@ Tensor read_file_input(const FileInput& file, std::string_view input) {
   return tensor;
 }
 
+/// Parameters are stored as they broadcast, too: [1, 1, 1, C].
+Shape without_leading_ones(const Shape& shape) {
+  return {std::ranges::find_if(shape, [](std::int64_t side) { return side != 1; }), shape.end()};
+}
+
 void check_file_tensor(const Tensor& tensor, std::string_view input, FormatId format,
                        const std::vector<Shape>& shapes) {
   if (tensor.format != format)
     throw CaseError(fmt::format("{} is {} in its file, and the case says {}", input,
                                 name_of(tensor.format), name_of(format)));
-  if (!shapes.empty() && std::ranges::find(shapes, tensor.shape) == shapes.end())
+  const auto fits = [&](const Shape& shape) {
+    return shape == tensor.shape || (input != "x" && without_leading_ones(shape) == without_leading_ones(tensor.shape));
+  };
+  if (!shapes.empty() && std::ranges::none_of(shapes, fits))
     throw CaseError(fmt::format("{} has shape {} in its file, and the case needs {}", input,
                                 shape_text(tensor.shape), one_of(shapes)));
 }
