@@ -155,8 +155,10 @@ int show(const Options& options) {
     if (path == nullptr) throw UsageError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", options.show));
     const auto program = sample(*path, options.format);
     if (!program) throw UsageError(fmt::format("the code of '{}' does not take x in {}", options.show, options.format.empty() ? "any format alone" : options.format));
-    const auto weight = program->second.find_value("weight");
-    const FormatId format = weight ? program->second.nodes[static_cast<std::size_t>(weight->node)].rounding.format->id : program->first;
+    FormatId format = program->first;
+    for (const Program* stage : stages_of(program->second))
+      if (const auto weight = stage->find_value("weight"))
+        format = stage->nodes[static_cast<std::size_t>(weight->node)].rounding.format->id;
     fmt::print("# {}: {}\n# {} {} @{} ({})\n# as built for x in {}{}; read it with path=file:NAME.path\n{}", path->name, path->title, path->source.project,
                path->source.file, path->source.commit.empty() ? "unrecorded commit" : path->source.commit, path->source.evidence,
                name_of(program->first), format == program->first ? "" : fmt::format(", weight in {}", name_of(format)), print_program(program->second));
