@@ -28,15 +28,24 @@ constexpr std::string_view kFileKeys[] = {"norm", "path", "profile", "provenance
 
 std::string file_value(const std::string& file, const std::string& tensor) { return "file:" + file + "#" + tensor; }
 
-/// The program with everything done exactly but the roundings that its formats make unavoidable.
-Program floor_program(const Program& program) {
-  Program floor{.norm = program.norm, .nodes = {}, .outputs = program.outputs, .view = program.view};
+/// A stage with everything done exactly but the roundings that its formats make unavoidable, after the `earlier` ones.
+Program floor_stage(const Program& program, std::vector<Program> earlier) {
+  Program floor{.norm = program.norm,
+                .nodes = {},
+                .outputs = program.outputs,
+                .view = program.view,
+                .stages = std::move(earlier)};
   std::vector<int> place(program.nodes.size());
   std::vector<bool> is_output(program.nodes.size(), false);
-  for (const ProgramOutput& output : program.outputs) is_output[static_cast<std::size_t>(output.value.node)] = true;
+  for (const ProgramOutput& output : program.outputs)
+    if (!output.passed) is_output[static_cast<std::size_t>(output.value.node)] = true;
   for (std::size_t i = 0; i < program.nodes.size(); ++i) {
     Node node = program.nodes[i];
     for (Operand& o : node.operands) o.node = place[static_cast<std::size_t>(o.node)];
+    if (const auto from = source_of(floor, floor.stages.size(), node.names[0]); from && node.kind == NodeKind::input) {
+      const Program& stage = floor.stages[*from];
+      node.rounding = stage.nodes[static_cast<std::size_t>(stage.find_output(node.names[0])->value.node)].rounding;
+    }
     const bool step = node.kind == NodeKind::map || node.kind == NodeKind::reduce;
     const bool wide = step && !is_output[i] && node.rounding.format && contains(node.rounding.format->id, FormatId::fp32);
     node.rounding.within_ulp = 0;
@@ -61,12 +70,21 @@ Program floor_program(const Program& program) {
   return floor;
 }
 
-/// y of a record, or null.
+Program floor_program(const Program& program) {
+  std::vector<Program> earlier;
+  for (const Program& stage : program.stages) earlier.push_back(floor_stage(stage, earlier));
+  for (Program& stage : earlier) stage.stages.clear();
+  return floor_stage(program, std::move(earlier));
+}
+
+/// y of a record, dx of a gradient's, or null.
 const Json* measures_of(const Json& record) {
   if (!record.contains("outputs")) return nullptr;
   const Json& outputs = record["outputs"];
   if (outputs.contains("dequantized")) return &outputs["dequantized"];
-  return outputs.contains("y") ? &outputs["y"] : nullptr;
+  for (const char* first : {"y", "dx"})
+    if (outputs.contains(first)) return &outputs[first];
+  return nullptr;
 }
 
 double number(const Json& value) {
@@ -157,16 +175,20 @@ std::string advice_for(Session& session, const Site& site, const std::vector<Ran
   with_path = expand_defaults(with_path);
   const auto inputs = session.inputs(with_path);
   const auto contract = contract_of(with_path, inputs->tensors, nullptr);
-  const std::int64_t rows = session.truth(with_path, "y")->rows();
-  const std::vector<double> budget = step_budget(session, with_path, *contract, "y", {0, rows / 2});
+  const std::string first(norm_of(with_path).outputs.front());
+  const std::int64_t rows = session.truth(with_path, first)->rows();
+  const std::vector<double> budget = step_budget(session, with_path, *contract, first, {0, rows / 2});
   double sum = 0;
   std::size_t costliest = 0;
   for (std::size_t i = 0; i < budget.size(); ++i) {
     sum += budget[i];
     if (budget[i] > budget[costliest]) costliest = i;
   }
-  const std::string step = fmt::format("{} = {}", contract->program.nodes[costliest].names[0],
-                                       print_step(contract->program, static_cast<int>(costliest)));
+  const Program* stage = stage_of(contract->program, first);
+  const std::string step =
+      stage == nullptr || budget.empty() ? ""
+                                         : fmt::format("{} = {}", stage->nodes[costliest].names[0],
+                                     print_step(*stage, static_cast<int>(costliest)));
   std::string text = fmt::format("{} errs by at most {:.3f} ulp of {} (floor of its casts {:.3f})", site.declared,
                                  declared->max_ulp, declared->format, declared->floor_ulp);
   if (sum > 0) text += fmt::format("; {:.0f} % of its squared error is the step '{}'", 100 * budget[costliest] / sum, step);
@@ -184,11 +206,12 @@ std::vector<Site> sites_of(const std::string& file, const SiteOptions& options) 
     throw CaseError(fmt::format("unknown norm '{}'; known: {}", options.norm,
                                 known_words(all_norms(), [](const NormDef* n) { return n->name; })));
   for (const auto& [name, tensor] : options.map) {
-    const bool known = name == "y" || std::any_of(norm->inputs.begin(), norm->inputs.end(),
+    const bool known = name == norm->outputs.front() || std::any_of(norm->inputs.begin(), norm->inputs.end(),
                                                   [&](const NormInput& i) { return i.name == name; });
     if (!known)
-      throw CaseError(fmt::format("--map {}={}: {} has no tensor '{}'; known: {}, y", name, tensor, norm->name, name,
-                                  known_words(norm->inputs, [](const NormInput& i) { return i.name; })));
+      throw CaseError(fmt::format("--map {}={}: {} has no tensor '{}'; known: {}, {}", name, tensor, norm->name, name,
+                                  known_words(norm->inputs, [](const NormInput& i) { return i.name; }),
+                                  norm->outputs.front()));
     if (!opened.entries.contains(tensor))
       throw CaseError(fmt::format("--map {}={}: '{}' has no tensor '{}'; it has: {}", name, tensor, file, tensor,
                                   known_words(opened.entries, [](const auto& e) { return e.first; })));
@@ -236,7 +259,7 @@ std::vector<Site> sites_of(const std::string& file, const SiteOptions& options) 
     };
     site.declared = options.path.empty() ? meta("path") : options.path;
     site.profile = !options.profile.empty() ? options.profile : options.path.empty() ? meta("profile") : "";
-    if (const std::string y = tensor_named(prefix, "y"); !y.empty()) site.recorded = file_value(file, y);
+    if (const std::string y = tensor_named(prefix, std::string(norm->outputs.front())); !y.empty()) site.recorded = file_value(file, y);
     // Through the text form, so that an unknown key or a malformed value is refused in the same words everywhere.
     Case asked = site.value;
     if (!options.path.empty()) asked.keys["path"] = options.path;

@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "harness/metrics/grid.hpp"
@@ -14,29 +15,54 @@ namespace norma {
 
 namespace {
 
+constexpr std::size_t kRowsApart = 8;  // each costs an emulation of the stages before
+
 std::string value_text(double value) { return fmt::format("{:.9g} ({:a})", value, value); }
 
-/// The output's enclosures on one row: as erased, then with one more step emulated at a time.
+/// The stage that gives an output, with everything that evaluates it.
+struct Explained {
+  std::size_t index = 0;
+  const Program* stage = nullptr;  ///< null: there is no such output
+  Operand value;
+};
+
+Explained explained(const Program& program, const std::string& output) {
+  const std::vector<const Program*> stages = stages_of(program);
+  for (std::size_t i = 0; i < stages.size(); ++i)
+    if (stages[i] == stage_of(program, output))
+      return {.index = i, .stage = stages[i], .value = stages[i]->find_output(output)->value};
+  return {};
+}
+
+FormatId format_of_output(const Explained& e) {
+  return e.stage->nodes[static_cast<std::size_t>(e.value.node)].rounding.format->id;
+}
+
+/// The output's enclosures on one row: as erased, then with one more step emulated at a time. What an earlier stage
+/// passes is a step: its roundings come in one.
 struct Telescope {
   std::vector<int> nodes;                        ///< the steps, in order
   std::vector<std::vector<Enclosure>> outputs;   ///< nodes.size() + 1 rows of enclosures
   RowTrace trace;
 };
 
-Telescope telescope(const RowEvaluator& evaluator, const Contract& contract, const Tensors& tensors,
-                    const Attributes& attributes, Operand output, std::int64_t row) {
+Telescope telescope(const RowEvaluator& evaluator, const Contract& contract, const Explained& explained,
+                    const Tensors& tensors, const Attributes& attributes, std::int64_t row) {
+  const Operand output = explained.value;
   Telescope result;
-  result.trace = trace_row(contract.program, tensors, attributes, row);
+  result.trace = trace_row(contract.program, tensors, attributes, row, {}, explained.index);
   Overrides overrides;
   result.outputs.push_back(evaluator.enclose(output, row));
-  for (std::size_t i = 0; i < contract.program.nodes.size(); ++i) {
-    const Node& node = contract.program.nodes[i];
-    if (node.kind != NodeKind::map && node.kind != NodeKind::reduce) continue;
+  for (std::size_t i = 0; i < explained.stage->nodes.size(); ++i) {
+    const Node& node = explained.stage->nodes[i];
+    const bool passed = evaluator.is_passed(static_cast<int>(i));
+    if (node.kind != NodeKind::map && node.kind != NodeKind::reduce && !passed) continue;
     auto& values = overrides[static_cast<int>(i)];
     for (const auto& port : result.trace.values[i]) values.insert(values.end(), port.begin(), port.end());
     result.nodes.push_back(static_cast<int>(i));
-    result.outputs.push_back(rounds(contract.program, static_cast<int>(i)) ? evaluator.enclose(output, row, overrides)
-                                                                           : result.outputs.back());
+    result.outputs.push_back(passed || rounds(*explained.stage, static_cast<int>(i))
+                                 ? evaluator.enclose(output, row, overrides)
+                                 : result.outputs.back());
   }
   return result;
 }
@@ -49,8 +75,7 @@ std::string enclosure_text(const Enclosure& e) {
 /// Where element (row, col) of an output, seen as the truth sees it, stands in the program.
 Layout::Place place_in_program(const RowEvaluator& evaluator, Operand output, std::int64_t row, std::int64_t col,
                                std::int64_t cols) {
-  if (evaluator.axes(output) != kRowsCols) return {.row = row, .col = col};
-  return evaluator.layout().place_of(row * cols + col);
+  return evaluator.place_of(output, row * cols + col);
 }
 
 double unit_of(Session& session, const Case& expanded, const std::string& output, FormatId format, std::int64_t row,
@@ -68,13 +93,13 @@ Explanation explain(Session& session, const Case& expanded, const Contract& cont
                     std::int64_t row, std::int64_t col) {
   const auto inputs = session.inputs(expanded);
   const Attributes attributes = attributes_of(expanded).numbers;
-  const ProgramOutput* found = contract.program.find_output(output);
-  if (found == nullptr) throw std::invalid_argument(fmt::format("the path has no output '{}'", output));
+  const Explained found = explained(contract.program, output);
+  if (found.stage == nullptr) throw std::invalid_argument(fmt::format("the path has no output '{}'", output));
   const Program erased = erase_roundings(contract.program);
-  const RowEvaluator evaluator(erased, inputs->tensors, attributes);
-  const Layout::Place place = place_in_program(evaluator, found->value, row, col, session.truth(expanded, output)->cols());
-  const Telescope t = telescope(evaluator, contract, inputs->tensors, attributes, found->value, place.row);
-  const FormatId format = contract.program.nodes[static_cast<std::size_t>(found->value.node)].rounding.format->id;
+  const RowEvaluator evaluator(erased, inputs->tensors, attributes, found.index);
+  const Layout::Place place = place_in_program(evaluator, found.value, row, col, session.truth(expanded, output)->cols());
+  const Telescope t = telescope(evaluator, contract, found, inputs->tensors, attributes, place.row);
+  const FormatId format = format_of_output(found);
   Enclosure truth;
   const double unit = unit_of(session, expanded, output, format, row, col, truth);
   const auto c = static_cast<std::size_t>(place.col);
@@ -94,9 +119,11 @@ Explanation explain(Session& session, const Case& expanded, const Contract& cont
     const std::int64_t after = scaled_difference(t.outputs[k + 1][c], erasure, unit);
     ExplainStep step;
     step.node = index;
-    step.name = contract.program.nodes[static_cast<std::size_t>(index)].names[0];
-    step.text = print_step(contract.program, index);
-    step.rounds = rounds(contract.program, index);
+    step.name = found.stage->nodes[static_cast<std::size_t>(index)].names[0];
+    step.text = print_step(*found.stage, index);
+    step.rounds = evaluator.is_passed(index) || rounds(*found.stage, index);
+    if (const auto from = source_of(contract.program, found.index, step.name); from && evaluator.is_passed(index))
+      step.text += fmt::format(", of stage {}", *from + 1);
     const auto exact = evaluator.enclose({index, 0}, place.row);
     step.exact = enclosure_text(exact[exact.size() == 1 ? 0 : c]);
     const auto& emulated = t.trace.values[static_cast<std::size_t>(index)][0];
@@ -112,20 +139,30 @@ std::vector<double> step_budget(Session& session, const Case& expanded, const Co
                                 const std::string& output, const std::vector<std::int64_t>& rows) {
   const auto inputs = session.inputs(expanded);
   const Attributes attributes = attributes_of(expanded).numbers;
-  const ProgramOutput* found = contract.program.find_output(output);
-  std::vector<double> budget(contract.program.nodes.size(), 0.0);
-  if (found == nullptr) return budget;
+  const Explained found = explained(contract.program, output);
+  if (found.stage == nullptr) return {};
+  std::vector<double> budget(found.stage->nodes.size(), 0.0);
   const Program erased = erase_roundings(contract.program);
-  const RowEvaluator evaluator(erased, inputs->tensors, attributes);
-  const FormatId format = contract.program.nodes[static_cast<std::size_t>(found->value.node)].rounding.format->id;
+  const RowEvaluator evaluator(erased, inputs->tensors, attributes, found.index);
+  const FormatId format = format_of_output(found);
   const auto truth = session.truth(expanded, output);
   std::vector<Enclosure> enclosures(static_cast<std::size_t>(truth->cols()));
   std::vector<GridSum> sums(budget.size());
   for (const std::int64_t row : rows) {
     truth->enclose_row(row, enclosures);
-    const auto in_program = [&](std::int64_t col) { return place_in_program(evaluator, found->value, row, col, truth->cols()); };
-    const Telescope t = telescope(evaluator, contract, inputs->tensors, attributes, found->value, in_program(0).row);
-    for (std::size_t j = 0; j < enclosures.size(); ++j) {
+    const auto in_program = [&](std::int64_t col) {
+      return place_in_program(evaluator, found.value, row, col, truth->cols());
+    };
+    // Where the row's elements lie in rows of their own, some stand for all.
+    const bool apart = enclosures.size() > 1 && in_program(0).row != in_program(1).row;
+    const std::size_t stride = apart ? std::max<std::size_t>(1, enclosures.size() / kRowsApart) : 1;
+    std::int64_t held = in_program(0).row;
+    Telescope t = telescope(evaluator, contract, found, inputs->tensors, attributes, held);
+    for (std::size_t j = 0; j < enclosures.size(); j += stride) {
+      if (const std::int64_t now = in_program(static_cast<std::int64_t>(j)).row; now != held) {
+        t = telescope(evaluator, contract, found, inputs->tensors, attributes, now);
+        held = now;
+      }
       const auto e = binade({*truth, row, static_cast<std::int64_t>(j), enclosures[j]}, format);
       if (!e) continue;
       const auto c = static_cast<std::size_t>(in_program(static_cast<std::int64_t>(j)).col);

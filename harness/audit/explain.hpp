@@ -30,12 +30,15 @@ struct Explanation {
 };
 
 /// Replaces the exact values by the emulated ones step after step, in the program's order; each step's share is
-/// how far the output moves. row and col are those of the output's truth. Errors: ProgramError, NormError; std::invalid_argument if the truth is not finite.
+/// how far the output moves. The steps are those of the stage that gives the output; what an earlier stage passes is one
+/// step, its error that of all that was rounded there. row and col are those of the output's truth.
+/// Errors: ProgramError, NormError; std::invalid_argument if the truth is not finite.
 Explanation explain(Session& session, const Case& expanded, const Contract& contract, const std::string& output,
                     std::int64_t row, std::int64_t col);
 
-/// Mean square share of each step over some rows (all columns), in ulp^2, by node; the covariances between steps
-/// are left out, so that the sum need not be the mean square error.
+/// Mean square share of each step over some rows (all columns; some eight where each lies in a row of its own), in
+/// ulp^2, by node of the stage that gives the output, empty if none does; the covariances between steps are left out, so
+/// that the sum need not be the mean square error.
 std::vector<double> step_budget(Session& session, const Case& expanded, const Contract& contract,
                                 const std::string& output, const std::vector<std::int64_t>& rows);
 

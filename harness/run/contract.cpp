@@ -12,9 +12,9 @@ namespace {
 
 Overflow overflow_of(const std::optional<Contract>& contract, const std::string& output, Overflow otherwise) {
   if (!contract) return otherwise;
-  const ProgramOutput* found = contract->program.find_output(output);
-  return found == nullptr ? otherwise
-                          : contract->program.nodes[static_cast<std::size_t>(found->value.node)].rounding.overflow;
+  const Program* stage = stage_of(contract->program, output);
+  if (stage == nullptr) return otherwise;
+  return stage->nodes[static_cast<std::size_t>(stage->find_output(output)->value.node)].rounding.overflow;
 }
 
 std::vector<Tensor> ideals_named(const std::vector<Tensors>& ideals, const std::string& output) {
@@ -33,6 +33,37 @@ std::vector<double> scales_of(const Tensors& got, const Tensors& inputs) {
   std::vector<double> scales;
   for (std::int64_t i = 0; i < found->second.size(); ++i) scales.push_back(found->second.value(i));
   return scales;
+}
+
+/// A truth in other rows of the same elements: a program has one row for each value of a column, a norm may have one
+/// row of them.
+class Reshaped final : public TruthSource {
+ public:
+  Reshaped(std::shared_ptr<const TruthSource> of, std::int64_t rows, std::int64_t cols)
+      : of_(std::move(of)), rows_(rows), cols_(cols) {}
+  std::int64_t rows() const override { return rows_; }
+  std::int64_t cols() const override { return cols_; }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    for (std::int64_t j = 0; j < cols_; ++j) out[static_cast<std::size_t>(j)] = enclose(row, j);
+  }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override {
+    const std::int64_t at = row * cols_ + col;
+    return of_->enclose(at / of_->cols(), at % of_->cols());
+  }
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    const std::int64_t at = row * cols_ + col;
+    return of_->compare(at / of_->cols(), at % of_->cols(), m_hi, m_lo);
+  }
+
+ private:
+  std::shared_ptr<const TruthSource> of_;
+  std::int64_t rows_, cols_;
+};
+
+std::shared_ptr<const TruthSource> in_rows_of(const TruthSource& truth, std::shared_ptr<const TruthSource> other) {
+  if (other == nullptr || other->cols() == truth.cols() || other->rows() * other->cols() != truth.rows() * truth.cols())
+    return other;
+  return std::make_shared<Reshaped>(std::move(other), truth.rows(), truth.cols());
 }
 
 }  // namespace
@@ -67,13 +98,13 @@ std::vector<NamedMeasures> measure_outputs(const Truths& truths, const NormCall&
   const auto quant = call.words.find("quant");
   const bool quantized = quant != call.words.end() && quant->second != "none";
   std::vector<std::string> names;
-  for (const auto& [name, tensor] : got) names.insert(name == "y" ? names.begin() : names.end(), name);
+  for (const auto& [name, tensor] : got) names.insert(name == "y" || name == "dx" ? names.begin() : names.end(), name);
   std::vector<NamedMeasures> outputs;
   for (const std::string& name : names) {
     const auto truth = truths.canonical(name);
     // An erasure declared canonical is the truth itself.
-    const bool own_meaning = contract && !contract->canonical && contract->program.find_output(name) != nullptr;
-    const auto erasure = own_meaning ? truths.erasure(name) : nullptr;
+    const bool own_meaning = contract && !contract->canonical && stage_of(contract->program, name) != nullptr;
+    const auto erasure = own_meaning ? in_rows_of(*truth, truths.erasure(name)) : nullptr;
     const std::vector<Tensor> ideal = ideals_named(ideals, name);
     const Overflow overflow = overflow_of(contract, name, options.overflow);
     outputs.push_back({name, measure(*truth, erasure.get(), ideal, got.at(name), overflow, measuring)});
