@@ -99,6 +99,22 @@ TEST_CASE("a native kernel claims nothing where a step may overflow or underflow
     }
 }
 
+TEST_CASE("a step inside that overflows takes the claim away", "[cpu]") {
+  // y = +-1e38, r = 1e3: alpha = r w is beyond fp32, (x - m) r w is not.
+  Tensors inputs{{"x", Tensor::zeros(FormatId::fp32, {1, 2, 2})}, {"weight", constant(FormatId::fp32, {2}, 1e38)}};
+  for (std::int64_t i = 0; i < 4; ++i)
+    inputs.at("x").set_code(i, encode(FormatId::fp32, i < 2 ? 1e-3 : -1e-3, Overflow::ieee));
+  for (const auto& [name, claims] :
+       {std::pair{"cpu.groupnorm.two_pass", true}, std::pair{"cpu.groupnorm.two_pass.alpha_beta", false}}) {
+    Implementation& kernel = kernel_named(name);
+    KernelCall call(kernel, inputs, 0);
+    call.call.numbers["groups"] = 1;
+    CAPTURE(name);
+    CHECK(claim_of(kernel, call).has_value() == claims);
+    CHECK((largest_ulp(norm_of(kernel), call, kernel.run(call.call).at("y")) < 1e9) == claims);
+  }
+}
+
 TEST_CASE("E[x^2] - mean^2 claims nothing once the mean is large, and would err beyond any claim", "[cpu]") {
   Implementation& one = kernel_named("cpu.layernorm.one_pass");
   Implementation& two = kernel_named("cpu.layernorm.two_pass");

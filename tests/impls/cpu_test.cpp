@@ -114,23 +114,34 @@ TEST_CASE("fused multiply-adds are rounded once, where two roundings would show"
   for (const char* name : {"x", "f", "gate"}) t.emplace(name, Tensor::zeros(FormatId::fp32, {1, kCount}));
   for (std::int64_t i = 0; i < kCount; ++i) {
     const bool small = i % 4 == 3;
-    const double f = number(small ? -80 : -3, small ? -60 : 3), gate = number(small ? -80 : -3, small ? -60 : 3);
+    double f = number(small ? -80 : -3, small ? -60 : 3), gate = number(small ? -80 : -3, small ? -60 : 3);
     double x = number(small ? -149 : -30, small ? -130 : 30);
     if (i % 4 == 1) x = -static_cast<double>(static_cast<float>(f * gate));
+    if (i % 4 == 2) {
+      // Half an ulp of x and less or more by what binary64 cannot hold beside x: (1 + h)(1 - h) = 1 - h^2,
+      // (1 + h)(1 - h + h^2) = 1 + h^3.
+      const bool below = (bits() & 1) != 0;
+      const double h = below ? 0x1p-23 : 0x1p-12, half = std::ldexp(1.0, std::ilogb(x) - 24);
+      f = std::copysign(half * (1 + h), number(0, 0));
+      gate = below ? 1 - h : 1 - h + h * h;
+    }
     const std::pair<const char*, double> values[] = {{"f", f}, {"gate", gate}, {"x", x}};
     for (const auto& [name, v] : values) t.at(name).set_code(i, encode(FormatId::fp32, v, Overflow::ieee));
   }
   t.at("gate").shape = {kCount};
   Implementation& kernel = kernel_named("cpu.gated_residual.fused");
   const Tensor y = kernel.run(KernelCall(kernel, t).call).at("y");
-  std::int64_t twice = 0;
+  std::int64_t twice = 0, through_double = 0;
   for (std::int64_t i = 0; i < kCount; ++i) {
     const auto f = static_cast<float>(t.at("f").value(i)), gate = static_cast<float>(t.at("gate").value(i));
     const auto x = static_cast<float>(t.at("x").value(i));
     const float once = std::fma(f, gate, x), product = f * gate;
     CHECK(static_cast<float>(y.value(i)) == once);
     twice += product + x != once ? 1 : 0;
+    through_double +=
+        static_cast<float>(static_cast<double>(f) * static_cast<double>(gate) + static_cast<double>(x)) != once ? 1 : 0;
   }
+  CHECK(through_double > kCount / 16);
   CHECK(twice > kCount / 4);
 }
 

@@ -34,7 +34,7 @@ double largest_error(const char* norm, const Tensors& inputs, double momentum, c
 
 // torch keeps the statistics of each sample in the parameters' format. Of sums in double beside fp32 x, in 8 fp32 lanes
 // beside 16 bits, the two products, their sum, the unbiased quotient, the sum over at most 3 samples and its division
-// remain: 9 roundings of 2^-P of what they add. Measured: 2.5.
+// remain: 9 roundings of 2^-P of what they add. Measured: 2.02.
 TEST_CASE("instancenorm's running statistics are those that torch returned", "[golden]") {
   int calls = 0;
   for (const std::string format : {"fp32", "bf16", "fp16"}) {
