@@ -97,6 +97,29 @@ def middle(found, prefix):
     return [(a + b) / 2 for a, b in zip(numbers(found[prefix + "lo"]), numbers(found[prefix + "hi"]))]
 
 
+def e4m3(data):
+    """The values of e4m3fn codes: 1 sign, 4 exponent, 3 mantissa bits, bias 7, NaN at 0x7f and 0xff."""
+    values = []
+    for code in data:
+        exponent, mantissa = code >> 3 & 15, code & 7
+        value = math.ldexp(mantissa, -9) if exponent == 0 else math.ldexp(8 + mantissa, exponent - 10)
+        values.append(math.nan if code & 127 == 127 else -value if code & 128 else value)
+    return values
+
+
+def compared(a, b, norm, tensors, **attributes):
+    """norma compare: what lies between two recorded outputs of one call."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {n: os.path.join(folder, n + ".safetensors") for n in ("a", "b", "in")}
+        _safetensors.write(files["in"], tensors)
+        _safetensors.write(files["a"], {"y": a})
+        _safetensors.write(files["b"], {"y": b})
+        words = ["compare", "file:%s#y" % files["a"], "file:%s#y" % files["b"], norm, "--in", files["in"], "--json"]
+        for name, value in attributes.items():
+            words += ["--set", "%s=%s" % (name, value)]
+        return json.loads(call(words))["outputs"]["y"]["between"]
+
+
 _suite = {}
 
 
@@ -560,6 +583,12 @@ def adaln_zero():
         lines.append(
             "%s, gate 0: %s elements have the bits of x" % (f, share(a == b for a, b in zip(numbers(y), numbers(x))))
         )
+        gate = tensor(f, [0.0] * 64)
+        branch = tensor(f, normal(51, 4 * 64), 4, 64)
+        bits = evaluate("path:facebook.dit.gated_residual", "gated_residual", {"x": x, "f": branch, "gate": gate})["y"]
+        same = same and bits == x
+        lines.append("%s, DiT's own path, gate 0: %s" % (f, "all bits of x" if bits == x else "other bits than x"))
+    lines.append("(the gate is 0 while the last linear layer is: 0 SiLU(c) + 0 = 0 for every finite c)")
     y = numbers(
         evaluate(
             "truth",
@@ -572,12 +601,12 @@ def adaln_zero():
             to="fp32",
         )["rounded"]
     )
-    poisoned = math.isnan(y[0]) and math.isnan(y[1])
+    poisoned = math.isnan(y[0]) and math.isnan(y[1]) and math.copysign(1, y[2]) > 0
     lines.append(
         "but 0 times an Inf or NaN of the branch is NaN: x + 0 f = %s for f = Inf, NaN, and -0 + 0 = %s" % (y[:2], y[2])
     )
     return (
-        "conditional: bit for bit while the branch is finite" if same and poisoned else "true" if same else "false"
+        "conditional: bit for bit while the branch is finite and x has no -0" if same and poisoned else "true" if same else "false"
     ), lines
 
 
@@ -596,7 +625,40 @@ def precisions():
         lines.append(
             "%s: relative error %.3g, at most %.3f ulp of its own format" % (name, m["relative_l2"], m["max_ulp"])
         )
-    return "true" if errors[0] < errors[1] < errors[2] < errors[-1] else "false", lines
+    rows, n = 16, 3072
+    x, w = normal(60, rows * n), normal(61, n, mean=1.0, spread=0.1)
+    half = {"x": tensor("bf16", x, rows, n), "weight": tensor("bf16", w)}
+    wide = {k: tensor("fp32", numbers(v), *v[1]) for k, v in half.items()}
+    given = {"eps": 1e-6}
+    scale = {"scale": tensor("fp32", [2.0**-5])}
+    scale["scale"] = ("fp32", (), scale["scale"][2])
+    codes = evaluate("path:vllm.rms_norm.static_fp8", "rmsnorm", {**half, **scale}, quant="static", **given)["y"]
+    outputs = {
+        "training in fp32": evaluate("path:transformers.llama.rmsnorm", "rmsnorm", wide, **given)["y"],
+        "training in bf16": evaluate("path:transformers.llama.rmsnorm", "rmsnorm", half, **given)["y"],
+        "ONNX in bf16": evaluate("path:onnx.rmsnormalization.23", "rmsnorm", half, **given)["y"],
+        "static fp8 (codes times 2^-5)": tensor("fp32", [2.0**-5 * v for v in e4m3(codes[2])], rows, n),
+    }
+    lines.append("two of them side by side on the same bf16 values and weights, 16 x 3072 (`norma compare`):")
+    apart = {}
+    for a, b in (
+        ("training in fp32", "training in bf16"),
+        ("training in fp32", "ONNX in bf16"),
+        ("training in fp32", "static fp8 (codes times 2^-5)"),
+        ("training in bf16", "ONNX in bf16"),
+        ("training in bf16", "static fp8 (codes times 2^-5)"),
+    ):
+        between = compared(outputs[a], outputs[b], "rmsnorm", half, **given)
+        apart[a, b] = between["relative_l2"]
+        lines.append(
+            "%s, %s: %.1f %% of the elements have the same value; apart by %.3g of the exact value's length"
+            % (a, b, 100 * between["equal_values"] / between["elements"], between["relative_l2"])
+        )
+    fp8, bf16 = (apart["training in fp32", k] for k in ("static fp8 (codes times 2^-5)", "training in bf16"))
+    # Between formats the distance is the coarser format's own rounding; between codes of one format it is far less.
+    same_format = apart["training in bf16", "ONNX in bf16"]
+    right = errors[0] < errors[1] < errors[2] < errors[-1] and fp8 > 8 * bf16 and 8 * same_format < bf16
+    return "true" if right else "false", lines
 
 
 @claim("A", "sqrt(mean(x^2)) is numerically stable")
