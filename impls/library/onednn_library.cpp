@@ -120,13 +120,16 @@ Api load() {
                         version_text(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH);
     return api;
   }
-#if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
+#if DNNL_CPU_RUNTIME != DNNL_RUNTIME_SYCL && DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
   // Looked up among what the library itself loaded, so that it is its own OpenMP runtime's.
   api.omp_set_num_threads = reinterpret_cast<void (*)(int)>(dlsym(handle, "omp_set_num_threads"));
   if (api.omp_set_num_threads == nullptr) {
     api.state.missing = "its OpenMP runtime has no omp_set_num_threads, and norma runs it on one thread only";
     return api;
   }
+#elif DNNL_CPU_RUNTIME == DNNL_RUNTIME_SYCL
+  api.state.missing = "it was built on SYCL, and norma has no SYCL memory for it";
+  return api;
 #elif DNNL_CPU_THREADING_RUNTIME != DNNL_RUNTIME_SEQ && DNNL_CPU_THREADING_RUNTIME != DNNL_RUNTIME_TBB
   api.state.missing = "it was built on a thread pool of its caller's, and norma has none for it";
   return api;
