@@ -104,9 +104,10 @@ int run_audit(const Options& options, const std::vector<std::string>& command_li
     std::int64_t of = 0;
     std::size_t recorded = 0;
     for (std::size_t j = 0; j < result.records.size(); ++j) {
-      if (audit.jobs[j].impl.starts_with("path:") || !result.records[j]["outputs"].contains("y")) continue;
-      const auto& y = result.records[j]["outputs"]["y"];
-      if (!y.contains("conformance")) continue;
+      const char* first = result.records[j]["outputs"].contains("dx") ? "dx" : "y";
+      if (audit.jobs[j].impl.starts_with("path:") || !result.records[j]["outputs"].contains(first)) continue;
+      const auto& y = result.records[j]["outputs"][first];
+      if (!y.contains("conformance") || y["conformance"].is_null()) continue;
       ++recorded;
       equal += y["conformance"]["equal"].get<std::int64_t>();
       of += y["conformance"]["of"].get<std::int64_t>();

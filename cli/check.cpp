@@ -19,17 +19,18 @@ struct Options {
 };
 
 std::string recorded_of(const Options& options, const Site& site) {
+  const std::string first(norm_of(site.value).outputs.front());
   if (options.got.empty()) {
     if (site.recorded.empty())
-      throw UsageError(fmt::format("'{}' has no tensor 'y' beside {}; name it by --map y=TENSOR or give --got FILE",
-                                   options.tensors.in, site.label));
+      throw UsageError(fmt::format("'{0}' has no tensor '{1}' beside {2}; name it by --map {1}=TENSOR or give --got FILE",
+                                   options.tensors.in, first, site.label));
     return site.recorded;
   }
   const auto map = pairs(options.tensors.map, "--map");
-  if (const auto y = map.find("y"); y != map.end()) return "file:" + options.got + "#" + y->second;
+  if (const auto y = map.find(first); y != map.end()) return "file:" + options.got + "#" + y->second;
   const SafetensorsFile file = open_safetensors(options.got);
-  const std::string own = site.label + ".y";
-  return "file:" + options.got + "#" + (file.entries.contains(own) ? own : "y");
+  const std::string own = site.label + "." + first;
+  return "file:" + options.got + "#" + (file.entries.contains(own) ? own : first);
 }
 
 CheckJob job_of(const Options& options, const Site& site) {

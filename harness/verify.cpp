@@ -209,7 +209,8 @@ Verification judge_call(const NormDef& norm, const VerifyCall& call) {
   if (call.limits.empty() && call.path.empty())
     throw std::invalid_argument("a check needs a criterion: limits such as 'max_ulp<=1', or a path");
   if (!call.inputs.contains("x")) throw std::invalid_argument("there is no input 'x'");
-  if (!call.outputs.contains("y")) throw std::invalid_argument("there is no output 'y'");
+  const std::string first(norm.outputs.front());
+  if (!call.outputs.contains(first)) throw std::invalid_argument(fmt::format("there is no output '{}'", first));
   const std::vector<std::string> limits = call.limits.empty() ? std::vector<std::string>{"differing<=0"} : call.limits;
   std::vector<Criterion> criteria;
   for (const std::string& limit : limits) criteria.push_back(parse_criterion(limit));

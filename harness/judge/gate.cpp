@@ -44,9 +44,10 @@ std::string full_name(std::string_view measure, std::string_view first_output) {
              : std::string(measure);
 }
 
-/// The output that a criterion without a prefix is about: y, or the only one there is.
+/// The output that a criterion without a prefix is about: y, a gradient's dx, or the only one there is.
 std::string first_output(const Json& record) {
   if (!record.contains("outputs") || record.at("outputs").empty() || record.at("outputs").contains("y")) return "y";
+  if (record.at("outputs").contains("dx")) return "dx";
   return record.at("outputs").begin().key();
 }
 

@@ -61,6 +61,8 @@ std::unique_ptr<Implementation> make_recorded(const std::string& impl) {
   const std::string suffix = opened.entries.contains(prefix + "x") ? "_out" : "";
   for (const std::string other : {"residual", "scale", "running_mean", "running_var"})
     if (opened.entries.contains(prefix + other + suffix)) outputs[other] = read_tensor(opened, prefix + other + suffix);
+  for (const std::string gradient : {"dweight", "dbias", "dscale", "dshift", "dgate", "dresidual"})
+    if (opened.entries.contains(prefix + gradient)) outputs[gradient] = read_tensor(opened, prefix + gradient);
   return std::make_unique<RecordedOutput>(impl, "", std::move(outputs));
 }
 

@@ -184,7 +184,8 @@ class CommandImplementation::Process {
       fail(std::filesystem::exists(out) ? "answered ok, but its outputs cannot be read: " + std::string(e.what())
                                         : "answered ok, but wrote nothing to " + out);
     }
-    if (!outputs.contains("y")) fail("answered ok, but its outputs have no tensor y");
+    const std::string first = call.norm.ends_with("_backward") ? "dx" : "y";
+    if (!outputs.contains(first)) fail("answered ok, but its outputs have no tensor " + first);
     return outputs;
   }
 

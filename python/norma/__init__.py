@@ -92,8 +92,8 @@ def check(norm, *, y=None, outputs=None, path=None, profile=None, limit=(), keep
     results = dict(outputs or {})
     if y is not None:
         results["y"] = y
-    if "y" not in results:
-        raise ValueError("check needs the output to judge: y=...")
+    if "y" not in results and "dx" not in results:
+        raise ValueError("check needs the output to judge: y=..., or outputs={'dx': ...} of a gradient")
     limits = [limit] if isinstance(limit, str) else list(limit)
     if path is not None and path != "auto" and not limits:
         limits = ["differing<=0"]
@@ -224,7 +224,7 @@ def _number(value):
 def _measures(outputs):
     measures = {}
     for name, m in outputs.items():
-        prefix = "" if name == "y" else name + "."
+        prefix = "" if name in ("y", "dx") else name + "."
         for key, value in _measures_of(m).items():
             measures[prefix + key] = value
     return measures

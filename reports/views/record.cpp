@@ -43,8 +43,9 @@ std::string shown_verdict(const nlohmann::json& record, std::string_view output)
   const std::string verdict = shown_verdict(record);
   if (verdict != "pass") return verdict;
   if (output.empty()) return verdict;
-  // A criterion without a name is about y, the first output.
-  const std::string_view first = at(record, {"outputs"}).contains("y") ? "y" : output;
+  // A criterion without a name is about the first output: y, or dx.
+  const nlohmann::json& outputs = at(record, {"outputs"});
+  const std::string_view first = outputs.contains("y") ? "y" : outputs.contains("dx") ? "dx" : output;
   for (const nlohmann::json& criterion : at(record, {"criteria"})) {
     const std::string text = text_of(criterion, "text");
     const std::string_view measure = std::string_view(text).substr(0, text.find_first_of("<>="));
