@@ -1,5 +1,5 @@
-// Global response normalization: ConvNeXt V2's code and what was made of it. Three stages: a length of each channel over
-// its positions, those beside their mean, the elements.
+// Global response normalization: ConvNeXt V2's code and what was made of it. Three stages: a length of each channel
+// over its positions, those beside their mean, the elements.
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/steps.hpp"
 
@@ -99,7 +99,8 @@ Program build_one_plus(const Binding& binding) {
 
 constexpr std::string_view kProfiles[] = {"torch_cpu", "sequential", "pairwise", "exact"};
 
-constexpr CastPath path(std::string_view name, std::string_view title, PathSource source, Program (*build)(const Binding&)) {
+constexpr CastPath path(std::string_view name, std::string_view title, PathSource source,
+                        Program (*build)(const Binding&)) {
   return {.name = name,
           .title = title,
           .norm = "grn",

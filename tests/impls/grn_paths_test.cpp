@@ -20,8 +20,8 @@ namespace {
 
 using Catch::Matchers::ContainsSubstring;
 
-constexpr std::string_view kPaths[] = {"facebook.convnextv2.grn", "transformers.convnextv2.grn", "diffusers.grn", "timm.grn",
-                                       "timm.grn.2023"};
+constexpr std::string_view kPaths[] = {"facebook.convnextv2.grn", "transformers.convnextv2.grn", "diffusers.grn",
+                                       "timm.grn", "timm.grn.2023"};
 
 struct Call {
   std::string name, form;
@@ -144,7 +144,8 @@ TEST_CASE("GRN paths take images of floats with both parameters") {
   Tensors in = small_inputs(FormatId::bf16);
   in["weight"] = small_inputs(FormatId::fp32)["weight"];
   const Program mixed = build_path(path, binding_of(in));
-  CHECK(mixed.nodes[static_cast<std::size_t>(mixed.find_output("y")->value.node)].rounding.format->id == FormatId::fp32);
+  CHECK(mixed.nodes[static_cast<std::size_t>(mixed.find_output("y")->value.node)].rounding.format->id ==
+        FormatId::fp32);
   Binding flat = binding_of(in);
   flat.shape = {4, 5};
   CHECK_THROWS_WITH(build_path(path, flat), ContainsSubstring("x has 2 axes; GRN takes [N, H, W, C]"));
