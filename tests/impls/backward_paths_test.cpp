@@ -367,6 +367,30 @@ TEST_CASE("the bits of every gradient under every profile lie near what it means
     }
 }
 
+TEST_CASE("a fused sum rounds once, a 16-bit buffer after fp32", "[cast_paths]") {
+  const auto sum_of = [](std::string_view reduce, FormatId format, std::vector<double> x, std::vector<double> y) {
+    Tensors tensors;
+    for (const auto& [name, values] : {std::pair{"x", x}, std::pair{"dy", y}}) {
+      Tensor& t = tensors[name] = Tensor::zeros(FormatId::fp32, {1, static_cast<std::int64_t>(values.size())});
+      for (std::int64_t i = 0; i < t.size(); ++i)
+        t.set_code(i, encode(FormatId::fp32, values[static_cast<std::size_t>(i)], Overflow::ieee));
+    }
+    const Binding binding{.x = FormatId::fp32, .formats = {{"dy", FormatId::fp32}}, .attributes = {}, .cols = 2, .profile = "",
+                          .shape = {}};
+    const Program program = parse_program("norm rmsnorm_backward\nin x:T dy:fp32\np = mul fp64 x, dy\nout dx = sum " +
+                                              std::string(name_of(format)) + " p order=" + std::string(reduce) + "\n",
+                                          binding);
+    return emulate(program, tensors, {}).at("dx").value(0);
+  };
+  // 1 + 2^-23 and just less than half an ulp: binary64 holds the tie only
+  const std::vector<double> a{1 + 0x1p-23, 0x1p-12 + 0x1p-35}, b{1, 0x1p-12 - 0x1p-35};
+  CHECK(sum_of("sequential contract=fma", FormatId::fp32, a, b) == std::fma(float(a[1]), float(b[1]), float(a[0])));
+  CHECK(sum_of("sequential contract=fma", FormatId::fp32, a, b) == 1 + 0x1p-23);
+  // 1 + 2^-8 + 2^-28: fp32 makes it a tie
+  CHECK(sum_of("sequential contract=fma", FormatId::bf16, {1, 0x1p-8}, {1, 1 + 0x1p-20}) == 1 + 0x1p-7);
+  CHECK(sum_of("through_fp32 contract=fma", FormatId::bf16, {1, 0x1p-8}, {1, 1 + 0x1p-20}) == 1);
+}
+
 TEST_CASE("gradients refuse what the transcriptions do not cover, in one sentence", "[cast_paths]") {
   using Catch::Matchers::ContainsSubstring;
   const auto said = [](std::string_view path, Shape shape, FormatId x = FormatId::fp32, FormatId dy = FormatId::fp32) {
