@@ -118,12 +118,23 @@ TEST_CASE("ONNX Runtime's rows are added in vectors, by halves, and then the res
       {8, 0, 4, 6},    {8, 0, 2, 4},   {8, 0, 1, 0},     {9, 3, 8, 0},    {11, 8, 9, 1},   {11, 0, 4, 9},
       {16, 0, 12, 12}, {16, 4, 14, 8}, {20, 16, 18, 10}, {24, 1, 23, 12}, {15, 12, 13, 1}, {13, 0, 12, 0},
   };
+  // Binary64 hides the order of the mean from recorded bits: the path's own is held to what was measured.
+  const Order order{.kind = OrderKind::ort_rows, .count = 4, .vec = 4};
+  const Binding binding{.x = FormatId::fp32,
+                        .formats = {{"weight", FormatId::fp32}},
+                        .attributes = {},
+                        .cols = 20,
+                        .profile = {},
+                        .shape = {}};
+  const Program program = build_path(*find_cast_path("onnxruntime.cpu.layernorm.1_31"), binding);
+  const auto sum = program.find_value("mean_f64");
+  REQUIRE(sum.has_value());
+  CHECK(program.nodes[static_cast<std::size_t>(sum->node)].reduction.order == order);
   for (const Measured& m : kMeasured) {
     CAPTURE(m.length, m.first, m.second);
     std::vector<double> terms(static_cast<std::size_t>(m.length), 1.0);
     terms[static_cast<std::size_t>(m.first)] = 0x1p80;
     terms[static_cast<std::size_t>(m.second)] = -0x1p80;
-    const Order order{.kind = OrderKind::ort_rows, .count = 4, .vec = 4};
     CHECK(ordered_sum(order, FormatId::fp64, false, terms) == m.left);
   }
 }
