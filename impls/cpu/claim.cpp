@@ -202,9 +202,9 @@ class Row {
   void set(std::size_t node, double value) { values_[node][0] = {{.v = value}}; }
 
   void read(std::size_t node, std::int64_t row) {
-    const float* decoded = inputs_[node].of(row);
+    const RowValues::Values decoded = inputs_[node].of(row);
     Balls& balls = values_[node][0];
-    for (std::size_t c = 0; c < balls.size(); ++c) balls[c] = {.v = decoded[c]};
+    for (std::size_t c = 0; c < balls.size(); ++c) balls[c] = {.v = decoded.first[c]};
   }
 
   static bool all_finite(const Balls& balls) {

@@ -113,10 +113,10 @@ class ElementwiseKernel final : public Implementation {
     const auto cols = static_cast<std::size_t>(placed.layout.cols);
     const Tensor& x = call.inputs->find("x")->second;
     const FormatId t = x.format;
-    const RowValues other(placed, form_.other), factors(placed, form_.factor);
-    RowValues terms(placed, form_.term);
+    RowValues other(placed, form_.other), factors(placed, form_.factor), terms(placed, form_.term);
     const bool one_plus = adds_one(call), each = steps_ == Steps::eager;
     Tensor y = Tensor::zeros(t, x.shape);
+    RowWriter writer(placed.layout, y);
     std::vector<float> row(cols), factor(cols);
     for (std::int64_t i = 0; i < placed.layout.rows; ++i) {
       other.load(i, row.data());
@@ -124,13 +124,13 @@ class ElementwiseKernel final : public Implementation {
       if (one_plus) add_one(factor.data(), cols);
       if (one_plus && each) round_row(t, factor.data(), cols, Overflow::ieee);
       if (!each && terms.given()) {
-        fuse_row(row.data(), factor.data(), terms.of(i), cols);
+        fuse_row(row.data(), factor.data(), terms.of(i).first, cols);
       } else {
         multiply_row(row.data(), factor.data(), cols);
         if (each) round_row(t, row.data(), cols, Overflow::ieee);
-        if (terms.given()) add_row(row.data(), terms.of(i), cols);
+        if (terms.given()) add_row(row.data(), terms.of(i).first, cols);
       }
-      write_row(placed.layout, i, row.data(), y);
+      writer.write(i, row.data());
     }
     Tensors outputs;
     outputs.emplace("y", std::move(y));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "reference/formats/convert.hpp"
 
@@ -44,14 +45,45 @@ void check_tensors(const KernelInputs& inputs, const Tensors& tensors) {
   }
 }
 
+std::size_t width_of(const Tensor& tensor) {
+  return static_cast<std::size_t>(format_of(tensor.format).storage_bytes());
+}
+
 /// Elements of a row that lie `step` apart in memory, run by run: each(element, column, count).
 template <class Each>
-void for_runs(const Stride& stride, std::int64_t row, std::int64_t cols, const Each& each) {
-  for (std::int64_t col = 0; col < cols;) {
-    const std::int64_t n = std::min(cols - col, stride.run);
+void for_runs(const Stride& stride, std::int64_t row, std::size_t cols, const Each& each) {
+  for (std::int64_t col = 0; col < static_cast<std::int64_t>(cols);) {
+    const std::int64_t n = std::min(static_cast<std::int64_t>(cols) - col, stride.run);
     each(static_cast<std::size_t>(stride.at(row, col)), static_cast<std::size_t>(col), static_cast<std::size_t>(n));
     col += n;
   }
+}
+
+/// Copies of a fixed size are one instruction each.
+template <class Copy>
+void for_each_place(std::size_t width, const Copy& copy) {
+  if (width == 1)
+    copy(std::integral_constant<std::size_t, 1>());
+  else if (width == 2)
+    copy(std::integral_constant<std::size_t, 2>());
+  else
+    copy(std::integral_constant<std::size_t, 4>());
+}
+template <std::size_t width>
+void gather(const Tensor& from, const Stride& stride, std::int64_t row, std::size_t cols, std::byte* into) {
+  const auto apart = static_cast<std::size_t>(stride.step);
+  for_runs(stride, row, cols, [&](std::size_t element, std::size_t at, std::size_t n) {
+    for (std::size_t k = 0; k < n; ++k)
+      std::memcpy(into + (at + k) * width, from.bytes.data() + (element + k * apart) * width, width);
+  });
+}
+template <std::size_t width>
+void scatter(const std::byte* from, const Stride& stride, std::int64_t row, std::size_t cols, Tensor& into) {
+  const auto apart = static_cast<std::size_t>(stride.step);
+  for_runs(stride, row, cols, [&](std::size_t element, std::size_t at, std::size_t n) {
+    for (std::size_t k = 0; k < n; ++k)
+      std::memcpy(into.bytes.data() + (element + k * apart) * width, from + (at + k) * width, width);
+  });
 }
 
 }  // namespace
@@ -99,51 +131,53 @@ RowValues::RowValues(const PlacedProgram& placed, std::string_view name) {
     tensor_ = placed.tensors[i];
     stride_ = placed.strides[i];
     each_row_ = node.axes.has(Axis::rows);
-    values_.resize(static_cast<std::size_t>(placed.layout.cols));
+    each_column_ = node.axes.has(Axis::cols);
+    const std::int64_t cols = placed.layout.cols;
+    values_.resize(static_cast<std::size_t>(each_column_ ? cols : std::min(cols, kChunk)));
   }
 }
 
-const float* RowValues::of(std::int64_t row) {
+RowValues::Values RowValues::of(std::int64_t row) {
+  if (!given()) return {};
   const std::int64_t wanted = each_row_ ? row : 0;
   if (loaded_ != wanted) load(wanted, values_.data());
   loaded_ = wanted;
-  return values_.data();
+  return {.first = values_.data(), .each_column = each_column_};
 }
 
-void RowValues::load(std::int64_t row, float* values) const {
-  const auto width = static_cast<std::size_t>(format_of(tensor_->format).storage_bytes());
-  std::vector<std::byte> apart;
-  for_runs(
-      stride_, row, static_cast<std::int64_t>(values_.size()), [&](std::size_t element, std::size_t at, std::size_t n) {
-        const std::byte* stored = tensor_->bytes.data() + element * width;
-        if (stride_.step == 1) {
-          decode_row(tensor_->format, stored, values + at, n);
-        } else if (stride_.step == 0) {
-          decode_row(tensor_->format, stored, values + at, 1);
-          std::fill(values + at + 1, values + at + n, values[at]);
-        } else {
-          apart.resize(n * width);
-          for (std::size_t k = 0; k < n; ++k)
-            std::memcpy(apart.data() + k * width, stored + k * static_cast<std::size_t>(stride_.step) * width, width);
-          decode_row(tensor_->format, apart.data(), values + at, n);
-        }
-      });
+void RowValues::load(std::int64_t row, float* values) {
+  const std::size_t width = width_of(*tensor_);
+  if (!each_column_) {
+    decode_row(tensor_->format, tensor_->bytes.data() + static_cast<std::size_t>(stride_.at(row, 0)) * width, values,
+               1);
+    std::fill(values + 1, values + values_.size(), values[0]);
+    return;
+  }
+  if (stride_.step > 1) {
+    apart_.resize(values_.size() * width);
+    for_each_place(width, [&](auto size) { gather<size>(*tensor_, stride_, row, values_.size(), apart_.data()); });
+    decode_row(tensor_->format, apart_.data(), values, values_.size());
+    return;
+  }
+  for_runs(stride_, row, values_.size(), [&](std::size_t element, std::size_t at, std::size_t n) {
+    const std::byte* stored = tensor_->bytes.data() + element * width;
+    decode_row(tensor_->format, stored, values + at, stride_.step == 0 ? 1 : n);
+    if (stride_.step == 0) std::fill(values + at + 1, values + at + n, values[at]);
+  });
 }
 
-void write_row(const Layout& layout, std::int64_t row, const float* values, Tensor& tensor) {
-  const Stride& stride = layout.elements;
-  const auto width = static_cast<std::size_t>(format_of(tensor.format).storage_bytes());
-  std::vector<std::byte> apart;
-  for_runs(stride, row, layout.cols, [&](std::size_t element, std::size_t at, std::size_t n) {
-    std::byte* stored = tensor.bytes.data() + element * width;
-    if (stride.step == 1) {
-      encode_row(tensor.format, values + at, stored, n, Overflow::ieee);
-      return;
-    }
-    apart.resize(n * width);
-    encode_row(tensor.format, values + at, apart.data(), n, Overflow::ieee);
-    for (std::size_t k = 0; k < n; ++k)
-      std::memcpy(stored + k * static_cast<std::size_t>(stride.step) * width, apart.data() + k * width, width);
+void RowWriter::write(std::int64_t row, const float* values) {
+  const Stride& stride = layout_.elements;
+  const auto cols = static_cast<std::size_t>(layout_.cols);
+  const std::size_t width = width_of(tensor_);
+  if (stride.step > 1) {
+    apart_.resize(cols * width);
+    encode_row(tensor_.format, values, apart_.data(), cols, Overflow::ieee);
+    for_each_place(width, [&](auto size) { scatter<size>(apart_.data(), stride, row, cols, tensor_); });
+    return;
+  }
+  for_runs(stride, row, cols, [&](std::size_t element, std::size_t at, std::size_t n) {
+    encode_row(tensor_.format, values + at, tensor_.bytes.data() + element * width, n, Overflow::ieee);
   });
 }
 

@@ -40,26 +40,47 @@ Binding binding_of(const ImplCall& call);
 /// or a row is longer than fp32 can count.
 PlacedProgram placed_call(const Program& program, const ImplCall& call);
 
+constexpr std::int64_t kChunk = 4096;  ///< columns that steps on a row take at a time: they stay in the first cache
+
 /// The values of one input of a program, a row at a time, as fp32.
 class RowValues {
  public:
+  /// Of a row, from some column on. One value for all columns stands there kChunk times, or as often as there are
+  /// columns.
+  struct Values {
+    const float* first = nullptr;
+    bool each_column = true;
+    const float* from(std::size_t column) const { return first == nullptr || !each_column ? first : first + column; }
+    float one() const { return *first; }
+  };
+
   /// No input of that name: `given` is false.
   RowValues(const PlacedProgram& placed, std::string_view name);
   bool given() const { return tensor_ != nullptr; }
-  /// One value a column; valid until the next call.
-  const float* of(std::int64_t row);
-  /// Into memory of the caller's, which may be changed.
-  void load(std::int64_t row, float* values) const;
+  /// Valid until the next call; none if it is not given.
+  Values of(std::int64_t row);
+  /// A value a column into memory of the caller's, which may be changed.
+  void load(std::int64_t row, float* values);
 
  private:
   const Tensor* tensor_ = nullptr;
   Stride stride_;
-  bool each_row_ = false;
+  bool each_row_ = false, each_column_ = false;
   std::int64_t loaded_ = -1;
   std::vector<float> values_;
+  std::vector<std::byte> apart_;
 };
 
-/// Rounds a row of fp32 values to the tensor's format and puts them where the layout has the row.
-void write_row(const Layout& layout, std::int64_t row, const float* values, Tensor& tensor);
+/// Rounds rows of fp32 values to a tensor's format and puts them where the layout has them.
+class RowWriter {
+ public:
+  RowWriter(const Layout& layout, Tensor& tensor) : layout_(layout), tensor_(tensor) {}
+  void write(std::int64_t row, const float* values);
+
+ private:
+  const Layout& layout_;
+  Tensor& tensor_;
+  std::vector<std::byte> apart_;
+};
 
 }  // namespace norma

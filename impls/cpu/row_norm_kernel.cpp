@@ -1,6 +1,7 @@
 // Native kernels of norms: the loops of a tail, and the same as steps of a program.
 #include "impls/cpu/row_norm_kernel.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -201,26 +202,27 @@ class RowNormKernel final : public Implementation {
     const double eps = call.numbers.find("eps")->second;
     const auto cols = static_cast<std::size_t>(placed.layout.cols);
     const Tensor& x = call.inputs->find("x")->second;
-    const RowValues values(placed, "x");
-    RowValues weight(placed, "weight"), bias(placed, "bias");
+    RowValues values(placed, "x"), weight(placed, "weight"), bias(placed, "bias");
     RowValues given_mean(placed, "running_mean"), given_variance(placed, "running_var");
     RunningStatistics running(kind_.running_outputs, call, placed.layout);
     Tensor y = Tensor::zeros(x.format, x.shape);
+    RowWriter writer(placed.layout, y);
     std::vector<float> row(cols);
     for (std::int64_t i = 0; i < placed.layout.rows; ++i) {
       values.load(i, row.data());
-      const RowParameters p{.weight = weight.given() ? weight.of(i) : nullptr,
-                            .bias = bias.given() ? bias.of(i) : nullptr};
+      RowStatistic found;
       if (statistic_ != nullptr) {
-        const RowStatistic found = statistic_->find(row.data(), cols, eps);
+        found = statistic_->find(row.data(), cols, eps);
         running.add(i, found);
-        make_row(row.data(), found, p, x.format, cols);
       } else {
-        const float variance = given_variance.of(i)[0];
-        make_row(row.data(), {.mean = given_mean.of(i)[0], .variance = variance, .r = reciprocal_root(variance, eps)},
-                 p, x.format, cols);
+        const float variance = given_variance.of(i).one();
+        found = {.mean = given_mean.of(i).one(), .variance = variance, .r = reciprocal_root(variance, eps)};
       }
-      write_row(placed.layout, i, row.data(), y);
+      const RowValues::Values w = weight.of(i), b = bias.of(i);
+      for (std::size_t at = 0; at < cols; at += kChunk)
+        make_chunk(row.data() + at, found, {.weight = w.from(at), .bias = b.from(at)}, x.format,
+                   std::min<std::size_t>(kChunk, cols - at));
+      writer.write(i, row.data());
     }
     Tensors outputs = running.outputs();
     outputs.emplace("y", std::move(y));
@@ -228,7 +230,7 @@ class RowNormKernel final : public Implementation {
   }
 
  private:
-  void make_row(float* x, const RowStatistic& s, const RowParameters& p, FormatId t, std::size_t cols) const {
+  void make_chunk(float* x, const RowStatistic& s, const RowParameters& p, FormatId t, std::size_t cols) const {
     const auto mean = static_cast<float>(s.mean), r = static_cast<float>(s.r);
     if (tail_ == Tail::alpha_beta) {
       map_alpha_beta(x, p, mean, r, cols);
