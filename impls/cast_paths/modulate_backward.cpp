@@ -8,7 +8,10 @@ namespace norma::cast_paths {
 
 namespace {
 
-constexpr View kTokens{.kind = ViewKind::tokens};
+/// x = [samples, tokens, channels]; [tokens, channels] is one sample.
+View tokens_of(const Binding& binding) {
+  return binding.shape.size() == 2 ? kColumns : View{.kind = ViewKind::tokens};
+}
 
 void require_one(const Binding& binding) {
   require_float_or_half(binding, "autograd");
@@ -31,7 +34,7 @@ Program build_modulate(const Binding& binding) {
   const Operand dy = b.input("dy"), scale = vector_input(b, "scale");
   const Operand f = factor == Factor::one_plus_scale ? b.eager("factor", Op::add, t, {b.constant("one", 1), scale}) : scale;
   b.output("dx", b.eager("dx", Op::mul, t, {dy, f}));
-  Builder sums = b.next_stage(kTokens);
+  Builder sums = b.next_stage(tokens_of(binding));
   const Operand x = sums.input("x"), g = sums.input("dy");
   put_token_sum(sums, "dscale", sums.eager("dyx", Op::mul, t, {g, x}));
   put_token_sum(sums, "dshift", g);
@@ -46,7 +49,7 @@ Program build_gated_residual(const Binding& binding) {
   const Operand dy = b.input("dy"), gate = vector_input(b, "gate");
   b.output("dx", b.eager("dx", Op::mul, t, {dy, gate}));
   b.output("dresidual", b.cast("dresidual", t, dy));
-  Builder sums = b.next_stage(kTokens);
+  Builder sums = b.next_stage(tokens_of(binding));
   const Operand x = sums.input("x"), g = sums.input("dy");
   put_token_sum(sums, "dgate", sums.eager("dyx", Op::mul, t, {g, x}));
   return sums.finish();

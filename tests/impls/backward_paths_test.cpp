@@ -367,6 +367,15 @@ TEST_CASE("the bits of every gradient under every profile lie near what it means
     }
 }
 
+TEST_CASE("a matrix is the tokens of one sample", "[cast_paths]") {
+  const CastPath& path = *find_cast_path("torch.modulate_backward");
+  Binding binding{.x = FormatId::bf16, .formats = {{"dy", FormatId::bf16}, {"scale", FormatId::bf16}}, .attributes = {},
+                  .cols = 5, .profile = "", .shape = {2, 7, 5}};
+  CHECK(build_path(path, binding).view.kind == ViewKind::tokens);
+  binding.shape = {7, 5};
+  CHECK(build_path(path, binding).view.kind == ViewKind::columns);
+}
+
 TEST_CASE("a fused sum rounds once, a 16-bit buffer after fp32", "[cast_paths]") {
   const auto sum_of = [](std::string_view reduce, FormatId format, std::vector<double> x, std::vector<double> y) {
     Tensors tensors;
