@@ -29,6 +29,7 @@ struct Bench {
 bool bench_emulate(const Bench& bench);
 bool bench_truth(const Bench& bench);
 bool bench_conversion(const Bench& bench);
+bool bench_kernels(const Bench& bench);
 bool bench_reference(const Bench& bench);
 
 }  // namespace norma::bench

@@ -38,6 +38,7 @@ struct Part {
 const std::vector<Part> kParts{{"emulate", norma::bench::bench_emulate},
                                {"truth", norma::bench::bench_truth},
                                {"conversion", norma::bench::bench_conversion},
+                               {"kernels", norma::bench::bench_kernels},
                                {"reference", norma::bench::bench_reference}};
 
 /// Null, with a sentence, where the Python package is missing.

@@ -67,6 +67,27 @@ def convert(torch, forms, want):
     return lambda: x.to(form)
 
 
+def kernel(torch, forms, want):
+    """torch's own kernel, in the tensors' format. keys: norm, the norm's attributes, tensor.NAME=SHAPE:FILE"""
+    form, functional = forms[want["format"]], torch.nn.functional
+    t = {}
+    for key, value in want.items():
+        if key.startswith("tensor."):
+            shape, path = value.split(":", 1)
+            t[key[7:]] = load(torch, path, form, tuple(int(side) for side in shape.split("x")))
+    x, weight, bias = t["x"], t.get("weight"), t.get("bias")
+    running = [t.get("running_mean"), t.get("running_var")]
+    eps = float(want.get("eps", 0))
+
+    return {
+        "layernorm": lambda: functional.layer_norm(x, x.shape[-1:], weight, bias, eps),
+        "groupnorm": lambda: functional.group_norm(x, int(float(want["groups"])), weight, bias, eps),
+        "batchnorm": lambda: functional.batch_norm(x, *running, weight, bias, want["statistics"] == "batch", 0.1, eps),
+        "modulate": lambda: x * (1 + t["scale"]) + t["shift"],
+        "gated_residual": lambda: x + t["gate"] * t["f"],
+    }[want["norm"]]
+
+
 def norm64_torch(torch, forms, want):
     """A reference in float64, as test suites make it: torch's own norm on .double(), rounded to `out`. keys: norm
     rows cols eps out x weight bias, and channels groups where the norm has them: x is then
@@ -119,6 +140,7 @@ def start_torch(torch):
         "rmsnorm": rmsnorm,
         "allclose": allclose,
         "convert": convert,
+        "kernel": kernel,
         "norm64": norm64_torch,
         "softmax64": softmax64_torch,
         "function64": function64_torch,
