@@ -25,8 +25,10 @@ def responses(x):
 
 
 def forms(rng, dtype, out):
-    for label, shape, spread in (("wide", (1, 3, 4, 136), 1.0), ("small", (2, 3, 5, 9), 2.0**-12), ("one", (2, 3, 7, 1), 1.0)):
+    for label, shape, spread in (("wide", (1, 3, 4, 136), 1.0), ("small", (12, 1, 2, 4), 1.5e-4), ("one", (2, 3, 7, 1), 1.0)):
         module = fill(rng, ConvNextV2GRN(shape[-1]), dtype)
+        if label == "small":
+            module.bias.zero_()  # or nothing else would be seen
         w, b = module.weight, module.bias
         x = out.keep(f"{label}.x", draw(rng, dtype, *shape, spread=spread))
         given = {"x": x, "weight": out.keep(f"{label}.weight", w), "bias": out.keep(f"{label}.bias", b)}

@@ -336,12 +336,12 @@ TEST_CASE("what is passed keeps its radius") {
 }
 
 TEST_CASE("values of columns seen as rows: one a channel, a sample's, a token's") {
-  constexpr std::int64_t kN = 2, kT = 3, kC = 4;
+  constexpr std::int64_t kBatch = 2, kTokens = 3, kWidth = 4;
   Tensors in;
-  in["x"] = random_tensor(FormatId::fp32, {kN, kT, kC}, 1);
-  in["weight"] = random_tensor(FormatId::fp32, {kC}, 2);
-  in["shift"] = random_tensor(FormatId::fp32, {kN, 1, kC}, 3);
-  in["mean"] = random_tensor(FormatId::fp32, {kN, kT}, 4);
+  in["x"] = random_tensor(FormatId::fp32, {kBatch, kTokens, kWidth}, 1);
+  in["weight"] = random_tensor(FormatId::fp32, {kWidth}, 2);
+  in["shift"] = random_tensor(FormatId::fp32, {kBatch, 1, kWidth}, 3);
+  in["mean"] = random_tensor(FormatId::fp32, {kBatch, kTokens}, 4);
   for (const std::string view : {"columns", "tokens"}) {
     const std::string text = "norm n\nview " + view +
                              "\nin x:T weight:T shift:T[channels] mean:T[cols]\nd = sub fp32 x, mean\n"
@@ -350,17 +350,20 @@ TEST_CASE("values of columns seen as rows: one a channel, a sample's, a token's"
     const Tensor y = emulate(program, in, {}).at("y");
     const auto truth = certified_program_truth(program, in, {}, "y");
     REQUIRE(y.shape == in.at("x").shape);
-    REQUIRE(truth->cols() == kC);
+    REQUIRE(truth->cols() == kWidth);
+    std::vector<Enclosure> row(kWidth);
     for (std::int64_t i = 0; i < y.size(); ++i) {
-      const std::int64_t c = i % kC, n = i / (kT * kC);
-      const float d = at(in.at("x"), i) - at(in.at("mean"), i / kC);
+      const std::int64_t c = i % kWidth, n = i / (kTokens * kWidth);
+      const float d = at(in.at("x"), i) - at(in.at("mean"), i / kWidth);
       const float m = d * at(in.at("weight"), c);
       CAPTURE(view, i);
-      REQUIRE(at(y, i) == m + at(in.at("shift"), n * kC + c));
-      const double real = (in.at("x").value(i) - in.at("mean").value(i / kC)) * in.at("weight").value(c) +
-                          in.at("shift").value(n * kC + c);
-      REQUIRE(std::fabs(truth->enclose(i / kC, c).hi - real) <= 0x1p-45);
-      REQUIRE(truth->enclose(i / kC, c).hi == program_truth(program, in, {}, "y")->enclose(i / kC, c).hi);
+      REQUIRE(at(y, i) == m + at(in.at("shift"), n * kWidth + c));
+      const double real = (in.at("x").value(i) - in.at("mean").value(i / kWidth)) * in.at("weight").value(c) +
+                          in.at("shift").value(n * kWidth + c);
+      REQUIRE(std::fabs(truth->enclose(i / kWidth, c).hi - real) <= 0x1p-45);
+      truth->enclose_row(i / kWidth, row);
+      REQUIRE(row[static_cast<std::size_t>(c)].hi == truth->enclose(i / kWidth, c).hi);
+      REQUIRE(truth->enclose(i / kWidth, c).hi == program_truth(program, in, {}, "y")->enclose(i / kWidth, c).hi);
     }
   }
 }
