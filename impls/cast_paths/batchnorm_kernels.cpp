@@ -100,12 +100,12 @@ constexpr PathSource kOneDnn{"oneapi-src/oneDNN", "src/cpu/ref_batch_normalizati
 }  // namespace
 
 constinit const CastPath flax_linen_batch_norm_train =
-    path("flax.linen.batch_norm.train", "flax.linen.BatchNorm in training: max(0, E[x^2] - E[x]^2) in fp32", kFlax, "rsqrt",
-         kFromBatch, "", kOpenProfiles, build_flax_train);
+    path("flax.linen.batch_norm.train", "flax.linen.BatchNorm in training: max(0, E[x^2] - E[x]^2) in fp32", kFlax,
+         "rsqrt", kFromBatch, "", kOpenProfiles, build_flax_train);
 
-constinit const CastPath flax_linen_batch_norm_eval =
-    path("flax.linen.batch_norm.eval", "flax.linen.BatchNorm in evaluation: (x - mean) * (rsqrt(var + eps) * scale) + bias",
-         kFlax, "rsqrt", kFromRunning, "running_mean,running_var", kOpenProfiles, build_flax_eval);
+constinit const CastPath flax_linen_batch_norm_eval = path(
+    "flax.linen.batch_norm.eval", "flax.linen.BatchNorm in evaluation: (x - mean) * (rsqrt(var + eps) * scale) + bias",
+    kFlax, "rsqrt", kFromRunning, "running_mean,running_var", kOpenProfiles, build_flax_eval);
 
 constinit const CastPath onednn_batch_norm_train =
     path("onednn.batch_norm.train", "oneDNN batch normalization in training: two passes, gamma / sqrtf first", kOneDnn,
@@ -116,10 +116,11 @@ constinit const CastPath onednn_batch_norm_eval =
          "1/sqrt", kFromRunning, "running_mean,running_var", kOpenProfiles, build_onednn);
 
 constinit const CastPath onnxruntime_cpu_batch_norm = [] {
-  CastPath p = path("onnxruntime.cpu.batch_norm", "ONNX Runtime BatchNormalization on a CPU in evaluation: x * factor + offset, "
+  CastPath p = path("onnxruntime.cpu.batch_norm",
+                    "ONNX Runtime BatchNormalization on a CPU in evaluation: x * factor + offset, "
                     "nothing contracted (measured)",
-                    {"microsoft/onnxruntime", "onnxruntime/core/providers/cpu/nn/batch_norm.h", "1.31.1", "inferred"}, "1/sqrt",
-                    kFromRunning, "weight,bias,running_mean,running_var", kSequential, build_onnxruntime);
+                    {"microsoft/onnxruntime", "onnxruntime/core/providers/cpu/nn/batch_norm.h", "1.31.1", "inferred"},
+                    "1/sqrt", kFromRunning, "weight,bias,running_mean,running_var", kSequential, build_onnxruntime);
   p.optional = "";
   return p;
 }();

@@ -216,22 +216,23 @@ namespace {
 
 constexpr CastPath sgl_kernel(std::string_view name, std::string_view title, bool offset, std::string_view residual,
                               Program (*build)(const Binding&)) {
-  return {.name = name,
-          .title = title,
-          .norm = "rmsnorm",
-          .source = {"sgl-project/sglang", "sgl-kernel/csrc/elementwise/fused_add_rms_norm_kernel.cu", "48c848ac", "read"},
-          .eps_default = "1e-6",
-          .eps_place = "inside",
-          .eps_class = "fp32",
-          .root = "rsqrt",
-          .tail = offset ? "C" : "B",
-          .residual = residual,
-          .required = residual.empty() ? "weight" : "weight,residual",
-          .optional = "",
-          .norm_attributes = offset ? std::span<const CaseDefault>(kOffsetOne) : std::span<const CaseDefault>(),
-          .gaps = {},
-          .profiles = kProfiles,
-          .build = build};
+  return {
+      .name = name,
+      .title = title,
+      .norm = "rmsnorm",
+      .source = {"sgl-project/sglang", "sgl-kernel/csrc/elementwise/fused_add_rms_norm_kernel.cu", "48c848ac", "read"},
+      .eps_default = "1e-6",
+      .eps_place = "inside",
+      .eps_class = "fp32",
+      .root = "rsqrt",
+      .tail = offset ? "C" : "B",
+      .residual = residual,
+      .required = residual.empty() ? "weight" : "weight,residual",
+      .optional = "",
+      .norm_attributes = offset ? std::span<const CaseDefault>(kOffsetOne) : std::span<const CaseDefault>(),
+      .gaps = {},
+      .profiles = kProfiles,
+      .build = build};
 }
 
 }  // namespace
@@ -240,12 +241,12 @@ constinit const CastPath sgl_kernel_rmsnorm = sgl_kernel(
     "sgl_kernel.rmsnorm", "sgl-kernel rmsnorm: FlashInfer's kernel, weight in fp32, one cast", false, "", build<0>);
 
 constinit const CastPath sgl_kernel_gemma_rmsnorm =
-    sgl_kernel("sgl_kernel.gemma_rmsnorm", "sgl-kernel gemma_rmsnorm: FlashInfer's kernel, 1 + w in fp32, one cast", true,
-               "", build<1>);
+    sgl_kernel("sgl_kernel.gemma_rmsnorm", "sgl-kernel gemma_rmsnorm: FlashInfer's kernel, 1 + w in fp32, one cast",
+               true, "", build<1>);
 
-constinit const CastPath sgl_kernel_fused_add_rmsnorm =
-    sgl_kernel("sgl_kernel.fused_add_rmsnorm", "sgl-kernel fused_add_rmsnorm: FlashInfer's kernel, residual sum unrounded",
-               false, "unrounded", build_fused_add<0>);
+constinit const CastPath sgl_kernel_fused_add_rmsnorm = sgl_kernel(
+    "sgl_kernel.fused_add_rmsnorm", "sgl-kernel fused_add_rmsnorm: FlashInfer's kernel, residual sum unrounded", false,
+    "unrounded", build_fused_add<0>);
 
 constinit const CastPath sgl_kernel_gemma_fused_add_rmsnorm =
     sgl_kernel("sgl_kernel.gemma_fused_add_rmsnorm",

@@ -17,7 +17,9 @@ void require_formats(const Binding& binding) {
 }
 
 /// From this length on rows are taken in vectors; bf16 rows never.
-std::int64_t least_vector_row(const Binding& binding) { return binding.x == FormatId::fp32 ? 8 : binding.x == FormatId::fp16 ? 16 : std::numeric_limits<std::int64_t>::max(); }
+std::int64_t least_vector_row(const Binding& binding) {
+  return binding.x == FormatId::fp32 ? 8 : binding.x == FormatId::fp16 ? 16 : std::numeric_limits<std::int64_t>::max();
+}
 
 /// n weight + bias, the sum fused or not.
 Operand affine(Builder& b, Operand n, bool fused) {

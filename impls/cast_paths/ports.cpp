@@ -26,8 +26,8 @@ Program build_doubled(const Binding& binding) {
   return finish_cast_then_weight(b, kernel_x_hat(b, b.input("x")));
 }
 
-// inv_rms to bf16, then one bf16 product for each element; epsilon is a literal. The rounding mode was the chip's default
-// until #139; rounding to nearest, ties to even, is assumed.
+// inv_rms to bf16, then one bf16 product for each element; epsilon is a literal. The rounding mode was the chip's
+// default until #139; rounding to nearest, ties to even, is assumed.
 Program build_iron_before(const Binding& binding) {
   require_format(binding, "x", "IRON's RMSNorm", {FormatId::bf16});
   Builder b("rmsnorm", binding);
