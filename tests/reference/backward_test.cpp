@@ -4,27 +4,18 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "harness/inputs/safetensors.hpp"
 #include "reference/norms/backward/channel_norms.hpp"
 #include "reference/norms/backward/modulation.hpp"
 #include "reference/norms/backward/row_norms.hpp"
-#include "reference/norms/channel_norms.hpp"
-#include "reference/norms/l2norm.hpp"
-#include "reference/norms/layernorm.hpp"
-#include "reference/norms/rmsnorm.hpp"
 #include "tests/reference/element_check.hpp"
 
 namespace norma::test {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr FormatId kTested[] = {FormatId::bf16, FormatId::fp16, FormatId::e4m3fn, FormatId::fp32};
 constexpr FormatId kRounded[] = {FormatId::bf16, FormatId::fp32};
 
@@ -170,9 +161,11 @@ Rational root_below(const Rational& v, int bits) {
   return Rational(sqrt(whole)) / power_of_two(bits);
 }
 
-/// Sum of a r by root; the sign of the sum less m. Roots of equal value have been put together.
+/// The sum of a r over roots; the sign of the sum less m. Roots of equal value have been put together.
 struct RootSum {
-  std::vector<std::pair<RationalRoot, Rational>> terms;
+  std::vector<std::pair<RationalRoot, Rational>> terms{};
+  mutable std::map<int, std::pair<Rational, Rational>> bounds{};  ///< by bits
+
   int against(const Rational& m) const {
     std::vector<std::pair<RationalRoot, Rational>> left;
     for (const auto& t : terms)
@@ -180,27 +173,36 @@ struct RootSum {
     if (left.empty()) return sign_of(Rational(-m));
     if (left.size() == 1) return linear(left[0].first, left[0].second, m);
     for (int bits = 256; bits <= 2048; bits *= 2) {
-      Rational low = -m, high = -m;
-      for (const auto& [r, a] : left) {
-        // r = 1 / d with d in [below, below + 2^-bits]
-        const Rational q = r.total / r.count, step = power_of_two(-bits);
-        Rational below, above;
-        if (r.place == "inside") below = root_below(q + r.eps, bits), above = below + step;
-        if (r.place == "sum") below = root_below(r.total + r.eps, bits), above = below + step;
-        if (r.place == "none") below = root_below(q, bits), above = below + step;
-        if (r.place == "outside") below = root_below(q, bits) + r.eps, above = below + step;
-        if (r.place == "max") below = std::max(root_below(q, bits), r.eps), above = below + step;
-        if (r.place == "l2max") {
-          below = root_below(std::max(r.total, Rational(r.eps * r.eps)) / r.count, bits);
-          above = below + step;
-        }
-        low += a / (a > 0 ? above : below);
-        high += a / (a > 0 ? below : above);
-      }
-      if (low > 0) return 1;
-      if (high < 0) return -1;
+      if (!bounds.contains(bits)) bounds[bits] = bounds_of(left, bits);
+      if (bounds[bits].first > m) return 1;
+      if (bounds[bits].second < m) return -1;
     }
     return 0;
+  }
+
+  static std::pair<Rational, Rational> bounds_of(const std::vector<std::pair<RationalRoot, Rational>>& left, int bits) {
+    std::pair<Rational, Rational> sum{0, 0};
+    const auto down = [&](const Rational& v) {  // to a multiple of 2^-bits
+      const Rational scaled = v * power_of_two(bits);
+      cpp_int whole = numerator(scaled) / denominator(scaled);
+      if (Rational(whole) > scaled) --whole;
+      return Rational(Rational(whole) * power_of_two(-bits));
+    };
+    for (const auto& [r, a] : left) {
+      // r = 1 / d with d in [below, below + 2^-bits]
+      const Rational q = r.total / r.count;
+      Rational below;
+      if (r.place == "inside") below = root_below(q + r.eps, bits);
+      if (r.place == "sum") below = root_below(r.total + r.eps, bits);
+      if (r.place == "none") below = root_below(q, bits);
+      if (r.place == "outside") below = root_below(q, bits) + r.eps;
+      if (r.place == "max") below = std::max(root_below(q, bits), r.eps);
+      if (r.place == "l2max") below = root_below(std::max(r.total, Rational(r.eps * r.eps)) / r.count, bits);
+      const Rational above = below + power_of_two(-bits);
+      sum.first += down(a / (a > 0 ? above : below));
+      sum.second -= down(-a / (a > 0 ? below : above));
+    }
+    return sum;
   }
 };
 
@@ -375,6 +377,75 @@ TEST_CASE("gradients of norms of channels are the Jacobian's, in rationals") {
       elements += check_outputs(s, kRounded, kind).elements;
   }
   REQUIRE(elements > 100);
+}
+
+TEST_CASE("gradients of modulation and gates are sums of products, exactly") {
+  Random random{33};
+  Counts counts;
+  for (int repeat = 0; repeat < 12; ++repeat) {
+    const bool gated = repeat % 2 == 1;
+    Setup s{.norm = gated ? &gated_residual_backward : &modulate_backward};
+    const char* name = gated ? "gate" : "scale";
+    const Shape shape = std::vector<Shape>{{2, 3, 2}, {3, 2}, {2, 2, 2, 2}}[random.below(3)];
+    const int spread = random.between(1, 12);
+    add(s, "x", random, shape, -spread, spread);
+    add(s, "dy", random, shape, -spread, spread);
+    const std::uint64_t form = random.below(4);
+    Shape broadcast(shape.size(), 1);
+    broadcast.front() = shape.front(), broadcast.back() = shape.back();
+    add(s, name, random,
+        form == 0   ? Shape{shape.back()}
+        : form == 1 ? Shape{shape.front(), shape.back()}
+        : form == 2 ? broadcast
+                    : shape,
+        -4, 3);
+    if (!gated && random.below(2) == 0) s.numbers["scale_offset"] = 0;
+    const Rational one = gated ? Rational(0) : rational(s.number("scale_offset", 1));
+    const auto place = [&](std::int64_t i) { return form == 3 ? i : at_vector(s, name, i); };
+    for (const TruthKind kind : {TruthKind::mpfr, TruthKind::fast})
+      for (const NormOutput& output : s.norm->outputs_of(s.call())) {
+        const auto truth = s.truth(output.name, kind);
+        CAPTURE(repeat, s.norm->name, output.name, form);
+        REQUIRE(truth->rows() * truth->cols() == element_count(output.shape));
+        const bool like_x = output.name == "dx" || output.name == "dresidual";
+        REQUIRE(output.shape == (like_x ? shape : s.inputs.at(name).shape));
+        for (std::int64_t at = 0; at < element_count(output.shape); ++at) {
+          Rational y = 0;
+          for (std::int64_t i = 0; i < s.x().size(); ++i) {
+            if ((like_x ? i : place(i)) != at) continue;
+            const Rational factor = output.name == "dx" ? Rational(one + s.at(name, place(i)))
+                                    : output.name == "dscale" || output.name == "dgate" ? s.at("x", i)
+                                                                                        : Rational(1);
+            y += s.at("dy", i) * factor;
+          }
+          const std::int64_t row = at / truth->cols(), col = at % truth->cols();
+          const Enclosure e = truth->enclose(row, col);
+          check_element([&](const Rational& m) { return sign_of(Rational(y - m)); }, *truth, row, col, e, kRounded,
+                        counts, kind == TruthKind::mpfr);
+        }
+      }
+  }
+  REQUIRE(counts.elements > 100);
+  REQUIRE(counts.ties > 0);
+}
+
+TEST_CASE("gradients of fp64 tensors are made by MPFR") {
+  Random random{36};
+  for (const NormDef* norm : {&rmsnorm_backward, &layernorm_backward, &batchnorm_backward, &modulate_backward}) {
+    Setup s{.norm = norm};
+    for (const char* name : {"x", "dy"}) s.inputs[name] = random_tensor(FormatId::fp64, {2, 3}, random, -40, 40);
+    if (norm != &modulate_backward) s.numbers["eps"] = 1e-6;
+    s.inputs[norm == &modulate_backward ? "scale" : "weight"] = random_tensor(FormatId::fp64, {3}, random, -3, 3);
+    if (norm == &modulate_backward) {
+      const Rational sum = s.at("dy", 0) * s.at("x", 0) + s.at("dy", 3) * s.at("x", 3);
+      const auto truth = s.truth("dscale", TruthKind::fast);
+      Counts counts;
+      check_element([&](const Rational& m) { return sign_of(Rational(sum - m)); }, *truth, 0, 0, truth->enclose(0, 0),
+                    kRounded, counts);
+    } else {
+      REQUIRE(check_outputs(s, kRounded, TruthKind::fast).elements > 10);
+    }
+  }
 }
 
 }  // namespace

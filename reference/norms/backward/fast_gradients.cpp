@@ -67,7 +67,8 @@ bool is_nearest(DoubleDouble size, double radius) {
   if (size.h == 0) return size.l == 0 && radius == 0;
   if (radius == 0) return true;
   const double above = std::nextafter(size.h, kInfinity) - size.h, below = size.h - std::nextafter(size.h, 0);
-  return size.l + radius < 0.499 * above && size.l - radius > -0.499 * below;
+  constexpr double kHalf = 0.5 - 0x1p-40;  // for the roundings of the two sums
+  return size.l + radius < kHalf * above && size.l - radius > -kHalf * below;
 }
 
 /// Fills the pairs of columns [first, last) of a row.
