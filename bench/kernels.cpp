@@ -27,7 +27,8 @@ const std::vector<Work> kWork{
     {"batchnorm {} 8x128x64x64 statistics=running weight.input=weight_normal bias.input=small_normal "
      "running_mean.input=small_normal running_var.input=variance_uniform",
      {"batchnorm.eval", "batchnorm.eval.alpha_beta"}},
-    {"modulate {} 4x1024x1024 shift.input=small_normal scale.shape=4x1x1024 shift.shape=4x1x1024", {"modulate.eager", "modulate.fused"}},
+    {"modulate {} 4x1024x1024 shift.input=small_normal scale.shape=4x1x1024 shift.shape=4x1x1024",
+     {"modulate.eager", "modulate.fused"}},
     {"gated_residual {} 4x1024x1024 gate.shape=4x1x1024", {"gated_residual.eager", "gated_residual.fused"}},
 };
 

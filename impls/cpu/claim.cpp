@@ -173,6 +173,7 @@ class Row {
     values_.resize(nodes.size());
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       const Node& node = nodes[i];
+      statistics_ = statistics_ || node.kind == NodeKind::reduce;
       inputs_.emplace_back(placed, node.kind == NodeKind::input ? node.names.front() : std::string_view());
       values_[i].resize(node.names.size(), Balls(node.axes.has(Axis::cols) ? cols : 1));
       if (node.kind == NodeKind::attribute) set(i, attributes.find(node.names.front())->second);
@@ -181,13 +182,14 @@ class Row {
     }
   }
 
-  /// The bound on this row's outputs y in ulp; 0 if x is not finite there.
+  /// The bound on this row's finite outputs y in ulp; 0 if x is not finite and its statistics make all of y NaN, 0 or
+  /// its bias.
   double claim(std::int64_t row) {
     const auto& nodes = placed_.program.nodes;
     const int y = placed_.program.find_output("y")->value.node;
     for (std::size_t i = 0; i <= static_cast<std::size_t>(y); ++i) {
       if (nodes[i].kind == NodeKind::input) read(i, row);
-      if (nodes[i].names.front() == "x" && !all_finite(values_[i][0])) return 0;
+      if (statistics_ && nodes[i].names.front() == "x" && !all_finite(values_[i][0])) return 0;
       if (nodes[i].kind == NodeKind::reduce) reduce(i);
       if (nodes[i].kind == NodeKind::map) map(i, static_cast<int>(i) != y);
     }
@@ -312,6 +314,7 @@ class Row {
   }
 
   const PlacedProgram& placed_;
+  bool statistics_ = false;
   std::vector<RowValues> inputs_;           ///< by node
   std::vector<std::vector<Balls>> values_;  ///< by node and port
   Balls squares_;

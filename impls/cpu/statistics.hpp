@@ -10,7 +10,7 @@ namespace norma {
 
 /// Of one row: its centre, the biased variance (of a norm without a centre: the mean square), 1 / sqrt(variance + eps).
 struct RowStatistic {
-  double mean = 0, variance = 0, r = 1;  ///< fp32 numbers, but where Statistic::in_double
+  double mean = 0, variance = 0, r = 1;  ///< mean and r are fp32 numbers but where Statistic::in_double
 };
 
 /// The same as values of a program.

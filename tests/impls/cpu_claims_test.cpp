@@ -115,6 +115,15 @@ TEST_CASE("a step inside that overflows takes the claim away", "[cpu]") {
   }
 }
 
+TEST_CASE("a NaN in a row without statistics leaves the claim on the rest", "[cpu]") {
+  Implementation& kernel = kernel_named("cpu.modulate.eager");
+  KernelCall call = calls_on(kernel, ordinary(FormatId::bf16, {1, 64}, -3, 3, 8), 9)[1];
+  call.inputs.at("x").set_code(5, format_of(FormatId::bf16).nan_code());
+  const double measured = largest_ulp(norm_of(kernel), call, kernel.run(call.call).at("y"));
+  CHECK(measured > 1);
+  CHECK(claim_of(kernel, call).value() >= measured);
+}
+
 TEST_CASE("E[x^2] - mean^2 claims nothing once the mean is large, and would err beyond any claim", "[cpu]") {
   Implementation& one = kernel_named("cpu.layernorm.one_pass");
   Implementation& two = kernel_named("cpu.layernorm.two_pass");
