@@ -50,11 +50,10 @@ typename Acc::Value torch_reduce(const Acc& acc, std::ptrdiff_t n, std::ptrdiff_
   }
   for (std::ptrdiff_t i = 0; i < width; ++i) partial[static_cast<std::size_t>(i)] = acc.value(i);
   for (std::ptrdiff_t i = width; i < n; ++i) add(i % width, i);
-  if (halves == 2)
-    for (std::ptrdiff_t l = 0; l < lanes; ++l) {
-      Value& p = partial[static_cast<std::size_t>(l)];
-      p = acc.add(p, partial[static_cast<std::size_t>(l + lanes)]);
-    }
+  for (std::ptrdiff_t i = lanes; i < width; ++i) {
+    Value& p = partial[static_cast<std::size_t>(i % lanes)];
+    p = acc.add(p, partial[static_cast<std::size_t>(i)]);
+  }
   partial.resize(static_cast<std::size_t>(lanes));
   return lanes_by_halves(acc, std::move(partial));
 }
