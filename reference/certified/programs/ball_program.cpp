@@ -8,8 +8,8 @@
 
 namespace norma {
 
-BallProgram::BallProgram(PlacedProgram placed, PassedBalls passed, const Attributes& attributes,
-                         const std::vector<Operand>& wanted)
+BallProgram::BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted,
+                         PassedBalls passed)
     : program_(std::move(placed.program)),
       tensors_(std::move(placed.tensors)),
       passed_(std::move(passed)),

@@ -39,8 +39,8 @@ class BallProgram {
   };
 
   /// Evaluates the `wanted` values of one stage, whose roundings are ignored. Its tensors must outlive this.
-  BallProgram(PlacedProgram placed, PassedBalls passed, const Attributes& attributes,
-              const std::vector<Operand>& wanted);
+  BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted,
+              PassedBalls passed = {});
 
   Workspace workspace() const;
   void run(Workspace& work, std::int64_t row, Effort effort = Effort::close) const;

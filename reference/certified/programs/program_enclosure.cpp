@@ -171,7 +171,7 @@ Passed passed_before(const Program& whole, std::size_t stage, const Tensors& inp
       axes.push_back(placed.program.nodes[static_cast<std::size_t>(output.value.node)].axes);
       shapes.push_back(output_shape(placed, axes.back(), placed.x));
     }
-    const BallProgram balls(std::move(placed), std::move(own), attributes, values);
+    const BallProgram balls(std::move(placed), attributes, values, std::move(own));
     std::vector<BallTensor> tensors = tensors_of(balls, layout, values, axes);
     for (std::size_t k = 0; k < values.size(); ++k) {
       const std::string& name = names[k];
@@ -197,7 +197,7 @@ Plan plan_of(const Program& whole, const Tensors& inputs, const Attributes& attr
   const bool elements = placed.program.nodes[static_cast<std::size_t>(y.node)].axes == kRowsCols;
   const Layout layout = placed.layout;
   return {y,        magnitude, is_transcendental(whole, stage, y),
-          elements, layout,    BallProgram(std::move(placed), std::move(own), attributes, wanted)};
+          elements, layout,    BallProgram(std::move(placed), attributes, wanted, std::move(own))};
 }
 
 // ---- from balls to enclosures ----
