@@ -45,7 +45,7 @@ typename Acc::Value torch_reduce(const Acc& acc, std::ptrdiff_t n, std::ptrdiff_
   if (n == 0) return Value{0};
   if (n < width) {
     for (std::ptrdiff_t i = 0; i < std::min(n, lanes); ++i) partial[static_cast<std::size_t>(i)] = acc.value(i);
-    for (std::ptrdiff_t i = lanes; i < n; ++i) add(i - lanes, i);
+    for (std::ptrdiff_t i = lanes; i < n; ++i) add(i % lanes, i);
     return first_to_last(acc, partial, std::min(n, lanes));
   }
   for (std::ptrdiff_t i = 0; i < width; ++i) partial[static_cast<std::size_t>(i)] = acc.value(i);
