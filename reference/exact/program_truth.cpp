@@ -397,7 +397,8 @@ class ProgramTruth final : public TruthSource {
 
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     const Layout& l = evaluator_.layout();
-    if (elements_ && (l.view.kind == ViewKind::batch || l.columns_are_rows())) {  // part of the program's row: the rest is not asked for
+    // Part of the program's row, the rest of which is not asked for; or elements of several rows.
+    if (elements_ && (l.view.kind == ViewKind::batch || l.columns_are_rows())) {
       for (std::int64_t j = 0; j < cols_; ++j) out[static_cast<std::size_t>(j)] = enclose(row, j);
       return;
     }

@@ -45,8 +45,8 @@ class PassedValue;
 class RootNames;
 
 /// Encloses the values of a program's stage, the last one if none is named, on one row. What earlier stages give is
-/// enclosed as tightly as the rest: nothing is rounded between stages. Steps are real functions continued to Inf, NaN and signed zeros as
-/// in IEEE 754 (Inf/Inf is NaN, 1/0 is Inf, x - x is +0).
+/// enclosed as tightly as the rest: nothing is rounded between stages. Steps are real functions continued to Inf, NaN and
+/// signed zeros as in IEEE 754 (Inf/Inf is NaN, 1/0 is Inf, x - x is +0).
 ///
 /// Rows and columns are those of the stage's view.
 ///

@@ -64,7 +64,8 @@ void BallProgram::lay_out(const std::vector<Operand>& wanted) {
     const Node& node = nodes[i];
     first_slot_.push_back(slots_.size());
     const bool fixed = !node.axes.has(Axis::rows);
-    const bool plain = node.kind == NodeKind::input && passed_[i] == nullptr && contains(FormatId::fp32, tensors_[i]->format);
+    const bool given = node.kind == NodeKind::input && passed_[i] == nullptr;
+    const bool plain = given && contains(FormatId::fp32, tensors_[i]->format);
     for (std::size_t port = 0; port < node.names.size(); ++port)
       slots_.push_back({.fixed = fixed, .per_column = node.axes.has(Axis::cols), .whole = fixed, .plain = plain});
     for (const Operand& o : node.operands) made[i] = std::max(made[i], ready[static_cast<std::size_t>(source(o).node)]);

@@ -110,9 +110,10 @@ struct Passed {
   /// By node.
   PassedBalls of(const Program& program) const {
     PassedBalls passed(program.nodes.size());
-    for (std::size_t i = 0; i < program.nodes.size(); ++i)
-      if (program.nodes[i].kind == NodeKind::input)
-        if (const auto found = balls.find(program.nodes[i].names.front()); found != balls.end()) passed[i] = found->second;
+    for (std::size_t i = 0; i < program.nodes.size(); ++i) {
+      const auto found = balls.find(program.nodes[i].names.front());
+      if (program.nodes[i].kind == NodeKind::input && found != balls.end()) passed[i] = found->second;
+    }
     return passed;
   }
 };
