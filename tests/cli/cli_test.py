@@ -952,7 +952,8 @@ class Lists(CliTest):
                 text = self.ends(0, "list", "paths", "--show", path["name"], "--format", x).stdout
                 write(path["name"] + ".path", text)
                 of_channels = path["norm"].removesuffix("_backward") in ("groupnorm", "instancenorm", "batchnorm")
-                shape = "2x64x4x6" if of_channels else "2x3072"
+                of_samples = path["norm"] in ("modulate_backward", "gated_residual_backward")  # sums over each one's tokens
+                shape = "2x64x4x6" if of_channels else "2x6x64" if of_samples else "2x4x6x64" if path["norm"] == "grn" else "2x3072"
                 if path["name"] == "tensorrt.skip_layernorm.vector":
                     shape = "2x768"  # the code takes rows of 768 and 1024 only
                 words = [path["norm"], x, shape, f"path=file:{path['name']}.path", "seed=1"]
@@ -960,6 +961,7 @@ class Lists(CliTest):
                 declared += re.findall(r"(?m)^# as built .*(weight) in (fp32)", text)
                 words += [f"{name}.format={format_}" for name, format_ in declared]
                 words += [f"{key}={value}" for key, value in path["attributes"].items()]
+                words += [f"{name}.shape=2x64" for name, _ in declared if of_samples and name != "dy"]
                 result = norma("run", *words, "--impl", "path:" + path["name"], "--json")
                 self.assertIn(result.returncode, (0, 1), result.stderr)
                 record = json.loads(result.stdout.splitlines()[1])
