@@ -1,5 +1,5 @@
-// The gradients of torch's batch_norm and instance_norm on a CPU, by layout. Every variant below was compared bit by bit
-// with torch 2.15 on one thread; where a product and a sum contract is the compiler's choice and measured.
+// The gradients of torch's batch_norm and instance_norm on a CPU, by layout. Every variant below was compared bit by
+// bit with torch 2.15 on one thread; where a product and a sum contract is the compiler's choice and measured.
 #include "impls/cast_paths/backward_steps.hpp"
 #include "impls/cast_paths/catalog.hpp"
 
@@ -20,16 +20,18 @@ struct Formats {
 };
 Formats formats_of(const Binding& binding) {
   const FormatRef t = binding.format("x");
-  return {t, binding.has("weight") ? binding.format("weight")
-                                   : binding.has("running_mean") ? binding.format("running_mean") : t};
+  return {t, binding.has("weight")         ? binding.format("weight")
+             : binding.has("running_mean") ? binding.format("running_mean")
+                                           : t};
 }
 
-/// What the forward saved: mean and 1 / deviation in the parameters' format; and the mean before it was rounded.
+/// What the forward saved: mean and 1 / deviation in the parameters' format.
 struct Saved {
   Operand mean, r;
 };
 
-/// As the forward takes them (torch.batch_norm.cpu.train). fp16 beside fp16 parameters keeps the sum of squares in fp32.
+/// As the forward takes them (torch.batch_norm.cpu.train). fp16 beside fp16 parameters keeps the sum of squares in
+/// fp32.
 Saved saved_in_training(Builder& b, Operand x, const Formats& f, bool in_lanes) {
   const Binding& binding = b.binding();
   const int run = static_cast<int>(channel_sizes(binding).positions);
@@ -65,15 +67,12 @@ Saved given_statistics(Builder& b, const Formats& f, bool rounded) {
   return {mean, rounded && is_half(f.p) ? b.cast("r_P", f.p, r) : r};
 }
 
-/// sum of dy, and dotp = sum of (x - mean) dy.
-struct Sums {
-  Operand sum, dotp;
-};
-
-/// dx = ((dy - sum / N - (x - mean) k) r) w with k = dotp r r / N in training, dy r w else. `fused`: the second difference.
+/// dx = ((dy - sum / N - (x - mean) k) r) w with k = dotp r r / N in training, dy r w else. `fused`: the second
+/// difference.
 Operand input_gradient(Builder& b, Operand centred, Operand dy, Operand k, Operand grad_mean, Operand r, bool fused) {
   const Operand e = b.sub("e", kFp32, dy, grad_mean);
-  const Operand v = fused ? fused_minus_product(b, "v", e, centred, k) : b.sub("v", kFp32, e, b.mul("dk", kFp32, centred, k));
+  const Operand v =
+      fused ? fused_minus_product(b, "v", e, centred, k) : b.sub("v", kFp32, e, b.mul("dk", kFp32, centred, k));
   return b.mul("vr", kFp32, v, r);
 }
 
@@ -91,15 +90,17 @@ void build_alike(Builder& b, const Formats& f, Statistics statistics, bool in_la
   const int run = static_cast<int>(sizes.positions);
   if (!f.half() && !in_lanes && sizes.channels > 8 && sizes.channels % 8 != 0)
     throw ProgramError("x has " + std::to_string(sizes.channels) +
-                       " channels; of fp32 in channels-last torch treats the last " + std::to_string(sizes.channels % 8) +
+                       " channels; of fp32 in channels-last torch treats the last " +
+                       std::to_string(sizes.channels % 8) +
                        " otherwise than the vectors of 8 before them: take a multiple of 8, or fewer than 8");
   const Operand x = b.input("x"), dy = b.input("dy");
-  const auto [mean, r] = statistics == Statistics::batch ? saved_in_training(b, x, f, in_lanes)
-                                                         : given_statistics(b, f, false);
+  const auto [mean, r] =
+      statistics == Statistics::batch ? saved_in_training(b, x, f, in_lanes) : given_statistics(b, f, false);
   const Operand centred = b.sub("d", kFp32, x, mean);
   Order order{.kind = OrderKind::sequential};
   if (in_lanes && f.half())
-    order = {.kind = f.t.id == FormatId::bf16 ? OrderKind::torch_runs_loads : OrderKind::torch_runs, .count = 8, .vec = run};
+    order = {
+        .kind = f.t.id == FormatId::bf16 ? OrderKind::torch_runs_loads : OrderKind::torch_runs, .count = 8, .vec = run};
   if (in_lanes && !f.half()) order = {.kind = OrderKind::torch_images, .count = 8, .vec = run};
   const FormatRef accumulator = in_lanes && !f.half() ? kFp64 : kFp32;
   const Operand sum = value_sum(b, "sum", accumulator, dy, order);
@@ -107,7 +108,8 @@ void build_alike(Builder& b, const Formats& f, Statistics statistics, bool in_la
   Operand dx;
   if (statistics == Statistics::batch) {
     const bool wide = accumulator == kFp64;
-    const Operand k = b.div("k", kFp32, product_of(b, "dotp_rr", {wide ? b.cast("dotp_f32", kFp32, dotp) : dotp, r, r}), b.count());
+    const Operand k =
+        b.div("k", kFp32, product_of(b, "dotp_rr", {wide ? b.cast("dotp_f32", kFp32, dotp) : dotp, r, r}), b.count());
     const Operand grad_mean = wide ? b.cast("grad_mean", kFp32, b.div("grad_mean_f64", kFp64, sum, b.count()))
                                    : b.div("grad_mean", kFp32, sum, b.count());
     dx = input_gradient(b, centred, dy, k, grad_mean, r, in_lanes || f.half() || sizes.channels % 8 == 0);
@@ -119,9 +121,10 @@ void build_alike(Builder& b, const Formats& f, Statistics statistics, bool in_la
   put_parameters(b, f, dotp, r, sum);
 }
 
-/// x and dy each in its own layout: scalar code through iterators. fp32: dotp in double of fp32 products. 16 bits beside
-/// fp32 parameters: fp32, k, grad_mean and both differences rounded to x's format. 16-bit parameters: every operation
-/// rounded to that format but dotp's sum. sum: at::sum, image after image; that of bf16 is rounded, that of fp16 is not.
+/// x and dy each in its own layout: scalar code through iterators. fp32: dotp in double of fp32 products. 16 bits
+/// beside fp32 parameters: fp32, k, grad_mean and both differences rounded to x's format. 16-bit parameters: every
+/// operation rounded to that format but dotp's sum. sum: at::sum, image after image; that of bf16 is rounded, that of
+/// fp16 is not.
 void build_mixed_memory(Builder& b, const Formats& f, Statistics statistics) {
   const int run = static_cast<int>(channel_sizes(b.binding()).positions);
   const bool bf16 = f.t.id == FormatId::bf16;
@@ -129,7 +132,8 @@ void build_mixed_memory(Builder& b, const Formats& f, Statistics statistics) {
   const FormatRef q = f.half() && f.same() ? f.t : kFp32;  // of x, parameters and what is computed from both
   const Operand x = b.input("x"), dy = b.input("dy");
   // x decides the forward's layout: channels-last
-  const auto [mean, r] = statistics == Statistics::batch ? saved_in_training(b, x, f, !last) : given_statistics(b, f, true);
+  const auto [mean, r] =
+      statistics == Statistics::batch ? saved_in_training(b, x, f, !last) : given_statistics(b, f, true);
   Operand sum = value_sum(b, "sum_dy", kFp32, dy, {.kind = OrderKind::torch_cpu_runs, .count = 8, .vec = run});
   if (bf16) sum = b.cast("sum", f.t, sum);
   const Operand centred = b.eager("d", Op::sub, q, {x, mean});
@@ -162,8 +166,8 @@ void require_training_values(const Binding& binding, bool each_sample) {
 void require_statistics_format(const Binding& binding) {
   if (binding.has("running_mean") && binding.has("weight") &&
       !(binding.format("running_mean") == binding.format("weight")))
-    throw ProgramError("running_mean is " + std::string(name_of(binding.format("running_mean").id)) + " and weight is " +
-                       std::string(name_of(binding.format("weight").id)) +
+    throw ProgramError("running_mean is " + std::string(name_of(binding.format("running_mean").id)) +
+                       " and weight is " + std::string(name_of(binding.format("weight").id)) +
                        "; torch.batch_norm takes one format for all parameters");
 }
 
@@ -244,14 +248,14 @@ constinit const CastPath torch_batch_norm_backward_cpu_train =
 
 constinit const CastPath torch_batch_norm_backward_cpu_train_channels_last =
     batch_norm("torch.batch_norm_backward.cpu.train.channels_last",
-               "torch batch_norm's gradient in training on a CPU, x and dy channels-last (bits compared, 2.15)", kKernel,
-               Statistics::batch, build_batch_norm<Memory::channels_last, Statistics::batch>);
+               "torch batch_norm's gradient in training on a CPU, x and dy channels-last (bits compared, 2.15)",
+               kKernel, Statistics::batch, build_batch_norm<Memory::channels_last, Statistics::batch>);
 
-constinit const CastPath torch_batch_norm_backward_cpu_train_mixed =
-    batch_norm("torch.batch_norm_backward.cpu.train.mixed",
-               "torch batch_norm's gradient in training on a CPU, x channels-last, dy contiguous: 16-bit parameters round "
-               "every operation (bits compared, 2.15)",
-               kIterators, Statistics::batch, build_batch_norm<Memory::mixed, Statistics::batch>);
+constinit const CastPath torch_batch_norm_backward_cpu_train_mixed = batch_norm(
+    "torch.batch_norm_backward.cpu.train.mixed",
+    "torch batch_norm's gradient in training on a CPU, x channels-last, dy contiguous: 16-bit parameters round "
+    "every operation (bits compared, 2.15)",
+    kIterators, Statistics::batch, build_batch_norm<Memory::mixed, Statistics::batch>);
 
 constinit const CastPath torch_batch_norm_backward_cpu_eval =
     batch_norm("torch.batch_norm_backward.cpu.eval",
@@ -260,13 +264,13 @@ constinit const CastPath torch_batch_norm_backward_cpu_eval =
 
 constinit const CastPath torch_batch_norm_backward_cpu_eval_channels_last =
     batch_norm("torch.batch_norm_backward.cpu.eval.channels_last",
-               "torch batch_norm's gradient in evaluation on a CPU, x and dy channels-last (bits compared, 2.15)", kKernel,
-               Statistics::running, build_batch_norm<Memory::channels_last, Statistics::running>);
+               "torch batch_norm's gradient in evaluation on a CPU, x and dy channels-last (bits compared, 2.15)",
+               kKernel, Statistics::running, build_batch_norm<Memory::channels_last, Statistics::running>);
 
-constinit const CastPath torch_batch_norm_backward_cpu_eval_mixed =
-    batch_norm("torch.batch_norm_backward.cpu.eval.mixed",
-               "torch batch_norm's gradient in evaluation on a CPU, x channels-last, dy contiguous (bits compared, 2.15)",
-               kIterators, Statistics::running, build_batch_norm<Memory::mixed, Statistics::running>);
+constinit const CastPath torch_batch_norm_backward_cpu_eval_mixed = batch_norm(
+    "torch.batch_norm_backward.cpu.eval.mixed",
+    "torch batch_norm's gradient in evaluation on a CPU, x channels-last, dy contiguous (bits compared, 2.15)",
+    kIterators, Statistics::running, build_batch_norm<Memory::mixed, Statistics::running>);
 
 constinit const CastPath torch_instance_norm_backward_cpu = gradient_path({
     .name = "torch.instance_norm_backward.cpu",

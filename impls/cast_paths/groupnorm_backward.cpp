@@ -28,9 +28,10 @@ Formats formats_of(const Binding& binding) {
 RowMoments channels_last_moments(Builder& b, Operand x, Operand nth, const Formats& f) {
   const int each = static_cast<int>(channel_sizes(b.binding()).each());
   const bool columns = channel_sizes(b.binding()).positions < 1024;
-  const Order order = columns ? Order{.kind = f.half() ? OrderKind::torch_columns_half : OrderKind::torch_columns,
-                                      .count = 8, .vec = each}
-                              : Order{.kind = OrderKind::lanes, .count = each};
+  const Order order =
+      columns
+          ? Order{.kind = f.half() ? OrderKind::torch_columns_half : OrderKind::torch_columns, .count = 8, .vec = each}
+          : Order{.kind = OrderKind::lanes, .count = each};
   const Operand sum = b.reduce("sum", kFp32, x, reduction(ReduceKind::sum, Term::value, order));
   const Operand ss = b.reduce("ss", kFp32, x, reduction(ReduceKind::sum, Term::square, order));
   const Operand mean = b.mul("mean", kFp32, sum, nth);
@@ -76,7 +77,8 @@ Builder pass_coefficients(Builder b, const Formats& f, Memory memory) {
   const bool weighted = b.binding().has("weight"), last = memory == Memory::channels_last;
   const Operand ds = b.input("ds"), db = b.input("db");
   const Operand mean = b.input("saved_mean", kRows), r = b.input("saved_r", kRows), s = b.input("one_nth", kScalar);
-  Order order{.kind = is_half(f.p) ? OrderKind::torch_norm : OrderKind::torch_norm_fours, .count = 8,
+  Order order{.kind = is_half(f.p) ? OrderKind::torch_norm : OrderKind::torch_norm_fours,
+              .count = 8,
               .vec = is_half(f.p) ? 2 : 1};
   if (last) order = {.kind = OrderKind::torch_vectors, .count = 8, .vec = f.half() ? 2 : 1};
   Operand ds_group, db_group;

@@ -1,5 +1,5 @@
-// Gradients of LayerNorm and RMSNorm as GPU kernels take them. Sums along a row have the profile's order; the order over
-// rows is read where a title says nothing, and each GPU's count of multiprocessors is taken as 132 (H100).
+// Gradients of LayerNorm and RMSNorm as GPU kernels take them. Sums along a row have the profile's order; the order
+// over rows is read where a title says nothing, and each GPU's count of multiprocessors is taken as 132 (H100).
 #include <algorithm>
 
 #include "impls/cast_paths/backward_steps.hpp"
@@ -70,7 +70,8 @@ Operand by_counts(Builder& b, Operand d, Operand dy, Operand r, bool centred, We
 
 Operand centred_by(Builder& b, Operand x, OrderKind moments, Operand& r) {
   const Profile& profile = bound_profile(b.binding());
-  const Operand mean = b.moments("mean", "var", kFp32, x, block_moments_order(profile, moments), profile.contract_squares);
+  const Operand mean =
+      b.moments("mean", "var", kFp32, x, block_moments_order(profile, moments), profile.contract_squares);
   r = inverse_deviation(b, {mean.node, 1});
   return b.sub("d", kFp32, x, mean);
 }
@@ -148,11 +149,13 @@ Program build_apex_rms_norm_memory_efficient(const Binding& binding) {
   const Operand dyy = b.mul("dyy", kFp32, dy, y);
   b.pass("terms", b.map("terms", Op::div, approximate(bound_profile(binding), kFp32), {dyy, w}));
   Builder rows = b.next_stage(kColumns);
-  put_out(rows, "dweight", binding.format("weight"), value_sum(rows, "dw", kFp32, rows.input("terms"), apex_rows(rows)));
+  put_out(rows, "dweight", binding.format("weight"),
+          value_sum(rows, "dw", kFp32, rows.input("terms"), apex_rows(rows)));
   return rows.finish();
 }
 
-// ---- (w dy - (n c1 + c2)) r with means c1 = mean(n w dy), c2 = mean(w dy): Triton's tutorial and what grew from it ----
+// ---- (w dy - (n c1 + c2)) r with means c1 = mean(n w dy), c2 = mean(w dy): Triton's tutorial and what grew from it
+// ----
 
 Operand triton_mean(Builder& b, const std::string& name, Operand sum) {
   return b.map(name, Op::div, approximate(bound_profile(b.binding()), kFp32), {sum, b.count()});
@@ -194,7 +197,8 @@ Program build_liger_layer_norm(const Binding& binding) {
 
 enum class Casting : std::uint8_t { llama, gemma };
 
-// m = dy (w + offset), in their own format for llama; dx = r m + r ((((-1 / N) r) r sum(m x)) x); dweight: dy T(x r) for llama
+// m = dy (w + offset), in their own format for llama; dx = r m + r ((((-1 / N) r) r sum(m x)) x); dweight: dy T(x r)
+// for llama
 template <Casting casting>
 Program build_liger_rms_norm(const Binding& binding) {
   require_gradient_formats(binding, "Liger", Mixed::taken);
@@ -278,15 +282,15 @@ constexpr PathSource kFlash{"Dao-AILab/flash-attention", "flash_attn/ops/triton/
 
 }  // namespace
 
-constinit const CastPath torch_layer_norm_backward_cuda =
-    kernel({.name = "torch.layer_norm_backward.cuda",
-            .title = "torch layer_norm's gradient on CUDA: (N w dy - n s2 - s1) r / N; dweight row after row, as up to 128 "
-                     "rows are",
-            .norm = kLayer,
-            .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "0005c538", "quoted"},
-            .required = "dy",
-            .build = build_torch_cuda},
-           kTorchCuda, "weight");
+constinit const CastPath torch_layer_norm_backward_cuda = kernel(
+    {.name = "torch.layer_norm_backward.cuda",
+     .title = "torch layer_norm's gradient on CUDA: (N w dy - n s2 - s1) r / N; dweight row after row, as up to 128 "
+              "rows are",
+     .norm = kLayer,
+     .source = {"pytorch/pytorch", "aten/src/ATen/native/cuda/layer_norm_kernel.cu", "0005c538", "quoted"},
+     .required = "dy",
+     .build = build_torch_cuda},
+    kTorchCuda, "weight");
 
 constinit const CastPath apex_layer_norm_backward =
     kernel({.name = "apex.layer_norm_backward",
@@ -306,32 +310,32 @@ constinit const CastPath apex_rms_norm_backward =
             .build = build_apex_rms_norm},
            kApex, "weight");
 
-constinit const CastPath apex_rms_norm_backward_memory_efficient =
-    kernel({.name = "apex.rms_norm_backward.memory_efficient",
-            .title = "apex FusedRMSNorm's gradient from the saved y: n = y / w, for weights of at least eps (order assumed)",
-            .norm = kRms,
-            .source = kApexSource,
-            .required = "dy,weight",
-            .build = build_apex_rms_norm_memory_efficient},
-           kApex, "");
+constinit const CastPath apex_rms_norm_backward_memory_efficient = kernel(
+    {.name = "apex.rms_norm_backward.memory_efficient",
+     .title = "apex FusedRMSNorm's gradient from the saved y: n = y / w, for weights of at least eps (order assumed)",
+     .norm = kRms,
+     .source = kApexSource,
+     .required = "dy,weight",
+     .build = build_apex_rms_norm_memory_efficient},
+    kApex, "");
 
-constinit const CastPath liger_layer_norm_backward =
-    kernel({.name = "liger.layer_norm_backward",
-            .title = "Liger layer_norm's gradient: mean and rstd saved in x's format; dweight, dbias in fp32 (order assumed)",
-            .norm = kLayer,
-            .source = {"linkedin/Liger-Kernel", "src/liger_kernel/ops/layer_norm.py", "main, 2026", "read"},
-            .required = "dy,weight",
-            .build = build_liger_layer_norm},
-           kTritonProfiles, "");
+constinit const CastPath liger_layer_norm_backward = kernel(
+    {.name = "liger.layer_norm_backward",
+     .title = "Liger layer_norm's gradient: mean and rstd saved in x's format; dweight, dbias in fp32 (order assumed)",
+     .norm = kLayer,
+     .source = {"linkedin/Liger-Kernel", "src/liger_kernel/ops/layer_norm.py", "", "quoted"},
+     .required = "dy,weight",
+     .build = build_liger_layer_norm},
+    kTritonProfiles, "");
 
-constinit const CastPath liger_rms_norm_backward_llama =
-    kernel({.name = "liger.rms_norm_backward.llama",
-            .title = "Liger rms_norm's gradient, casting mode llama: dweight from n rounded to x's format (order assumed)",
-            .norm = kRms,
-            .source = kLigerRms,
-            .required = "dy,weight",
-            .build = build_liger_rms_norm<Casting::llama>},
-           kTritonProfiles, "");
+constinit const CastPath liger_rms_norm_backward_llama = kernel(
+    {.name = "liger.rms_norm_backward.llama",
+     .title = "Liger rms_norm's gradient, casting mode llama: dweight from n rounded to x's format (order assumed)",
+     .norm = kRms,
+     .source = kLigerRms,
+     .required = "dy,weight",
+     .build = build_liger_rms_norm<Casting::llama>},
+    kTritonProfiles, "");
 
 constinit const CastPath liger_rms_norm_backward_gemma =
     kernel({.name = "liger.rms_norm_backward.gemma",

@@ -47,8 +47,8 @@ Sums gradient_sums(Builder& b, Operand x, Operand dy, bool mixed) {
   return {ds, value_sum(b, "db", kFp32, g, order)};
 }
 
-/// dx = r dy gamma + b x + c with b = (db mean - ds) r^3 / N, c = -b mean - db r / N. dgamma, dbeta: a buffer of x's format
-/// to which row after row is added, dy (r x - r mean) and dy, even where the parameters are fp32.
+/// dx = r dy gamma + b x + c with b = (db mean - ds) r^3 / N, c = -b mean - db r / N. dgamma, dbeta: a buffer of x's
+/// format to which row after row is added, dy (r x - r mean) and dy, even where the parameters are fp32.
 Program build_layer_norm_cpu(const Binding& binding) {
   require_gradient_formats(binding, kCode, Mixed::taken);
   const FormatRef t = binding.format("x");
@@ -62,9 +62,9 @@ Program build_layer_norm_cpu(const Binding& binding) {
   const Operand u = fused_product_minus(b, "u", db, mean, ds);
   const Operand slope = product_of(b, "slope", {u, a, a, a, scale});
   const Operand part = product_of(b, "offset_part", {db, a, scale});
-  const Operand offset = b.map("offset", Op::fma, kFp32,
-                               {b.map("minus_slope", Op::neg, kFp32, {slope}), mean,
-                                b.map("minus_part", Op::neg, kFp32, {part})});
+  const Operand offset =
+      b.map("offset", Op::fma, kFp32,
+            {b.map("minus_slope", Op::neg, kFp32, {slope}), mean, b.map("minus_part", Op::neg, kFp32, {part})});
   const Operand ady = b.mul("ady", kFp32, a, dy);
   const Operand direct = weighted ? b.mul("adyg", kFp32, ady, b.input("weight")) : ady;
   const Operand sum = b.map("direct_slope", Op::fma, kFp32, {slope, x, direct});
@@ -84,8 +84,8 @@ Program build_layer_norm_cpu(const Binding& binding) {
 
 constexpr std::string_view kCpu[] = {"torch_cpu_moments"};
 
-// autograd through pow, mean, add, rsqrt, mul, mul: dn = dy w; dr = sum dn x; dms = dr (-0.5 (r r) r); dx = dn r + dms / N
-// (2 x); dw = sum over rows of dy n. All in fp32; one cast to each tensor's format.
+// autograd through pow, mean, add, rsqrt, mul, mul: dn = dy w; dr = sum dn x; dms = dr (-0.5 (r r) r); dx = dn r + dms
+// / N (2 x); dw = sum over rows of dy n. All in fp32; one cast to each tensor's format.
 Program build_rms_norm(const Binding& binding) {
   require_float_or_half(binding, "torch.rms_norm's gradient");
   require_format(binding, "dy", "torch.rms_norm's gradient beside such an x", {binding.x});
@@ -118,8 +118,9 @@ constexpr std::string_view kEager[] = {"torch_cpu", "torch_cuda", "sequential"};
 
 constinit const CastPath torch_layer_norm_backward_cpu = gradient_path({
     .name = "torch.layer_norm_backward.cpu",
-    .title = "torch layer_norm's gradient on a CPU: dx in fp32 from saved statistics; dweight and dbias row after row in "
-             "x's format (bits compared, 2.15, one thread)",
+    .title =
+        "torch layer_norm's gradient on a CPU: dx in fp32 from saved statistics; dweight and dbias row after row in "
+        "x's format (bits compared, 2.15, one thread)",
     .norm = "layernorm_backward",
     .source = {"pytorch/pytorch", "aten/src/ATen/native/cpu/layer_norm_kernel.cpp:196-560", "v2.6.0", "quoted"},
     .optional = "weight",

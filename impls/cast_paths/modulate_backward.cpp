@@ -9,9 +9,7 @@ namespace norma::cast_paths {
 namespace {
 
 /// x = [samples, tokens, channels]; [tokens, channels] is one sample.
-View tokens_of(const Binding& binding) {
-  return binding.shape.size() == 2 ? kColumns : View{.kind = ViewKind::tokens};
-}
+View tokens_of(const Binding& binding) { return binding.shape.size() == 2 ? kColumns : View{.kind = ViewKind::tokens}; }
 
 void require_one(const Binding& binding) {
   require_float_or_half(binding, "autograd");
@@ -32,7 +30,8 @@ Program build_modulate(const Binding& binding) {
   Builder b("modulate_backward", binding);
   const FormatRef t = b.x_format();
   const Operand dy = b.input("dy"), scale = vector_input(b, "scale");
-  const Operand f = factor == Factor::one_plus_scale ? b.eager("factor", Op::add, t, {b.constant("one", 1), scale}) : scale;
+  const Operand f =
+      factor == Factor::one_plus_scale ? b.eager("factor", Op::add, t, {b.constant("one", 1), scale}) : scale;
   b.output("dx", b.eager("dx", Op::mul, t, {dy, f}));
   Builder sums = b.next_stage(tokens_of(binding));
   const Operand x = sums.input("x"), g = sums.input("dy");
@@ -87,10 +86,10 @@ constinit const CastPath torch_film_backward =
           "autograd of x gamma + beta, one vector a sample: products rounded, then summed over tokens", kDerivatives,
           "dy,scale", kScaleItself, build_modulate<Factor::scale>);
 
-constinit const CastPath torch_gated_residual_backward =
-    eager("gated_residual_backward", "torch.gated_residual_backward",
-          "autograd of residual + gate x, one vector a sample: products rounded, then summed over tokens (bits compared, "
-          "2.15)",
-          kDerivatives, "dy,gate", {}, build_gated_residual);
+constinit const CastPath torch_gated_residual_backward = eager(
+    "gated_residual_backward", "torch.gated_residual_backward",
+    "autograd of residual + gate x, one vector a sample: products rounded, then summed over tokens (bits compared, "
+    "2.15)",
+    kDerivatives, "dy,gate", {}, build_gated_residual);
 
 }  // namespace norma::cast_paths

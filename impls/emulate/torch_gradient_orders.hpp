@@ -1,6 +1,6 @@
-// The orders in which torch's CPU kernels of gradients add. `acc` is an accumulator over the terms: step(a, i) adds term
-// i, in one fused operation where the program contracts; plain(a, i) adds it rounded; value(i) is the rounded term alone.
-// Each bit was compared with torch 2.15 (AVX2 kernels on an AVX-512 machine); sources: aten/src/ATen/cpu/vec/
+// The orders in which torch's CPU kernels of gradients add. `acc` is an accumulator over the terms: step(a, i) adds
+// term i, in one fused operation where the program contracts; plain(a, i) adds it rounded; value(i) is the rounded term
+// alone. Each bit was compared with torch 2.15 (AVX2 kernels on an AVX-512 machine); sources: aten/src/ATen/cpu/vec/
 // functional_base.h, functional_bfloat16.h and the kernels that call them.
 #pragma once
 
@@ -22,15 +22,16 @@ typename Acc::Value lanes_by_halves(const Acc& acc, std::vector<typename Acc::Va
 }
 
 template <class Acc>
-typename Acc::Value first_to_last(const Acc& acc, const std::vector<typename Acc::Value>& values, std::ptrdiff_t count) {
+typename Acc::Value first_to_last(const Acc& acc, const std::vector<typename Acc::Value>& values,
+                                  std::ptrdiff_t count) {
   typename Acc::Value total = values[0];
   for (std::ptrdiff_t i = 1; i < count; ++i) total = acc.add(total, values[static_cast<std::size_t>(i)]);
   return total;
 }
 
-/// vec::reduce_all, map_reduce_all, map2_ and map3_: `halves` accumulators of `lanes`, which begin as the first load; the
-/// rest of the row goes to its lanes; the halves are added, then the lanes by halves. A row shorter than a load: its
-/// second half is added to the first, then one after the other.
+/// vec::reduce_all, map_reduce_all, map2_ and map3_: `halves` accumulators of `lanes`, which begin as the first load;
+/// the rest of the row goes to its lanes; the halves are added, then the lanes by halves. A row shorter than a load:
+/// its second half is added to the first, then one after the other.
 template <class Acc>
 typename Acc::Value torch_reduce(const Acc& acc, std::ptrdiff_t n, std::ptrdiff_t lanes, std::ptrdiff_t halves,
                                  Fused fused) {
@@ -65,7 +66,8 @@ typename Acc::Value torch_images(const Acc& acc, std::ptrdiff_t n, std::ptrdiff_
   using Value = typename Acc::Value;
   Value total{0};
   for (std::ptrdiff_t from = 0; from < n; from += run)
-    total = acc.add(total, static_cast<Value>(torch_reduce(acc.in_fp32(from), std::min(run, n - from), lanes, 1, Fused::rest)));
+    total = acc.add(
+        total, static_cast<Value>(torch_reduce(acc.in_fp32(from), std::min(run, n - from), lanes, 1, Fused::rest)));
   return total;
 }
 
@@ -87,8 +89,8 @@ typename Acc::Value torch_norm_fours(const Acc& acc, std::ptrdiff_t n, std::ptrd
 }
 
 /// channels-last group_norm, the channels of a group: every vector of `lanes` by halves, the vectors one after the
-/// other. halves = 1: the last vector is filled up with zeros. halves = 2: only whole loads of two vectors are taken so,
-/// the rest of the row is added term by term.
+/// other. halves = 1: the last vector is filled up with zeros. halves = 2: only whole loads of two vectors are taken
+/// so, the rest of the row is added term by term.
 template <class Acc>
 typename Acc::Value torch_vectors(const Acc& acc, std::ptrdiff_t n, std::ptrdiff_t lanes, std::ptrdiff_t halves) {
   using Value = typename Acc::Value;

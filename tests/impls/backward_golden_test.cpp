@@ -1,4 +1,5 @@
-// Paths of gradients against what torch's autograd returned, operator by operator, layout by layout: every recorded bit.
+// Paths of gradients against what torch's autograd returned, operator by operator, layout by layout: every recorded
+// bit.
 #include <catch2/catch_message.hpp>
 #include <catch2/catch_test_macros.hpp>
 
@@ -38,7 +39,8 @@ std::vector<Call> calls_of(std::string_view file, std::string_view format) {
            .outputs = {}};
     for (const auto& [key, value] : call.at("attributes").items()) c.attributes[key] = value.get<double>();
     for (const auto& [key, tensor] : call.at("inputs").items())
-      if (key != "bias" && key != "shift" && key != "residual") c.inputs[key] = all.tensors.at(tensor.get<std::string>());
+      if (key != "bias" && key != "shift" && key != "residual")
+        c.inputs[key] = all.tensors.at(tensor.get<std::string>());
     if (call.contains("statistics")) {
       c.inputs["running_mean"] = all.tensors.at(call.at("statistics")[0].get<std::string>());
       c.inputs["running_var"] = all.tensors.at(call.at("statistics")[1].get<std::string>());
@@ -61,7 +63,8 @@ std::string path_of(const Call& call) {
   if (call.norm == "layernorm") return "torch.layer_norm_backward.cpu";
   if (call.norm == "rmsnorm") return "torch.rms_norm_backward.2_8";
   if (call.norm == "instancenorm") return "torch.instance_norm_backward.cpu";
-  if (call.norm == "groupnorm") return last ? "torch.group_norm_backward.cpu.channels_last" : "torch.group_norm_backward.cpu";
+  if (call.norm == "groupnorm")
+    return last ? "torch.group_norm_backward.cpu.channels_last" : "torch.group_norm_backward.cpu";
   return "torch.batch_norm_backward.cpu." + call.mode + (last ? ".mixed" : both ? ".channels_last" : "");
 }
 
@@ -69,8 +72,8 @@ Tensors emulated(std::string_view path, const Call& call) {
   const CastPath* found = find_cast_path(path);
   REQUIRE(found != nullptr);
   const Tensor& x = call.inputs.at("x");
-  Binding binding{.x = x.format, .formats = {}, .attributes = call.attributes, .cols = x.cols(), .profile = {},
-                  .shape = x.shape};
+  Binding binding{
+      .x = x.format, .formats = {}, .attributes = call.attributes, .cols = x.cols(), .profile = {}, .shape = x.shape};
   for (const auto& [name, tensor] : call.inputs)
     if (name != "x") binding.formats[name] = tensor.format;
   return emulate(build_path(*found, binding), call.inputs, call.attributes);

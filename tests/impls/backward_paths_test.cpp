@@ -72,7 +72,11 @@ std::vector<Binding> branches(const CastPath& path, Shape shape) {
   for (const FormatId x : {FormatId::fp32, FormatId::bf16, FormatId::fp16})
     for (const FormatId parameter : {x, FormatId::fp32})
       for (const bool with_optional : {false, true}) {
-        Binding binding{.x = x, .formats = {}, .attributes = attributes_of(path), .cols = shape.back(), .profile = "",
+        Binding binding{.x = x,
+                        .formats = {},
+                        .attributes = attributes_of(path),
+                        .cols = shape.back(),
+                        .profile = "",
                         .shape = shape};
         auto inputs = split(path.required);
         if (with_optional)
@@ -102,14 +106,17 @@ Tensor random_tensor(std::mt19937_64& random, FormatId format, Shape shape, doub
 Tensors random_inputs(const CastPath& path, const Binding& binding, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const Shape& shape = binding.shape;
-  const Shape parameters = of_rows(path) ? Shape{shape.back()} : of_tokens(path) ? Shape{shape[0], 1, shape[2]} : Shape{shape[1]};
+  const Shape parameters = of_rows(path)     ? Shape{shape.back()}
+                           : of_tokens(path) ? Shape{shape[0], 1, shape[2]}
+                                             : Shape{shape[1]};
   Tensors tensors;
   tensors["x"] = random_tensor(random, binding.x, shape, 0.75);
   for (const auto& [name, format] : binding.formats) {
     tensors[name] = random_tensor(random, format, name == "dy" ? shape : parameters, 0);
     if (name != "running_var") continue;
     Tensor& var = tensors[name];
-    for (std::int64_t i = 0; i < var.size(); ++i) var.set_code(i, encode(format, std::fabs(var.value(i)), Overflow::ieee));
+    for (std::int64_t i = 0; i < var.size(); ++i)
+      var.set_code(i, encode(format, std::fabs(var.value(i)), Overflow::ieee));
   }
   return tensors;
 }
@@ -133,8 +140,8 @@ Indices indices_of(const CastPath& path, const Binding& binding) {
   const Shape& s = binding.shape;
   if (of_rows(path)) {
     const std::int64_t cols = s.back();
-    return {[=](std::int64_t e) { return index(e / cols); }, [=](std::int64_t e) { return index(e % cols); }, index(s[0]),
-            index(cols)};
+    return {[=](std::int64_t e) { return index(e / cols); }, [=](std::int64_t e) { return index(e % cols); },
+            index(s[0]), index(cols)};
   }
   const std::int64_t channels = s[1], positions = element_count(s) / (s[0] * channels);
   const auto channel = [=](std::int64_t e) { return index(e / positions % channels); };
@@ -165,7 +172,8 @@ Gradient gradient_of_norm(const CastPath& path, const Binding& binding, const Te
     var[s] = add(var[s], square(centre(e)));
   }
   for (std::size_t s = 0; s < at.statistics; ++s) {
-    const Interval v = given ? real(tensors.at("running_var").value(static_cast<std::int64_t>(s))) : div(var[s], count[s]);
+    const Interval v =
+        given ? real(tensors.at("running_var").value(static_cast<std::int64_t>(s))) : div(var[s], count[s]);
     r[s] = div(real(1), sqrt(add(v, real(kEps))));
   }
   const auto weighted = [&](std::int64_t e) {
@@ -308,7 +316,8 @@ TEST_CASE("erasures are the gradients of the forward's formula", "[cast_paths]")
     for (const Binding& branch : branches(*path)) {
       CAPTURE(path->name, name_of(branch.x), branch.formats.size());
       const Tensors tensors = random_inputs(*path, branch, ++seed);
-      const Count count = judge(build_path(*path, branch), gradient_of(*path, branch, tensors), tensors, branch.attributes);
+      const Count count =
+          judge(build_path(*path, branch), gradient_of(*path, branch, tensors), tensors, branch.attributes);
       CHECK(count.agree >= tensors.at("x").size());
       CHECK(count.differ == 0);
     }
@@ -369,8 +378,12 @@ TEST_CASE("the bits of every gradient under every profile lie near what it means
 
 TEST_CASE("a matrix is the tokens of one sample", "[cast_paths]") {
   const CastPath& path = *find_cast_path("torch.modulate_backward");
-  Binding binding{.x = FormatId::bf16, .formats = {{"dy", FormatId::bf16}, {"scale", FormatId::bf16}}, .attributes = {},
-                  .cols = 5, .profile = "", .shape = {2, 7, 5}};
+  Binding binding{.x = FormatId::bf16,
+                  .formats = {{"dy", FormatId::bf16}, {"scale", FormatId::bf16}},
+                  .attributes = {},
+                  .cols = 5,
+                  .profile = "",
+                  .shape = {2, 7, 5}};
   CHECK(build_path(path, binding).view.kind == ViewKind::tokens);
   binding.shape = {7, 5};
   CHECK(build_path(path, binding).view.kind == ViewKind::columns);
@@ -384,7 +397,11 @@ TEST_CASE("a fused sum rounds once, a 16-bit buffer after fp32", "[cast_paths]")
       for (std::int64_t i = 0; i < t.size(); ++i)
         t.set_code(i, encode(FormatId::fp32, values[static_cast<std::size_t>(i)], Overflow::ieee));
     }
-    const Binding binding{.x = FormatId::fp32, .formats = {{"dy", FormatId::fp32}}, .attributes = {}, .cols = 2, .profile = "",
+    const Binding binding{.x = FormatId::fp32,
+                          .formats = {{"dy", FormatId::fp32}},
+                          .attributes = {},
+                          .cols = 2,
+                          .profile = "",
                           .shape = {}};
     const Program program = parse_program("norm rmsnorm_backward\nin x:T dy:fp32\np = mul fp64 x, dy\nout dx = sum " +
                                               std::string(name_of(format)) + " p order=" + std::string(reduce) + "\n",
@@ -403,17 +420,24 @@ TEST_CASE("a fused sum rounds once, a 16-bit buffer after fp32", "[cast_paths]")
 TEST_CASE("gradients refuse what the transcriptions do not cover, in one sentence", "[cast_paths]") {
   using Catch::Matchers::ContainsSubstring;
   const auto said = [](std::string_view path, Shape shape, FormatId x = FormatId::fp32, FormatId dy = FormatId::fp32) {
-    Binding binding{.x = x, .formats = {{"dy", dy}}, .attributes = {{"eps", kEps}}, .cols = shape.back(),
-                    .profile = "", .shape = shape};
+    Binding binding{.x = x,
+                    .formats = {{"dy", dy}},
+                    .attributes = {{"eps", kEps}},
+                    .cols = shape.back(),
+                    .profile = "",
+                    .shape = shape};
     if (path.find("group_norm") != std::string_view::npos) binding.attributes["groups"] = 2;
     return refusal(*find_cast_path(path), binding);
   };
-  CHECK_THAT(said("torch.batch_norm_backward.cpu.train.channels_last", {2, 9, 4, 4}), ContainsSubstring("x has 9 channels"));
+  CHECK_THAT(said("torch.batch_norm_backward.cpu.train.channels_last", {2, 9, 4, 4}),
+             ContainsSubstring("x has 9 channels"));
   CHECK(said("torch.batch_norm_backward.cpu.train.channels_last", {2, 16, 4, 4}).empty());
   CHECK_THAT(said("torch.batch_norm_backward.cpu.train", {1, 6}), ContainsSubstring("at least two"));
   CHECK_THAT(said("torch.group_norm_backward.cpu.channels_last", {1, 6, 64, 32}), ContainsSubstring("2048 positions"));
-  CHECK_THAT(said("torch.layer_norm_backward.cpu", {4, 8}, FormatId::bf16, FormatId::fp32), ContainsSubstring("dy is fp32"));
-  CHECK_THAT(said("torch.batch_norm_backward.cpu.eval", {2, 6, 4}), ContainsSubstring("needs the input 'running_mean'"));
+  CHECK_THAT(said("torch.layer_norm_backward.cpu", {4, 8}, FormatId::bf16, FormatId::fp32),
+             ContainsSubstring("dy is fp32"));
+  CHECK_THAT(said("torch.batch_norm_backward.cpu.eval", {2, 6, 4}),
+             ContainsSubstring("needs the input 'running_mean'"));
 }
 
 }  // namespace norma::test
