@@ -15,6 +15,7 @@
 
 #include "reference/exact/real.hpp"
 #include "reference/norms/call.hpp"
+#include "reference/norms/formula.hpp"
 
 namespace norma {
 
@@ -208,9 +209,75 @@ class GrnTruth final : public TruthSource {
   mutable std::map<mpfr_prec_t, std::shared_ptr<const Lengths>> lengths_;
 };
 
+/// The formula in stages: lengths, their mean, elements. The formats are ignored.
+Program formula(const NormCall& call) {
+  const auto sum_or_mean = [](ReduceKind kind, Term term) {
+    return Reduction{.kind = kind, .term = term, .order = {.kind = OrderKind::exact}, .term_format = {}};
+  };
+  Builder lengths("grn", formula_binding(call), {.kind = ViewKind::tokens});
+  const Operand squares =
+      lengths.reduce("squares", kFp64, lengths.input("x"), sum_or_mean(ReduceKind::sum, Term::square));
+  lengths.pass(lengths.sqrt("g", kFp64, squares));
+  Builder channels = lengths.next_stage();
+  const Operand g = channels.input("g", kRowsCols);
+  const Operand mean = channels.reduce("mean", kFp64, g, sum_or_mean(ReduceKind::mean, Term::value));
+  channels.pass(channels.div("r", kFp64, g, channels.add("divisor", kFp64, mean, channels.attribute("eps"))));
+  Builder b = channels.next_stage();
+  const Operand x = b.input("x");
+  const Operand scaled = b.mul("scaled", kFp64, x, b.input("r", kCols));
+  Operand y = b.mul("weighed", kFp64, b.input("weight", kCols), scaled);
+  if (call.inputs->contains("bias")) y = b.add("shifted", kFp64, y, b.input("bias", kCols));
+  b.output("y", b.add("y", kFp64, y, x));
+  return b.finish();
+}
+
+/// Balls for finite values of finite samples; the truth for the rest, and for all that is to be decided.
+class FastGrnTruth final : public TruthSource {
+ public:
+  explicit FastGrnTruth(const NormCall& call)
+      : exact_(read_call(call)), balls_(formula_truth(formula(call), with_eps(call), "y", TruthKind::fast)) {
+    const Call c = read_call(call);
+    positions_ = c.positions;
+    finite_.assign(static_cast<std::size_t>(c.samples), true);
+    for (std::int64_t i = 0; i < c.x->size(); ++i)
+      if (!std::isfinite(c.x->value(i))) finite_[static_cast<std::size_t>(i / (c.positions * c.channels))] = false;
+  }
+
+  std::int64_t rows() const override { return exact_.rows(); }
+  std::int64_t cols() const override { return exact_.cols(); }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override { exact_.enclose_row(row, out); }
+  Enclosure enclose(std::int64_t row, std::int64_t col) const override { return exact_.enclose(row, col); }
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    return exact_.compare(row, col, m_hi, m_lo);
+  }
+  Tier enclose_quick(std::int64_t row, const QuickRow& out) const override {
+    const Tier tier = balls_->enclose_quick(row, out);
+    const bool finite = finite_[static_cast<std::size_t>(row / positions_)];
+    for (std::size_t j = 0; j < out.mid.size(); ++j)
+      if (!finite || !std::isfinite(out.mid[j])) out.mid[j] = 0, out.radius[j] = std::numeric_limits<double>::infinity();
+    return tier;
+  }
+
+ private:
+  static NormCall with_eps(NormCall call) {
+    call.numbers.insert_or_assign("eps", read_call(call).eps);
+    return call;
+  }
+
+  GrnTruth exact_;
+  std::unique_ptr<TruthSource> balls_;
+  std::int64_t positions_ = 1;
+  std::vector<bool> finite_;  ///< by sample
+};
+
 std::unique_ptr<TruthSource> truth(const NormCall& call, std::string_view output) {
   if (output != "y") CallReader("grn", call).refuse("there is no output " + std::string(output) + "; known: y.");
   return std::make_unique<GrnTruth>(read_call(call));
+}
+
+std::unique_ptr<TruthSource> fast(const NormCall& call, std::string_view output) {
+  if (output != "y") return truth(call, output);
+  return std::make_unique<FastGrnTruth>(call);
 }
 
 std::vector<NormOutput> outputs_of(const NormCall& call) { return {{"y", read_call(call).x->shape}}; }
@@ -229,6 +296,7 @@ constinit const NormDef grn{
     .check = check,
     .truth = truth,
     .outputs_of = outputs_of,
+    .fast = fast,
 };
 
 }  // namespace norma

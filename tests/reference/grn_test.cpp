@@ -100,6 +100,36 @@ TEST_CASE("GRN is its formula on random samples") {
   }
 }
 
+TEST_CASE("GRN's fast truth encloses it, tightly where it is ordinary") {
+  Random random{78};
+  for (const bool biased : {true, false})
+    for (const double spike : {1.0, 0x1p60, std::numeric_limits<double>::infinity(), std::nan("")}) {
+      Tensors t = tensors_of(random_values(random, 180), {3, 2, 6, 5}, random_values(random, 5), random_values(random, 5));
+      if (!biased) t.erase("bias");
+      t["x"].set_code(7, encode(t["x"].format, spike, Overflow::ieee));
+      const NormCall call{.inputs = &t, .numbers = {{"eps", 1e-3}}, .words = {}};
+      const auto exact = truth_of(grn, call, "y", TruthKind::mpfr), fast = truth_of(grn, call, "y", TruthKind::fast);
+      std::vector<double> mid(5), radius(5), magnitude(5);
+      std::int64_t known = 0;
+      for (std::int64_t row = 0; row < exact->rows(); ++row) {
+        fast->enclose_quick(row, {.mid = mid, .radius = radius, .magnitude = magnitude});
+        for (std::size_t c = 0; c < 5; ++c) {
+          const auto col = static_cast<std::int64_t>(c);
+          const Enclosure e = exact->enclose(row, col);
+          CAPTURE(biased, spike, row, c, e.hi, mid[c], radius[c]);
+          if (std::isnan(e.hi)) continue;
+          CHECK(fast->enclose(row, col).hi == e.hi);
+          if (!(radius[c] < std::numeric_limits<double>::infinity())) continue;
+          ++known;
+          CHECK(std::fabs((mid[c] - e.hi) - e.lo) <= radius[c] + e.radius);
+          CHECK(radius[c] <= 0x1p-50 * e.magnitude);
+          CHECK(std::fabs(magnitude[c] - e.magnitude) <= radius[c] + 0x1p-52 * e.magnitude);
+        }
+      }
+      CHECK(known >= (std::isfinite(spike) ? 180 : 120));  // a spike that is not finite spoils its sample
+    }
+}
+
 TEST_CASE("GRN decides ties") {
   NormCall call{.inputs = nullptr, .numbers = {{"eps", 0.5}}, .words = {}};
   // Lengths 5 and 10, mean 7.5: responses 5/8 and 10/8.
