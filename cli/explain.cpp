@@ -72,10 +72,11 @@ int explain_element(const Options& options) {
   if (!contract) throw UsageError(fmt::format("{} declares no cast path; name one by path=NAME", impl));
   const Record record = check(session, job);
   if (record.outputs.empty()) throw UsageError(record.verdict.reason);
+  const std::string& output = record.outputs.front().name;
   const Measures& y = record.outputs.front().measures;
   if (y.worst.empty() && options.at.empty()) throw UsageError("no element of the output could be scored; say which by --at");
-  const Place place = options.at.empty() ? y.worst.front().at : parse_place(options.at, *session.truth(job.value, "y"));
-  const Explanation e = explain(session, job.value, *contract, "y", place.row, place.col);
+  const Place place = options.at.empty() ? y.worst.front().at : parse_place(options.at, *session.truth(job.value, output));
+  const Explanation e = explain(session, job.value, *contract, output, place.row, place.col);
   double implementation_ulp = 0;
   for (const WorstElement& w : y.worst)
     if (w.at == place && w.implementation) implementation_ulp = *w.implementation;
