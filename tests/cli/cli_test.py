@@ -348,6 +348,32 @@ class BadTensors(CliTest):
         self.assertIn("4x63", wrong.stdout)
 
 
+class Gradients(CliTest):
+    """A gradient's first output is dx; its others have other shapes."""
+
+    def test_outputs_are_judged_by_name(self):
+        given = dict(tensors(), dy=tensors(3)["x"])
+        write("in.st", pack(given))
+        truth = ["eval", "truth", "layernorm_backward", "--in", "in.st", "--out", "truth.st", "--round-to", "bf16"]
+        self.ends(0, *truth)
+        made = {name: load("truth.st")[name + ".rounded"] for name in ("dx", "dweight", "dbias")}
+        self.assertEqual([shape for _, shape, _ in made.values()], [[ROWS, COLS], [COLS], [COLS]])
+        write("all.st", pack(dict(given, **made)))
+        limits = ["--limit", "incorrect<=0", "--limit", "dweight.incorrect<=0", "--limit", "dbias.max_ulp<=0.5"]
+        done = self.ends(0, "check", "layernorm_backward", "--in", "all.st", "--json", *limits)
+        self.assertEqual(list(json.loads(done.stdout)["outputs"]), ["dx", "dbias", "dweight"])
+        # One output that another's rounding stands in for; a limit without a name is about dx.
+        write("wrong.st", pack({**given, **made, "dbias": made["dweight"]}))
+        self.ends(1, "check", "layernorm_backward", "--in", "wrong.st", *limits)
+        self.ends(0, "check", "layernorm_backward", "--in", "wrong.st", *limits[:4])
+
+    def test_what_is_missing(self):
+        write("in.st", pack(tensors()))
+        self.refused(["check", "layernorm_backward", "--in", "in.st"], "'dy'", "--map dy=TENSOR")
+        write("dy.st", pack(dict(tensors(), dy=tensors()["x"])))
+        self.refused(["check", "layernorm_backward", "--in", "dy.st"], "'dx'", "--got")
+
+
 class EvalIdeal(CliTest):
     """eval ideal writes the bits of the path that --path or the file names."""
 
