@@ -18,6 +18,8 @@ struct Options {
   bool json = false;
 };
 
+constexpr std::string_view kHostExecutor = "cuda_host.";
+
 std::vector<std::string> words(std::string_view list) {
   std::vector<std::string> result;
   while (!list.empty()) {
@@ -129,7 +131,11 @@ Json catalogue(const std::string& what, const std::string& norm) {
   } else if (what == "ops") {
     for (const OpRow& o : all_ops()) rows.push_back({{"name", o.name}, {"title", o.meaning}, {"operands", o.arity}, {"onnx", o.onnx}});
   } else if (what == "impls") {
-    for (const Implementation* i : builtin_implementations()) rows.push_back({{"name", i->name()}, {"title", i->title()}});
+    for (const Implementation* i : builtin_implementations())
+      if ((norm.empty() || i->accepts_norm(norm)) && !i->name().starts_with(kHostExecutor))
+        rows.push_back({{"name", i->name()}, {"title", i->title()}});
+    rows.push_back({{"name", std::string(kHostExecutor) + "KERNEL"},
+                    {"title", "the source of cuda.KERNEL, run on the CPU by the host executor"}});
     rows.push_back({{"name", "path:NAME"}, {"title", "a cast path, emulated bit for bit"}});
     rows.push_back({{"name", "file:OUT.safetensors#y"}, {"title", "an output made elsewhere"}});
     rows.push_back({{"name", "cmd:\"COMMAND\""}, {"title", "any program that answers JSON lines"}});
@@ -179,8 +185,9 @@ int show(const Options& options) {
 }
 
 int list(const Options& options) {
-  if (!options.norm.empty() && (options.what != "paths" || find_norm(options.norm) == nullptr))
-    throw UsageError(options.what != "paths" ? fmt::format("--norm goes with paths, not with {}", options.what)
+  const bool of_norms = options.what == "paths" || options.what == "impls";
+  if (!options.norm.empty() && (!of_norms || find_norm(options.norm) == nullptr))
+    throw UsageError(!of_norms ? fmt::format("--norm goes with paths and impls, not with {}", options.what)
                                              : fmt::format("--norm: unknown norm '{}'; 'norma list norms' prints the known ones", options.norm));
   if (!options.show.empty()) return show(options);
   const Json rows = catalogue(options.what, options.norm);
@@ -202,7 +209,7 @@ void add_list(CLI::App& app, Outcome& outcome) {
   CLI::App* command = app.add_subcommand("list", "the catalogues: formats norms blocks paths profiles orders ops impls inputs metrics views suites");
   command->add_option("WHAT", options->what, "which catalogue")->required()->type_name("");
   command->add_option("--show", options->show, "one entry whole; a path as the text that path=file: reads")->type_name("NAME");
-  command->add_option("--norm", options->norm, "with paths: only those of this norm")->type_name("NORM");
+  command->add_option("--norm", options->norm, "with paths and impls: only those of this norm")->type_name("NORM");
   command->add_option("--format", options->format, "with paths --show: x's format")->type_name("FORMAT");
   command->add_flag("--json", options->json, "print a JSON array");
   command->callback([options, &outcome] { outcome.exit_code = list(*options); });

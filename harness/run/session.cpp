@@ -13,6 +13,7 @@
 #include "harness/inputs/safetensors.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/cpu/cpu.hpp"
+#include "impls/cuda/cuda.hpp"
 #include "impls/library/command.hpp"
 #include "impls/library/onednn.hpp"
 #include "impls/recorded/recorded.hpp"
@@ -196,7 +197,7 @@ std::shared_ptr<const TruthSource> Session::erasure(const Case& expanded, const 
 std::span<Implementation* const> builtin_implementations() {
   static const std::vector<Implementation*> all = [] {
     std::vector<Implementation*> list;
-    for (const auto kernels : {cpu_implementations(), onednn_implementations()})
+    for (const auto kernels : {cpu_implementations(), onednn_implementations(), cuda_implementations()})
       list.insert(list.end(), kernels.begin(), kernels.end());
     return list;
   }();
@@ -218,9 +219,14 @@ std::shared_ptr<Implementation> Session::implementation(const std::string& impl)
   for (Implementation* builtin : builtin_implementations())
     if (builtin->name() == impl) return known = std::shared_ptr<Implementation>(builtin, [](Implementation*) {});
   implementations_.erase(impl);
+  std::string alike;
+  for (const Implementation* builtin : builtin_implementations())
+    if (!impl.empty() && builtin->name().find(impl) != std::string::npos)
+      alike.append(alike.empty() ? " there are " : ", ").append(builtin->name());
   throw CaseError(
-      fmt::format("unknown implementation '{}'; known: {}, path:NAME, file:OUT.safetensors#y, cmd:COMMAND", impl,
-                  known_words(builtin_implementations(), [](const Implementation* i) { return i->name(); })));
+      fmt::format("unknown implementation '{}';{}{} 'norma list impls' prints the known ones, path:NAME, "
+                  "file:OUT.safetensors#y and cmd:COMMAND make others",
+                  impl, alike, alike.empty() ? "" : ";"));
 }
 
 }  // namespace norma

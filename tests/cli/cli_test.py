@@ -185,7 +185,9 @@ class BadWords(CliTest):
         self.refused(["run", *CASE, "weight.shape=1x64"], "weight.shape=1x64", "64")
 
     def test_options(self):
-        self.refused(["run", *CASE, "--impl", "frob"], "'frob'", "cpu.rmsnorm.lanes", "path:NAME", "cmd:")
+        self.refused(["run", *CASE, "--impl", "frob"], "'frob'", "norma list impls", "path:NAME", "cmd:")
+        self.refused(["run", *CASE, "--impl", "rmsnorm.lanes"], "there are cpu.rmsnorm.lanes, ", "norma list impls")
+        self.refused(["list", "inputs", "--norm", "rmsnorm"], "--norm goes with paths and impls, not with inputs")
         self.refused(["run", *CASE, "--impl", "path:frob"], "'frob'", "norma list paths")
         self.refused(["run", *CASE, "--impl", "frob*"], "'frob*'")
         self.refused(["run", *CASE, "--impl", "file:none.safetensors#y"], "none.safetensors")
