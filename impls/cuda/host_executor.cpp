@@ -54,7 +54,7 @@ struct Thread {
 struct Block {
   unsigned index = 0, blocks = 0;
   std::vector<Thread> threads;
-  std::vector<std::byte> stacks;
+  std::unique_ptr<std::byte[]> stacks;  ///< never filled: only what threads use is touched
   std::vector<std::byte> shared;
   const std::function<void()>* body = nullptr;
   Thread* running = nullptr;
@@ -65,7 +65,7 @@ struct Block {
   std::size_t scheduler_size = 0;
   void* scheduler_fake_stack = nullptr;
 
-  std::byte* stack_of(const Thread& t) { return stacks.data() + std::size_t{t.index} * kStack; }
+  std::byte* stack_of(const Thread& t) { return stacks.get() + std::size_t{t.index} * kStack; }
 };
 
 thread_local Block* current = nullptr;
@@ -183,7 +183,7 @@ void execute(const LaunchShape& shape, const std::function<void()>& body, Thread
   Block block;
   block.blocks = shape.blocks;
   block.body = &body;
-  block.stacks.resize(std::size_t{shape.threads} * kStack);
+  block.stacks = std::make_unique_for_overwrite<std::byte[]>(std::size_t{shape.threads} * kStack);
   Block* const outer = std::exchange(current, &block);
   for (unsigned b = 0; b < shape.blocks && !block.error; ++b) {
     block.index = b;
