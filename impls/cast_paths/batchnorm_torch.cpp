@@ -1,4 +1,5 @@
 // torch.nn.functional.batch_norm and instance_norm, by device and layout.
+#include "impls/cast_paths/backward_steps.hpp"
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/channel_steps.hpp"
 #include "reference/formats/tensor.hpp"
@@ -22,20 +23,31 @@ void require_both_or_none(const Binding& binding) {
     throw ProgramError("running_mean and running_var come together; only one of them is there");
 }
 
-/// What training on a CPU makes of a row: mean and 1 / deviation as the normalizer takes them, the sum of squared
-/// deviations as it is stored.
+/// What training on a CPU makes of a row: mean and 1 / deviation as the normalizer takes them; mean and sum of squared
+/// deviations as the running statistics take them.
 struct Trained {
-  Operand mean, sum_of_squares, r;
+  Operand mean, r, new_mean, sum_of_squares;
 };
+
+/// The format of arithmetic among parameters of a format: bf16 is rounded after every operation; fp16 only where it is
+/// stored, what lies between is fp32 (bits compared with torch 2.15 on x86-64: no rounding of the mean before the second
+/// pass in either layout, of N, or of momentum).
+FormatRef between(FormatRef parameters) { return parameters.id == FormatId::fp16 ? kFp32 : parameters; }
+
+/// A cast, but where the value has the format already: that is no step.
+Operand stored(Builder& b, const std::string& name, FormatRef to, Operand value) {
+  return b.format(value) == to ? value : b.cast(name, to, value);
+}
 
 enum class CpuLayout : std::uint8_t { contiguous, channels_last };
 
 /// fp32, contiguous: sums in double, the mean rounded before the second pass. 16 bits, contiguous: fp32 lanes over whole
-/// loads of each image. Channels-last, and [N, C]: fp32, first to last. What is stored has the parameters' format.
+/// loads of each image. Channels-last, and [N, C]: fp32, first to last. What the normalizer takes has the parameters'
+/// format.
 Trained train_on_cpu(Builder& b, Operand x, CpuLayout layout) {
   const Binding& binding = b.binding();
   const ChannelSizes sizes = channel_sizes(binding);
-  const FormatRef p = parameter_format(binding, b.x_format());
+  const FormatRef p = parameter_format(binding, b.x_format()), q = between(p);
   const bool half = is_half(b.x_format()), in_lanes = layout == CpuLayout::contiguous && sizes.positions > 1;
   const bool contracts = bound_profile(binding).contract_squares;
   const Order order = half && in_lanes
@@ -47,37 +59,51 @@ Trained train_on_cpu(Builder& b, Operand x, CpuLayout layout) {
                       : b.cast("mean", kFp32, b.div("mean_f64", kFp64, sum, b.count()));
   const Operand unrounded = mean;
   if (is_half(p)) mean = b.cast("mean_T", p, mean);
-  const Operand d = b.sub("d", kFp32, x, in_lanes ? unrounded : mean);
+  const Operand new_mean = is_half(q) ? mean : unrounded;
+  const Operand d = b.sub("d", kFp32, x, in_lanes ? unrounded : new_mean);
   Reduction squares = reduction(ReduceKind::sum, Term::square, order);
   squares.contract = contracts && !in_lanes;
   if (accumulator == kFp64) squares.term_format = kFp32;
   Operand ss = b.reduce("ss", accumulator, d, squares);
   if (accumulator == kFp64) ss = b.cast("ss_f32", kFp32, ss);
-  if (is_half(p)) ss = b.cast("ss_T", p, ss);
-  const Operand count = is_half(p) ? b.cast("N_T", p, b.count()) : b.count();
-  const Operand var = b.eager("var", Op::div, p, {ss, count});
+  if (is_half(q)) ss = b.cast("ss_T", q, ss);
+  const Operand count = is_half(q) ? b.cast("N_T", q, b.count()) : b.count();
+  const Operand var = b.eager("var", Op::div, q, {ss, count});
   Operand r = inverse_deviation_in_double(b, var);
   if (is_half(p)) r = b.cast("r_T", p, r);
-  return {mean, ss, r};
+  return {.mean = mean, .r = r, .new_mean = new_mean, .sum_of_squares = ss};
+}
+
+/// running_mean and running_var of a row.
+struct Running {
+  Operand mean, variance;
+};
+
+/// x alpha + beta' with beta' = beta - alpha mean, which is one fused operation but beside fp16 parameters (measured as
+/// between's: x near the mean, so that y shows the rounding of beta').
+Operand transform_on_cpu(Builder& b, Operand x, Operand mean, Operand r) {
+  const bool contracts = bound_profile(b.binding()).contract_squares;
+  const FormatRef p = parameter_format(b.binding(), b.x_format());
+  return factor_and_offset(b, x, mean, r, contracts && p.id != FormatId::fp16, contracts);
 }
 
 /// (1 - momentum) running + momentum new. The variance's part is taken in double beside fp32 rows, in fp32 beside 16
-/// bits; everything else in the parameters' format.
-void update_on_cpu(Builder& b, const Trained& trained) {
-  const FormatRef p = parameter_format(b.binding(), b.x_format());
-  const Operand m = b.cast("momentum_T", p, b.attribute("momentum"));
+/// bits.
+Running update_on_cpu(Builder& b, const Trained& trained) {
+  const FormatRef p = parameter_format(b.binding(), b.x_format()), q = between(p);
+  const Operand m = b.cast(is_half(q) ? "momentum_T" : "momentum_f32", q, b.attribute("momentum"));
   const Operand one = b.constant("one", 1);
-  const Operand keep = b.eager("keep", Op::sub, p, {one, m});
-  const Operand old_mean = b.eager("old_mean", Op::mul, p, {keep, b.input("running_mean")});
-  const Operand mean_part = b.eager("mean_part", Op::mul, p, {m, trained.mean});
-  b.output("running_mean", b.eager("new_mean", Op::add, p, {mean_part, old_mean}));
+  const Operand keep = b.eager("keep", Op::sub, q, {one, m});
+  const Operand old_mean = b.eager("old_mean", Op::mul, q, {keep, b.input("running_mean")});
+  const Operand mean_part = b.eager("mean_part", Op::mul, q, {m, trained.new_mean});
+  const Operand mean = stored(b, "new_mean_T", p, b.eager("new_mean", Op::add, q, {mean_part, old_mean}));
   const Operand less = b.sub("n1", kFp32, b.count(), one);
-  const Operand divisor = is_half(p) ? b.cast("n1_T", p, less) : less;
-  const Operand unbiased = b.eager("unbiased", Op::div, p, {trained.sum_of_squares, divisor});
-  const Operand old_var = b.eager("old_var", Op::mul, p, {keep, b.input("running_var")});
+  const Operand divisor = is_half(q) ? b.cast("n1_T", q, less) : less;
+  const Operand unbiased = b.eager("unbiased", Op::div, q, {trained.sum_of_squares, divisor});
+  const Operand old_var = b.eager("old_var", Op::mul, q, {keep, b.input("running_var")});
   const FormatRef wide = is_half(b.x_format()) ? kFp32 : kFp64;
   const Operand var_part = b.mul("var_part", wide, m, unbiased);
-  b.output("running_var", b.cast("new_var", p, b.add("new_var_wide", wide, var_part, old_var)));
+  return {.mean = mean, .variance = stored(b, "new_var", p, b.add("new_var_wide", wide, var_part, old_var))};
 }
 
 template <CpuLayout layout>
@@ -85,25 +111,22 @@ Program build_train_cpu(const Binding& binding) {
   require_channel_formats(binding, kCode);
   require_both_or_none(binding);
   require_several_values(binding, false);
-  if (binding.x == FormatId::fp16 && parameter_format(binding, kFp16) == kFp16)
-    throw ProgramError(
-        "torch trains fp16 x with fp16 parameters in steps whose roundings are not known; take fp32 parameters");
   Builder b("batchnorm", binding, kBatch);
   const Operand x = b.input("x");
   const Trained trained = train_on_cpu(b, x, layout);
-  const bool contracts = bound_profile(binding).contract_squares;
-  b.output("y", b.cast("y", b.x_format(), factor_and_offset(b, x, trained.mean, trained.r, contracts, contracts)));
-  if (binding.has("running_mean")) update_on_cpu(b, trained);
+  b.output("y", b.cast("y", b.x_format(), transform_on_cpu(b, x, trained.mean, trained.r)));
+  if (!binding.has("running_mean")) return b.finish();
+  const Running updated = update_on_cpu(b, trained);
+  b.output("running_mean", updated.mean);
+  b.output("running_var", updated.variance);
   return b.finish();
 }
 
 /// alpha = gamma / sqrt(var + eps) in fp32, beta' = -alpha mean + beta; y = x alpha + beta'
 Operand evaluate_on_cpu(Builder& b, Operand x) {
-  const bool contracts = bound_profile(b.binding()).contract_squares;
   const Operand mean = b.input("running_mean");
   const Operand root = b.sqrt("std", kFp32, plus_eps(b, b.input("running_var"), "var_eps"));
-  const Operand r = b.map("r", Op::reciprocal, kFp32, {root});
-  return factor_and_offset(b, x, mean, r, contracts, contracts);
+  return transform_on_cpu(b, x, mean, b.map("r", Op::reciprocal, kFp32, {root}));
 }
 
 Program build_eval_cpu(const Binding& binding) {
@@ -114,30 +137,50 @@ Program build_eval_cpu(const Binding& binding) {
   return finish_with_cast(b, evaluate_on_cpu(b, x));
 }
 
-// For memory that is neither contiguous nor channels-last: ((x - mean) * invstd) * w + b
+// For memory that is neither contiguous nor channels-last: ((x - mean) * invstd) * w + b by iterators, nothing contracted.
+// Beside 16-bit parameters every operation is rounded to their format. An absent b is 0 and added.
 Program build_eval_cpu_strided(const Binding& binding) {
   require_channel_formats(binding, kCode);
   channel_sizes(binding);
   Builder b("batchnorm", binding, kBatch);
-  const Operand x = b.input("x");
-  const Operand mean = b.input("running_mean");
-  const Operand root = b.sqrt("std", kFp32, plus_eps(b, b.input("running_var"), "var_eps"));
-  return finish_with_cast(b, centre_and_weigh(b, x, mean, b.map("r", Op::reciprocal, kFp32, {root})));
+  const FormatRef p = parameter_format(binding, b.x_format());
+  const Operand x = b.input("x"), mean = b.input("running_mean");
+  const Operand sum = stored(b, "var_eps_T", p, plus_eps(b, b.input("running_var"), "var_eps"));
+  const Operand r = b.eager("r", Op::reciprocal, p, {b.eager("std", Op::sqrt, p, {sum})});
+  Operand n = b.eager("n", Op::mul, p, {b.eager("d", Op::sub, p, {x, mean}), r});
+  const LayerNormParameters given = affine_inputs(b);
+  if (given.weight) n = b.eager("nw", Op::mul, p, {n, *given.weight});
+  const Operand beta = given.bias ? *given.bias : b.constant("no_bias", 0);
+  return finish_with_cast(b, b.eager("nwb", Op::add, p, {n, beta}));
 }
 
-// batch_norm of x as [1, N C, ...], weight and bias repeated
+// batch_norm of x as [1, N C, ...], parameters and running statistics repeated for each sample; what becomes of the
+// repeated ones, rounded to their format, is averaged over the samples: at::mean, in fp32.
 Program build_instance_cpu(const Binding& binding) {
-  constexpr std::string_view code = "torch.instance_norm";
-  require_channel_formats(binding, code);
+  require_channel_formats(binding, "torch.instance_norm");
+  require_both_or_none(binding);
   require_several_values(binding, true);
-  if (binding.x == FormatId::fp16 && parameter_format(binding, kFp16) == kFp16)
-    throw ProgramError(
-        "torch normalizes fp16 x with fp16 parameters in steps whose roundings are not known; take fp32 parameters");
   Builder b("instancenorm", binding, kChannelsView);
-  const bool contracts = bound_profile(binding).contract_squares;
   const Operand x = b.input("x");
   const Trained trained = train_on_cpu(b, x, CpuLayout::contiguous);
-  return finish_with_cast(b, factor_and_offset(b, x, trained.mean, trained.r, contracts, contracts));
+  b.output("y", b.cast("y", b.x_format(), transform_on_cpu(b, x, trained.mean, trained.r)));
+  if (!binding.has("running_mean")) return b.finish();
+  const Running updated = update_on_cpu(b, trained);
+  b.pass("sample_mean", updated.mean);
+  b.pass("sample_var", updated.variance);
+  Builder samples = b.next_stage(kColumns);
+  const std::int64_t channels = channel_sizes(binding).channels;
+  // [N, 1] is one contiguous row.
+  const Order order = channels == 1 ? Order{.kind = OrderKind::torch_cpu, .count = 8} : torch_outer_order(channels);
+  const FormatRef p = parameter_format(binding, b.x_format());
+  const auto average = [&](const std::string& name, const std::string& of) {
+    const Operand sum = value_sum(samples, name + "_sum", kFp32, samples.input(of), order);
+    const Operand mean = samples.div(name + "_mean", kFp32, sum, samples.count());
+    samples.output(name, stored(samples, name + "_T", p, mean));
+  };
+  average("running_mean", "sample_mean");
+  average("running_var", "sample_var");
+  return samples.finish();
 }
 
 Program build_instance_eval_cpu(const Binding& binding) {
