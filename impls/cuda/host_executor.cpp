@@ -54,7 +54,7 @@ struct Thread {
 struct Block {
   unsigned index = 0, blocks = 0;
   std::vector<Thread> threads;
-  std::unique_ptr<std::byte[]> stacks;  ///< never filled: only what threads use is touched
+  std::byte* stacks = nullptr;
   std::vector<std::byte> shared;
   const std::function<void()>* body = nullptr;
   Thread* running = nullptr;
@@ -65,10 +65,16 @@ struct Block {
   std::size_t scheduler_size = 0;
   void* scheduler_fake_stack = nullptr;
 
-  std::byte* stack_of(const Thread& t) { return stacks.get() + std::size_t{t.index} * kStack; }
+  std::byte* stack_of(const Thread& t) { return stacks + std::size_t{t.index} * kStack; }
 };
 
 thread_local Block* current = nullptr;
+
+/// Room for the largest block, kept from launch to launch and never filled: only what threads use is touched.
+std::byte* stacks_of_this_thread() {
+  thread_local const auto stacks = std::make_unique_for_overwrite<std::byte[]>(kMostThreads * kStack);
+  return stacks.get();
+}
 
 void announce_to_thread([[maybe_unused]] Block& block, [[maybe_unused]] Thread& t) {
 #ifdef NORMA_FIBER_ASAN
@@ -183,8 +189,9 @@ void execute(const LaunchShape& shape, const std::function<void()>& body, Thread
   Block block;
   block.blocks = shape.blocks;
   block.body = &body;
-  block.stacks = std::make_unique_for_overwrite<std::byte[]>(std::size_t{shape.threads} * kStack);
-  Block* const outer = std::exchange(current, &block);
+  block.stacks = stacks_of_this_thread();
+  if (current != nullptr) throw std::logic_error("a kernel on the host executor cannot launch another");
+  current = &block;
   for (unsigned b = 0; b < shape.blocks && !block.error; ++b) {
     block.index = b;
     block.shared.assign(shape.shared_bytes, std::byte{kGarbage});
@@ -206,7 +213,7 @@ void execute(const LaunchShape& shape, const std::function<void()>& body, Thread
     }
     if (block.error) abandon(block);
   }
-  current = outer;
+  current = nullptr;
   if (block.error) std::rethrow_exception(block.error);
 }
 
