@@ -3,7 +3,7 @@
     python capture_torch_norms.py tests/golden/captures
 
 One thread. Two files per dtype of x, torch_norms.DTYPE.safetensors and torch_channels.DTYPE.safetensors (GroupNorm and
-BatchNorm without hard channels); metadata `calls` says what each tensor is.
+BatchNorm without hard channels, BatchNorm and InstanceNorm of x near its mean); metadata `calls` says what each tensor is.
 Shapes of LayerNorm span the vector lengths and tails of the kernels (8 lanes of fp32, 16 of 16 bits, chunks of 16
 vectors); those of GroupNorm both of torch's channels-last methods, which part at 1024 positions. Rows are of the kinds
 in `hard_rows`: ordinary, on a large mean, nearly constant, constant, tiny, subnormal, at the overflow edge.
@@ -221,6 +221,40 @@ def ordinary_channels(rng, dtype, out):
                      {"y": y, "running_mean": mean, "running_var": var}, {"eps": 1e-5, "momentum": 0.1}, layout=layout, mode="train")
 
 
+def near_the_mean(rng, dtype, out):
+    """y is small beside its two terms, so that it shows how its offset is rounded; running statistics of few channels."""
+    for tag, kind in (("same", dtype), ("mixed", torch.float32)):
+        if tag == "mixed" and dtype == torch.float32:
+            continue
+        for norm, shape in (("batchnorm", (2, 8, 2, 5)), ("instancenorm", (9, 1, 7)), ("instancenorm", (11, 5, 6))):
+            c, ones = shape[1], (1,) * (len(shape) - 2)
+            site = f"{norm}.near.{'x'.join(map(str, shape))}.{tag}"
+            mean = rng.uniform(5, 30, c)
+            x = torch.from_numpy(mean.reshape(1, c, *ones) + rng.choice((0, 0, 0, 0.5, -0.5), shape)).to(dtype)
+            kept = [("x", x), ("weight", torch.from_numpy(rng.uniform(0.5, 2, c)).to(kind)),
+                    ("bias", torch.from_numpy(1e-3 * rng.standard_normal(c)).to(kind)),
+                    ("running_mean", torch.from_numpy(mean).to(kind)),
+                    ("running_var", torch.from_numpy(rng.uniform(0.5, 2, c)).to(kind))]
+            inputs = {name: out.keep(f"{site}.{name}", tensor) for name, tensor in kept}
+            operator = getattr(F, norm[:-4] + "_norm")
+            named = "torch.nn.functional." + operator.__name__
+            for layout, laid in layouts(x):
+                m, v = inputs["running_mean"].clone(), inputs["running_var"].clone()
+                y = operator(laid, m, v, inputs["weight"], inputs["bias"], True, 0.3, 1e-5)
+                out.call(f"{site}.{layout}", norm, named, inputs, {"y": y, "running_mean": m, "running_var": v},
+                         {"eps": 1e-5, "momentum": 0.3}, layout=layout, mode="train")
+                evaluated(out, f"{site}.{layout}.eval", norm, operator, laid, inputs, layout)
+            # Its root of an fp32 variance is MKL's, whose last bit depends on the processor: 16 bits only.
+            if norm == "batchnorm" and kind != torch.float32:
+                evaluated(out, f"{site}.strided.eval", norm, operator, x.mT.contiguous().mT, inputs, "strided")
+
+
+def evaluated(out, name, norm, operator, laid, inputs, layout):
+    y = operator(laid, inputs["running_mean"], inputs["running_var"], inputs["weight"], inputs["bias"], False, 0.3, 1e-5)
+    out.call(name, norm, "torch.nn.functional." + operator.__name__, inputs, {"y": y}, {"eps": 1e-5}, layout=layout,
+             mode="eval")
+
+
 def main(folder):
     torch.set_num_threads(1)
     for label, dtype in DTYPES.items():
@@ -229,7 +263,8 @@ def main(folder):
             group(rng, dtype, out)
         out.save(os.path.join(folder, f"torch_norms.{label}.safetensors"), dtype=label)
         rng, out = np.random.default_rng(SEED), Recording(__file__, SEED, "numpy")
-        ordinary_channels(rng, dtype, out)
+        for group in (ordinary_channels, near_the_mean):
+            group(rng, dtype, out)
         out.save(os.path.join(folder, f"torch_channels.{label}.safetensors"), dtype=label)
 
 

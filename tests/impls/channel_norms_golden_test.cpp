@@ -22,7 +22,7 @@ struct Call {
   Tensors inputs, outputs;
 };
 
-/// torch_norms has hard rows, torch_channels ordinary channels (docs/captures.md).
+/// torch_norms has hard rows, torch_channels ordinary channels and such whose y cancels (docs/captures.md).
 constexpr std::string_view kFiles[] = {"torch_norms", "torch_channels"};
 
 void append_calls(std::string_view file, std::string_view format, std::vector<Call>& calls) {
@@ -55,7 +55,7 @@ std::string_view path_of(const Call& call) {
   const bool last = call.layout == "channels_last";
   if (call.norm == "groupnorm") return last ? "torch.group_norm.cpu.channels_last" : "torch.group_norm.cpu";
   if (call.norm == "instancenorm") return call.mode == "eval" ? "torch.instance_norm.cpu.eval" : "torch.instance_norm.cpu";
-  if (call.mode == "eval") return "torch.batch_norm.cpu.eval";
+  if (call.mode == "eval") return call.layout == "strided" ? "torch.batch_norm.cpu.eval.strided" : "torch.batch_norm.cpu.eval";
   return last ? "torch.batch_norm.cpu.train.channels_last" : "torch.batch_norm.cpu.train";
 }
 
