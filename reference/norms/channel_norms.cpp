@@ -28,7 +28,8 @@ constexpr NormAttribute kGroupAttributes[] = {kEps, {"groups", "32", "", "how ma
 constexpr NormAttribute kRunningAttributes[] = {
     kEps,
     {"statistics", "batch", "batch|running", "x's own mean and variance, or running_mean and running_var"},
-    {"momentum", "0.1", "", "weight of x's statistics in the running ones"}};
+    {"momentum", "0.1", "",
+     "weight of x's statistics in the running ones; 1/k at step k averages all steps (torch's momentum=None)"}};
 constexpr std::array<std::string_view, 2> kStatistics{"batch", "running"};
 
 constexpr std::array<std::string_view, 1> kOutputs{"y"};
