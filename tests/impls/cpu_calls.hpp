@@ -12,38 +12,12 @@
 #include "impls/cpu/cpu.hpp"
 #include "reference/formats/convert.hpp"
 #include "reference/norms/norm.hpp"
+#include "tests/impls/tensors.hpp"
 
 namespace norma {
 
 inline constexpr FormatId kStorage[] = {FormatId::fp32,   FormatId::tf32, FormatId::bf16,     FormatId::fp16,
                                         FormatId::e4m3fn, FormatId::e5m2, FormatId::e4m3fnuz, FormatId::e5m2fnuz};
-
-/// mt19937_64's sequence is fixed by the standard; the distributions of <random> are not, so bits are used.
-inline Tensor any_bits(FormatId format, Shape shape, std::uint64_t seed) {
-  Tensor t = Tensor::zeros(format, std::move(shape));
-  std::mt19937_64 bits(seed);
-  const std::uint64_t mask = (std::uint64_t{2} << (format_of(format).code_bits - 1)) - 1;
-  for (std::int64_t i = 0; i < t.size(); ++i) t.set_code(i, bits() & mask);
-  return t;
-}
-
-/// `offset` plus finite values of both signs, magnitudes log-uniform in [2^low, 2^high), in T.
-inline Tensor ordinary(FormatId format, Shape shape, double low, double high, std::uint64_t seed, double offset = 0) {
-  Tensor t = Tensor::zeros(format, std::move(shape));
-  std::mt19937_64 bits(seed);
-  for (std::int64_t i = 0; i < t.size(); ++i) {
-    const double u = std::ldexp(static_cast<double>(bits() >> 11), -53);
-    const double sign = (bits() & 1) != 0 ? -1 : 1;
-    t.set_code(i, encode(format, offset + sign * std::exp2(low + (high - low) * u), Overflow::saturate));
-  }
-  return t;
-}
-
-inline Tensor constant(FormatId format, Shape shape, double value) {
-  Tensor t = Tensor::zeros(format, std::move(shape));
-  for (std::int64_t i = 0; i < t.size(); ++i) t.set_code(i, encode(format, value, Overflow::saturate));
-  return t;
-}
 
 inline Implementation& kernel_named(std::string_view name) {
   for (Implementation* kernel : cpu_implementations())
@@ -138,14 +112,6 @@ inline Shape shape_for(const Implementation& kernel, std::int64_t cols) {
   if (norm.name == "groupnorm") return {2, 4, (cols + 1) / 2};
   if (norm.name == "instancenorm") return {2, 3, std::max<std::int64_t>(cols, 2)};
   return {3, 2, (cols + 3) / 3};
-}
-
-/// Elements whose bits differ; all NaN are alike.
-inline std::int64_t differing(const Tensor& a, const Tensor& b) {
-  std::int64_t count = 0;
-  for (std::int64_t i = 0; i < a.size(); ++i)
-    if (a.code(i) != b.code(i) && !(is_nan_code(a.format, a.code(i)) && is_nan_code(b.format, b.code(i)))) ++count;
-  return count;
 }
 
 }  // namespace norma
