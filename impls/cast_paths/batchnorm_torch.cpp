@@ -30,8 +30,8 @@ struct Trained {
 };
 
 /// The format of arithmetic among parameters of a format: bf16 is rounded after every operation; fp16 only where it is
-/// stored, what lies between is fp32 (bits compared with torch 2.15 on x86-64: no rounding of the mean before the second
-/// pass in either layout, of N, or of momentum).
+/// stored, what lies between is fp32 (bits compared with torch 2.15 on x86-64: no rounding of the mean before the
+/// second pass in either layout, of N, or of momentum).
 FormatRef between(FormatRef parameters) { return parameters.id == FormatId::fp16 ? kFp32 : parameters; }
 
 /// A cast, but where the value has the format already: that is no step.
@@ -41,9 +41,9 @@ Operand stored(Builder& b, const std::string& name, FormatRef to, Operand value)
 
 enum class CpuLayout : std::uint8_t { contiguous, channels_last };
 
-/// fp32, contiguous: sums in double, the mean rounded before the second pass. 16 bits, contiguous: fp32 lanes over whole
-/// loads of each image. Channels-last, and [N, C]: fp32, first to last. What the normalizer takes has the parameters'
-/// format.
+/// fp32, contiguous: sums in double, the mean rounded before the second pass. 16 bits, contiguous: fp32 lanes over
+/// whole loads of each image. Channels-last, and [N, C]: fp32, first to last. What the normalizer takes has the
+/// parameters' format.
 Trained train_on_cpu(Builder& b, Operand x, CpuLayout layout) {
   const Binding& binding = b.binding();
   const ChannelSizes sizes = channel_sizes(binding);
@@ -55,8 +55,8 @@ Trained train_on_cpu(Builder& b, Operand x, CpuLayout layout) {
                           : Order{.kind = OrderKind::sequential};
   const FormatRef accumulator = !half && in_lanes ? kFp64 : kFp32;
   const Operand sum = b.reduce("sum", accumulator, x, reduction(ReduceKind::sum, Term::value, order));
-  Operand mean = half ? b.div("mean", kFp32, sum, b.count())
-                      : b.cast("mean", kFp32, b.div("mean_f64", kFp64, sum, b.count()));
+  Operand mean =
+      half ? b.div("mean", kFp32, sum, b.count()) : b.cast("mean", kFp32, b.div("mean_f64", kFp64, sum, b.count()));
   const Operand unrounded = mean;
   if (is_half(p)) mean = b.cast("mean_T", p, mean);
   const Operand new_mean = is_half(q) ? mean : unrounded;
@@ -137,8 +137,8 @@ Program build_eval_cpu(const Binding& binding) {
   return finish_with_cast(b, evaluate_on_cpu(b, x));
 }
 
-// For memory that is neither contiguous nor channels-last: ((x - mean) * invstd) * w + b by iterators, nothing contracted.
-// Beside 16-bit parameters every operation is rounded to their format. An absent b is 0 and added.
+// For memory that is neither contiguous nor channels-last: ((x - mean) * invstd) * w + b by iterators, nothing
+// contracted. Beside 16-bit parameters every operation is rounded to their format. An absent b is 0 and added.
 Program build_eval_cpu_strided(const Binding& binding) {
   require_channel_formats(binding, kCode);
   channel_sizes(binding);
@@ -234,8 +234,8 @@ Program build_train_cuda(const Binding& binding) {
 
 enum class Form : std::uint8_t { weight_first, root_last };
 
-/// invstd = 1 / sqrt(var + eps); gamma * (x - mean) * invstd + beta, or (x - mean) * w * invstd + b elementwise: the same
-/// products in another order
+/// invstd = 1 / sqrt(var + eps); gamma * (x - mean) * invstd + beta, or (x - mean) * w * invstd + b elementwise: the
+/// same products in another order
 template <Form form>
 Program build_eval_cuda(const Binding& binding) {
   require_channel_formats(binding, kCode);
@@ -249,8 +249,8 @@ Program build_eval_cuda(const Binding& binding) {
   return finish_with_cast(b, transform_on_cuda(b, x, mean, r));
 }
 
-// What torch hands to cuDNN: fp32, or fp16 with fp32 parameters, [N, C, positions...]. The library is closed: algebra and
-// statistics are taken to be those of the native kernels.
+// What torch hands to cuDNN: fp32, or fp16 with fp32 parameters, [N, C, positions...]. The library is closed: algebra
+// and statistics are taken to be those of the native kernels.
 template <Program (*native)(const Binding&)>
 Program build_cudnn(const Binding& binding) {
   constexpr std::string_view code = "torch.batch_norm by cuDNN";
@@ -291,8 +291,8 @@ constexpr CastPath path(std::string_view norm, std::string_view name, std::strin
 }
 
 constexpr PathSource kCpuSource{"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:200-280", "v2.6.0", "read"};
-constexpr PathSource kTransformSource{"pytorch/pytorch", "aten/src/ATen/native/cpu/batch_norm_kernel.cpp:35-75", "v2.6.0",
-                                      "read"};
+constexpr PathSource kTransformSource{"pytorch/pytorch", "aten/src/ATen/native/cpu/batch_norm_kernel.cpp:35-75",
+                                      "v2.6.0", "read"};
 constexpr PathSource kCudaSource{"pytorch/pytorch", "aten/src/ATen/native/cuda/Normalization.cuh", "v2.6.0", "read"};
 constexpr PathSource kInstanceSource{"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:710-740", "v2.6.0",
                                      "read"};
@@ -301,24 +301,24 @@ constexpr std::string_view kAffine = "weight,bias";
 
 }  // namespace
 
-constinit const CastPath torch_batch_norm_cpu_train =
-    path("batchnorm", "torch.batch_norm.cpu.train",
-         "torch batch_norm in training on a CPU, contiguous: double sums of fp32, fp32 lanes of 16 bits; x * alpha + beta",
-         kCpuSource, "exact", "1/sqrt", kFromBatch, "", kTrainOptional, kCpu, build_train_cpu<CpuLayout::contiguous>);
+constinit const CastPath torch_batch_norm_cpu_train = path(
+    "batchnorm", "torch.batch_norm.cpu.train",
+    "torch batch_norm in training on a CPU, contiguous: double sums of fp32, fp32 lanes of 16 bits; x * alpha + beta",
+    kCpuSource, "exact", "1/sqrt", kFromBatch, "", kTrainOptional, kCpu, build_train_cpu<CpuLayout::contiguous>);
 
 constinit const CastPath torch_batch_norm_cpu_train_channels_last =
     path("batchnorm", "torch.batch_norm.cpu.train.channels_last",
          "torch batch_norm in training on a CPU, channels-last: fp32 sums, first to last; x * alpha + beta", kCpuSource,
          "exact", "1/sqrt", kFromBatch, "", kTrainOptional, kCpu, build_train_cpu<CpuLayout::channels_last>);
 
-constinit const CastPath torch_batch_norm_cpu_eval =
-    path("batchnorm", "torch.batch_norm.cpu.eval", "torch batch_norm in evaluation on a CPU, both layouts: x * alpha + beta",
-         kTransformSource, "fp32", "1/sqrt", kFromRunning, kRunning, kAffine, kCpu, build_eval_cpu);
+constinit const CastPath torch_batch_norm_cpu_eval = path(
+    "batchnorm", "torch.batch_norm.cpu.eval", "torch batch_norm in evaluation on a CPU, both layouts: x * alpha + beta",
+    kTransformSource, "fp32", "1/sqrt", kFromRunning, kRunning, kAffine, kCpu, build_eval_cpu);
 
 constinit const CastPath torch_batch_norm_cpu_eval_strided =
     path("batchnorm", "torch.batch_norm.cpu.eval.strided",
-         "torch batch_norm in evaluation on a CPU, other strides: ((x - mean) * invstd) * w + b", kTransformSource, "fp32",
-         "1/sqrt", kFromRunning, kRunning, kAffine, kCpu, build_eval_cpu_strided);
+         "torch batch_norm in evaluation on a CPU, other strides: ((x - mean) * invstd) * w + b", kTransformSource,
+         "fp32", "1/sqrt", kFromRunning, kRunning, kAffine, kCpu, build_eval_cpu_strided);
 
 constinit const CastPath torch_batch_norm_cuda_train =
     path("batchnorm", "torch.batch_norm.cuda.train",
@@ -327,13 +327,13 @@ constinit const CastPath torch_batch_norm_cuda_train =
 
 constinit const CastPath torch_sync_batch_norm_cuda_train =
     path("batchnorm", "torch.sync_batch_norm.cuda.train",
-         "torch SyncBatchNorm of one process on CUDA: as batch_norm, eps added and the root taken in double", kCudaSource,
-         "exact", "1/sqrt", kFromBatch, "", kTrainOptional, kCuda, build_train_cuda<Eps::in_double>);
+         "torch SyncBatchNorm of one process on CUDA: as batch_norm, eps added and the root taken in double",
+         kCudaSource, "exact", "1/sqrt", kFromBatch, "", kTrainOptional, kCuda, build_train_cuda<Eps::in_double>);
 
 constinit const CastPath torch_batch_norm_cuda_eval =
     path("batchnorm", "torch.batch_norm.cuda.eval",
-         "torch batch_norm in evaluation on CUDA, contiguous: 1 / sqrt, gamma * (x - mean) * invstd + beta", kCudaSource,
-         "fp32", "1/sqrt", kFromRunning, kRunning, kAffine, kCuda, build_eval_cuda<Form::weight_first>);
+         "torch batch_norm in evaluation on CUDA, contiguous: 1 / sqrt, gamma * (x - mean) * invstd + beta",
+         kCudaSource, "fp32", "1/sqrt", kFromRunning, kRunning, kAffine, kCuda, build_eval_cuda<Form::weight_first>);
 
 constinit const CastPath torch_batch_norm_cuda_eval_elementwise =
     path("batchnorm", "torch.batch_norm.cuda.eval.elementwise",
@@ -347,12 +347,11 @@ constinit const CastPath torch_batch_norm_cudnn_train =
          {"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:490-520", "v2.6.0", "inferred"}, "fp32", "rsqrt",
          kFromBatch, "weight,bias", "running_mean,running_var", kCuda, build_cudnn<build_train_cuda<Eps::in_fp32>>);
 
-constinit const CastPath torch_batch_norm_cudnn_eval =
-    path("batchnorm", "torch.batch_norm.cudnn.eval",
-         "torch batch_norm in evaluation by cuDNN, a closed library: fp32 inside, taken as the native kernels; no bf16",
-         {"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:490-520", "v2.6.0", "inferred"}, "fp32", "1/sqrt",
-         kFromRunning, "weight,bias,running_mean,running_var", "", kCuda,
-         build_cudnn<build_eval_cuda<Form::weight_first>>);
+constinit const CastPath torch_batch_norm_cudnn_eval = path(
+    "batchnorm", "torch.batch_norm.cudnn.eval",
+    "torch batch_norm in evaluation by cuDNN, a closed library: fp32 inside, taken as the native kernels; no bf16",
+    {"pytorch/pytorch", "aten/src/ATen/native/Normalization.cpp:490-520", "v2.6.0", "inferred"}, "fp32", "1/sqrt",
+    kFromRunning, "weight,bias,running_mean,running_var", "", kCuda, build_cudnn<build_eval_cuda<Form::weight_first>>);
 
 constinit const CastPath torch_instance_norm_cpu =
     path("instancenorm", "torch.instance_norm.cpu", "torch instance_norm on a CPU: batch_norm of x as [1, N C, ...]",

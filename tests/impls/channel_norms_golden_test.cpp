@@ -39,8 +39,10 @@ void append_calls(std::string_view file, std::string_view format, std::vector<Ca
            .outputs = {}};
     if (c.norm != "groupnorm" && c.norm != "batchnorm" && c.norm != "instancenorm") continue;
     for (const auto& [key, value] : call.at("attributes").items()) c.attributes[key] = value.get<double>();
-    for (const auto& [key, tensor] : call.at("inputs").items()) c.inputs[key] = all.tensors.at(tensor.get<std::string>());
-    for (const auto& [key, tensor] : call.at("outputs").items()) c.outputs[key] = all.tensors.at(tensor.get<std::string>());
+    for (const auto& [key, tensor] : call.at("inputs").items())
+      c.inputs[key] = all.tensors.at(tensor.get<std::string>());
+    for (const auto& [key, tensor] : call.at("outputs").items())
+      c.outputs[key] = all.tensors.at(tensor.get<std::string>());
     calls.push_back(std::move(c));
   }
 }
@@ -54,8 +56,10 @@ std::vector<Call> calls_of(std::string_view format) {
 std::string_view path_of(const Call& call) {
   const bool last = call.layout == "channels_last";
   if (call.norm == "groupnorm") return last ? "torch.group_norm.cpu.channels_last" : "torch.group_norm.cpu";
-  if (call.norm == "instancenorm") return call.mode == "eval" ? "torch.instance_norm.cpu.eval" : "torch.instance_norm.cpu";
-  if (call.mode == "eval") return call.layout == "strided" ? "torch.batch_norm.cpu.eval.strided" : "torch.batch_norm.cpu.eval";
+  if (call.norm == "instancenorm")
+    return call.mode == "eval" ? "torch.instance_norm.cpu.eval" : "torch.instance_norm.cpu";
+  if (call.mode == "eval")
+    return call.layout == "strided" ? "torch.batch_norm.cpu.eval.strided" : "torch.batch_norm.cpu.eval";
   return last ? "torch.batch_norm.cpu.train.channels_last" : "torch.batch_norm.cpu.train";
 }
 
@@ -63,8 +67,12 @@ Tensors emulated(std::string_view path, const Call& call, std::string_view profi
   const CastPath* found = find_cast_path(path);
   REQUIRE(found != nullptr);
   const Tensor& x = call.inputs.at("x");
-  Binding binding{.x = x.format, .formats = {}, .attributes = call.attributes, .cols = x.cols(),
-                  .profile = std::string(profile), .shape = x.shape};
+  Binding binding{.x = x.format,
+                  .formats = {},
+                  .attributes = call.attributes,
+                  .cols = x.cols(),
+                  .profile = std::string(profile),
+                  .shape = x.shape};
   for (const auto& [name, tensor] : call.inputs)
     if (name != "x") binding.formats[name] = tensor.format;
   return emulate(build_path(*found, binding), call.inputs, call.attributes);
@@ -88,7 +96,8 @@ struct Count {
 
 }  // namespace
 
-TEST_CASE("torch's recorded GroupNorm, BatchNorm and InstanceNorm are their paths bit for bit", "[cast_paths][golden]") {
+TEST_CASE("torch's recorded GroupNorm, BatchNorm and InstanceNorm are their paths bit for bit",
+          "[cast_paths][golden]") {
   std::map<std::string, Count> counts;  // by norm
   for (const std::string_view format : kFormats)
     for (const Call& call : calls_of(format)) {
@@ -117,9 +126,11 @@ TEST_CASE("the recordings tell the orders and layouts apart", "[cast_paths][gold
   std::int64_t other_layout = 0, plain = 0;
   for (const Call& call : calls_of("fp32")) {
     const bool last = call.layout == "channels_last";
-    if (call.norm == "groupnorm" && last) other_layout += differing(emulated("torch.group_norm.cpu", call, "").at("y"), call.outputs.at("y"));
+    if (call.norm == "groupnorm" && last)
+      other_layout += differing(emulated("torch.group_norm.cpu", call, "").at("y"), call.outputs.at("y"));
     if (call.norm == "groupnorm" && !last)
-      plain += differing(emulated("torch.group_norm.cpu", call, "torch_cpu_moments_plain").at("y"), call.outputs.at("y"));
+      plain +=
+          differing(emulated("torch.group_norm.cpu", call, "torch_cpu_moments_plain").at("y"), call.outputs.at("y"));
     if (call.norm == "batchnorm" && last && call.mode == "train")
       other_layout += differing(emulated("torch.batch_norm.cpu.train", call, "").at("y"), call.outputs.at("y"));
   }
@@ -131,8 +142,12 @@ TEST_CASE("norms over channels refuse what the code refuses, in one sentence", "
   using Catch::Matchers::ContainsSubstring;
   const auto refusal = [](std::string_view path, Shape shape, Attributes attributes,
                           std::map<std::string, FormatId, std::less<>> formats = {}) -> std::string {
-    Binding binding{.x = FormatId::fp32, .formats = std::move(formats), .attributes = std::move(attributes),
-                    .cols = shape.back(), .profile = {}, .shape = shape};
+    Binding binding{.x = FormatId::fp32,
+                    .formats = std::move(formats),
+                    .attributes = std::move(attributes),
+                    .cols = shape.back(),
+                    .profile = {},
+                    .shape = shape};
     try {
       build_path(*find_cast_path(path), binding);
     } catch (const ProgramError& e) {
@@ -140,12 +155,16 @@ TEST_CASE("norms over channels refuse what the code refuses, in one sentence", "
     }
     return "accepted";
   };
-  CHECK_THAT(refusal("torch.group_norm.cpu", {2, 6, 4}, {{"eps", 1e-5}, {"groups", 4}}), ContainsSubstring("divides the 6 channels"));
-  CHECK_THAT(refusal("torch.group_norm.cpu", {6}, {{"eps", 1e-5}, {"groups", 2}}), ContainsSubstring("take [N, C, ...]"));
+  CHECK_THAT(refusal("torch.group_norm.cpu", {2, 6, 4}, {{"eps", 1e-5}, {"groups", 4}}),
+             ContainsSubstring("divides the 6 channels"));
+  CHECK_THAT(refusal("torch.group_norm.cpu", {6}, {{"eps", 1e-5}, {"groups", 2}}),
+             ContainsSubstring("take [N, C, ...]"));
   CHECK_THAT(refusal("torch.batch_norm.cpu.train", {1, 6}, {{"eps", 1e-5}}), ContainsSubstring("at least two"));
   CHECK_THAT(refusal("torch.instance_norm.cpu", {4, 6, 1}, {{"eps", 1e-5}}), ContainsSubstring("at least two"));
-  CHECK_THAT(refusal("torch.batch_norm.cpu.eval", {4, 6, 2}, {{"eps", 1e-5}}), ContainsSubstring("needs the input 'running_mean'"));
-  CHECK_THAT(refusal("torch.batch_norm.cpu.train", {4, 6, 2}, {{"eps", 1e-5}, {"momentum", 0.1}}, {{"running_mean", FormatId::fp32}}),
+  CHECK_THAT(refusal("torch.batch_norm.cpu.eval", {4, 6, 2}, {{"eps", 1e-5}}),
+             ContainsSubstring("needs the input 'running_mean'"));
+  CHECK_THAT(refusal("torch.batch_norm.cpu.train", {4, 6, 2}, {{"eps", 1e-5}, {"momentum", 0.1}},
+                     {{"running_mean", FormatId::fp32}}),
              ContainsSubstring("come together"));
   CHECK(refusal("torch.batch_norm.cpu.train", {4, 6, 2}, {{"eps", 1e-5}}) == "accepted");
 }
