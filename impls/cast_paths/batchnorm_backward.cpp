@@ -30,8 +30,8 @@ struct Saved {
   Operand mean, r;
 };
 
-/// As the forward takes them (torch.batch_norm.cpu.train). fp16 beside fp16 parameters keeps the sum of squares in
-/// fp32.
+/// As the forward takes them (torch.batch_norm.cpu.train). fp16 beside fp16 parameters keeps the mean, before the second
+/// pass, and the sum of squares in fp32.
 Saved saved_in_training(Builder& b, Operand x, const Formats& f, bool in_lanes) {
   const Binding& binding = b.binding();
   const int run = static_cast<int>(channel_sizes(binding).positions);
@@ -43,7 +43,7 @@ Saved saved_in_training(Builder& b, Operand x, const Formats& f, bool in_lanes) 
                                        : b.cast("mean", kFp32, b.div("mean_f64", kFp64, sum, b.count()));
   const Operand unrounded = mean;
   if (is_half(f.p)) mean = b.cast("mean_P", f.p, mean);
-  const Operand centred = b.sub("x_centred", kFp32, x, in_lanes ? unrounded : mean);
+  const Operand centred = b.sub("x_centred", kFp32, x, in_lanes || f.p.id == FormatId::fp16 ? unrounded : mean);
   Reduction squares = reduction(ReduceKind::sum, Term::square, order);
   squares.contract = !in_lanes;
   if (accumulator == kFp64) squares.term_format = kFp32;
@@ -212,7 +212,9 @@ Program build_instance_norm(const Binding& binding) {
   b.pass("dgamma", b.cast("dgamma", f.p, b.mul("dotp_r", accumulator, dotp, r)));
   b.pass("dbeta", b.cast("dbeta", f.p, sum));
   Builder samples = b.next_stage(kColumns);
-  const Order over = torch_outer_order(channel_sizes(binding).channels);
+  const std::int64_t channels = channel_sizes(binding).channels;
+  // [N, 1] is one contiguous row.
+  const Order over = channels == 1 ? Order{.kind = OrderKind::torch_cpu, .count = 8} : torch_outer_order(channels);
   put_out(samples, "dweight", f.p, value_sum(samples, "dw", kFp32, samples.input("dgamma"), over));
   put_out(samples, "dbias", f.p, value_sum(samples, "db", kFp32, samples.input("dbeta"), over));
   return samples.finish();
