@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "impls/cuda/elementwise.hpp"
 #include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/rmsnorm.hpp"
 
@@ -24,6 +25,10 @@ std::vector<std::unique_ptr<Implementation>> make_all() {
       for (const Statistic statistic : {Statistic::two_pass, Statistic::welford, Statistic::one_pass})
         for (const LayerNormTail tail : {LayerNormTail::once, LayerNormTail::before_affine})
           all.push_back(make_layernorm({.side = side, .row = row, .statistic = statistic, .tail = tail}));
+    for (const Roundings roundings : {Roundings::each, Roundings::one}) {
+      all.push_back(cuda::make_modulate(side, roundings));
+      all.push_back(cuda::make_gated_residual(side, roundings));
+    }
   }
   return all;
 }

@@ -17,6 +17,12 @@ const Tensor* tensor_of(const ImplCall& call, std::string_view name) {
 
 }  // namespace
 
+void check_storage(const Tensor& x) {
+  if (std::ranges::find(kStorage, x.format) == std::end(kStorage))
+    throw ImplSkipped("x must be fp32, bf16, fp16, e4m3fn or e5m2, got " + std::string(name_of(x.format)));
+  if (x.rows() > kMostRows) throw ImplSkipped("rows must be below 2^31, got " + std::to_string(x.rows()));
+}
+
 RowKernel::RowKernel(SideKind side, RowThreads row, const KernelInputs& inputs, std::string name, std::string title)
     : side_(side),
       row_(row),
@@ -29,9 +35,7 @@ RowKernel::RowKernel(SideKind side, RowThreads row, const KernelInputs& inputs, 
 void RowKernel::check(const ImplCall& call) const {
   check_operands(inputs_, call);
   const Tensor& x = *tensor_of(call, "x");
-  if (std::ranges::find(kStorage, x.format) == std::end(kStorage))
-    throw ImplSkipped("x must be fp32, bf16, fp16, e4m3fn or e5m2, got " + std::string(name_of(x.format)));
-  if (x.rows() > kMostRows) throw ImplSkipped("rows must be below 2^31, got " + std::to_string(x.rows()));
+  check_storage(x);
   const Tensor* weight = tensor_of(call, "weight");
   const Tensor* bias = tensor_of(call, "bias");
   if (weight != nullptr && bias != nullptr && weight->format != bias->format)

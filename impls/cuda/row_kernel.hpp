@@ -54,6 +54,8 @@ class RowKernel : public Implementation {
   std::string name_, title_;
 };
 
+/// ImplSkipped where no kernel here stores x's format, or a grid has no room for its rows.
+void check_storage(const Tensor& x);
 /// A sum of a row as its threads take it.
 Order order_of(RowThreads row, const RowShape& shape);
 /// To x's format as a kernel stores it; `value` itself where that is fp32.

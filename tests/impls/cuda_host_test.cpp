@@ -132,8 +132,9 @@ TEST_CASE("without a device a CUDA kernel says so and gives nothing", "[cuda]") 
   } catch (const ImplSkipped& e) {
     CHECK(std::string(e.what()).size() > 20);
   }
-  Tensors inputs;
-  inputs.emplace("x", ordinary(FormatId::fp32, {2, 64}, -1, 1, 3));
-  inputs.emplace("weight", ordinary(FormatId::fp32, {64}, -1, 1, 4));
-  for (Implementation* kernel : kernels_named("cuda.")) CHECK_THROWS_AS(kernel->run(kernel_call(*kernel, inputs)), ImplSkipped);
+  const Tensor x = ordinary(FormatId::fp32, {2, 64}, -1, 1, 3);
+  for (Implementation* kernel : kernels_named("cuda.")) {
+    const Tensors inputs = calls_on(x, *kernel, 4).back();
+    CHECK_THROWS_AS(kernel->run(kernel_call(*kernel, inputs)), ImplSkipped);
+  }
 }

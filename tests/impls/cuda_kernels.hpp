@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "impls/cuda/cuda.hpp"
@@ -23,12 +25,19 @@ inline std::vector<Implementation*> kernels_named(std::string_view prefix) {
   return kernels;
 }
 
+inline std::string_view norm_of(const Implementation& kernel) {
+  for (const std::string_view norm : {"rmsnorm", "layernorm", "modulate", "gated_residual"})
+    if (kernel.accepts_norm(norm)) return norm;
+  throw std::logic_error(kernel.name() + " is of a norm that is not tested");
+}
+
 /// A call that the kernel takes, but for what `inputs` lacks.
 inline ImplCall kernel_call(const Implementation& kernel, const Tensors& inputs) {
   ImplCall call;
-  call.norm = kernel.accepts_norm("rmsnorm") ? "rmsnorm" : "layernorm";
+  call.norm = norm_of(kernel);
   call.inputs = &inputs;
-  call.numbers["eps"] = 1e-6;
+  if (call.norm == "modulate") call.numbers["scale_offset"] = inputs.contains("shift") ? 1 : 0;
+  if (call.norm.ends_with("norm")) call.numbers["eps"] = 1e-6;
   if (kernel.name().find("one_plus") != std::string::npos) call.numbers["weight_offset"] = 1;
   return call;
 }
@@ -54,17 +63,38 @@ inline void expect_ideal(Implementation& kernel, const Tensors& inputs) {
   CHECK(std::ranges::count(conforms, false) == 0);
 }
 
-/// x with no parameter, with a weight, and where the kernel takes one with a bias; in x's format and in fp32.
-inline std::vector<Tensors> calls_on(const Tensor& x, bool biases, std::uint64_t seed) {
-  std::vector<Tensors> calls(1);
-  calls[0].emplace("x", x);
-  for (const FormatId format : {x.format, FormatId::fp32})
-    for (int which = 1; which < (biases ? 4 : 2); ++which) {
-      Tensors inputs = calls[0];
-      if ((which & 1) != 0) inputs.emplace("weight", ordinary(format, {x.cols()}, -2, 2, seed));
-      if ((which & 2) != 0) inputs.emplace("bias", ordinary(format, {x.cols()}, -2, 2, seed + 1));
-      calls.push_back(std::move(inputs));
+/// What the kernel takes beside x: each choice of optional tensors, in x's format and, where it may be, in fp32; vectors
+/// for all rows and for each.
+inline std::vector<Tensors> calls_on(const Tensor& x, const Implementation& kernel, std::uint64_t seed) {
+  const Tensors only{{"x", x}};
+  std::vector<Tensors> calls;
+  const auto with = [&](const std::vector<std::pair<std::string, Shape>>& tensors, FormatId format) {
+    Tensors inputs = only;
+    std::uint64_t s = seed;
+    for (const auto& [name, shape] : tensors) inputs.emplace(name, ordinary(format, shape, -2, 2, ++s));
+    calls.push_back(std::move(inputs));
+  };
+  const Shape row{x.cols()};
+  const std::string_view norm = norm_of(kernel);
+  if (norm == "gated_residual") {
+    for (const Shape& gate : {row, x.shape}) with({{"f", x.shape}, {"gate", gate}}, x.format);
+    return calls;
+  }
+  for (const FormatId format : {x.format, FormatId::fp32}) {
+    if (norm == "modulate") {
+      if (format != x.format && kernel.name().ends_with("eager")) continue;
+      for (const Shape& shape : {row, x.shape}) {
+        with({{"scale", shape}}, format);
+        with({{"scale", row}, {"shift", shape}}, format);
+      }
+      continue;
     }
+    with({}, format);
+    with({{"weight", row}}, format);
+    if (norm != "layernorm") continue;
+    with({{"bias", row}}, format);
+    with({{"bias", row}, {"weight", row}}, format);
+  }
   return calls;
 }
 
@@ -73,7 +103,7 @@ inline void expect_ideals(std::string_view prefix, FormatId format, std::int64_t
   const auto seed = static_cast<std::uint64_t>(cols);
   for (const Tensor& x : {ordinary(format, {rows, cols}, -6, 4, seed), any_bits(format, {rows, cols}, seed)})
     for (Implementation* kernel : kernels_named(prefix))
-      for (const Tensors& inputs : calls_on(x, kernel->accepts_norm("layernorm"), seed + 1))
+      for (const Tensors& inputs : calls_on(x, *kernel, seed + 1))
         expect_ideal(*kernel, inputs);
 }
 
