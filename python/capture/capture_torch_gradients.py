@@ -75,6 +75,22 @@ def channels(rng, dtype, out):
                        lambda x, weight, bias: F.group_norm(x, groups, weight, bias, 1e-6), {"eps": 1e-6, "groups": groups}, **where)
 
 
+def far_means(rng, dtype, out):
+    """Channels far from 0, where it shows in which format a mean is kept; samples of one channel, added in another order."""
+    last, shape = torch.channels_last, (2, 8, 4, 6)
+    x, dy = (out.keep(f"far.{k}", draw(rng, dtype, *shape, mean=m)) for k, m in (("x", 100), ("dy", 0)))
+    w, b = (out.keep(f"far.{k}", draw(rng, dtype, shape[1])) for k in ("weight", "bias"))
+    for layout, form, dy_form in (("contiguous", None, None), ("channels_last", last, None), ("channels_last_both", last, last)):
+        record(out, f"batchnorm.far.train.{layout}", "batchnorm", "torch.nn.functional.batch_norm", {"x": x, "weight": w, "bias": b},
+               dy, lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, True), {"eps": 1e-5}, mode="train", layout=layout,
+               form=form or torch.contiguous_format, dy_form=dy_form)
+    for n in (9, 70):
+        x, dy = (out.keep(f"one.{n}.{k}", draw(rng, dtype, n, 1, 7)) for k in ("x", "dy"))
+        w, b = (out.keep(f"one.{n}.{k}", draw(rng, dtype, 1)) for k in ("weight", "bias"))
+        record(out, f"instancenorm.one.{n}", "instancenorm", "torch.nn.functional.instance_norm", {"x": x, "weight": w, "bias": b}, dy,
+               lambda x, weight, bias: F.instance_norm(x, weight=weight, bias=bias), {"eps": 1e-5}, layout="contiguous")
+
+
 def main(folder):
     torch.set_num_threads(1)
     for label, dtype in DTYPES.items():
@@ -82,6 +98,7 @@ def main(folder):
         modulations(rng, dtype, out)
         rows(rng, dtype, out)
         channels(rng, dtype, out)
+        far_means(rng, dtype, out)
         out.save(os.path.join(folder, f"torch_gradients.{label}.safetensors"), dtype=label)
 
 
