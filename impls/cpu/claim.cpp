@@ -13,7 +13,7 @@
 #include <limits>
 #include <vector>
 
-#include "impls/cpu/operands.hpp"
+#include "impls/operands.hpp"
 
 namespace norma {
 

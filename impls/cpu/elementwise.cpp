@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "impls/cpu/claim.hpp"
-#include "impls/cpu/operands.hpp"
+#include "impls/operands.hpp"
 #include "reference/formats/clones.hpp"
 #include "reference/formats/convert.hpp"
 #include "reference/program/builder.hpp"

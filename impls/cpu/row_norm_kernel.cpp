@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "impls/cpu/claim.hpp"
-#include "impls/cpu/operands.hpp"
+#include "impls/operands.hpp"
 #include "impls/cpu/running.hpp"
 #include "reference/formats/clones.hpp"
 #include "reference/formats/convert.hpp"

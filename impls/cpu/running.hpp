@@ -2,7 +2,7 @@
 // own format.
 #pragma once
 
-#include "impls/cpu/operands.hpp"
+#include "impls/operands.hpp"
 #include "impls/cpu/statistics.hpp"
 
 namespace norma {

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string>
 
-#include "impls/cpu/operands.hpp"
+#include "impls/operands.hpp"
 #include "impls/cuda/row_shape.hpp"
 #include "impls/cuda/side.hpp"
 #include "impls/implementation.hpp"

@@ -1,5 +1,5 @@
 // Calls of native kernels: refusals, rows in and out.
-#include "impls/cpu/operands.hpp"
+#include "impls/operands.hpp"
 
 #include <algorithm>
 #include <cstring>
