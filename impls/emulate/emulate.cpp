@@ -310,10 +310,10 @@ class RowMachine {
     const Reduction& r = node.reduction;
     const Slot& of = slot(node.operands[0]);
     const FormatId accumulator = node.rounding.format->id;
-    if (r.kind == ReduceKind::amax) {
-      double largest = 0;
+    if (is_maximum(r.kind)) {
+      double largest = r.kind == ReduceKind::amax ? 0 : -HUGE_VAL;
       for (std::size_t c = 0; c < plan_.cols; ++c) {
-        const double t = std::fabs(of.at(c));
+        const double t = r.kind == ReduceKind::amax ? std::fabs(of.at(c)) : of.at(c);
         largest = t != t || largest != largest ? std::nan("") : std::max(largest, t);
       }
       set_scalar(slots_[i][0], decode(accumulator, encode(accumulator, largest, node.rounding.overflow)));

@@ -85,6 +85,11 @@ Values reduce(const Reduction& reduction, const Values& operand, std::size_t col
       for (const Interval& t : terms) largest = max(largest, abs(t));
       return {largest};
     }
+    case ReduceKind::largest: {
+      Interval largest(-std::numeric_limits<double>::infinity(), bits);
+      for (const Interval& t : terms) largest = max(largest, t);
+      return {largest};
+    }
     case ReduceKind::moments: {
       const Interval mean = div(sum(terms, bits), count);
       Values squares;

@@ -179,7 +179,7 @@ bool rounds(const Program& program, int index) {
   const Node& node = program.nodes[static_cast<std::size_t>(index)];
   if (!node.rounding.format) return false;
   if (node.kind == NodeKind::reduce)
-    return node.reduction.kind != ReduceKind::amax;
+    return !is_maximum(node.reduction.kind);
   if (node.kind != NodeKind::map) return false;
   const auto holds_operands = [&] {
     return std::all_of(node.operands.begin(), node.operands.end(), [&](const Operand& o) {

@@ -149,12 +149,15 @@ struct OrderRow {
 };
 std::span<const OrderRow> all_orders();
 
-enum class ReduceKind : std::uint8_t { sum, mean, amax, moments };
+enum class ReduceKind : std::uint8_t { sum, mean, amax, moments, largest };
+/// A maximum has no order and rounds nothing.
+constexpr bool is_maximum(ReduceKind kind) { return kind == ReduceKind::amax || kind == ReduceKind::largest; }
 enum class Term : std::uint8_t { value, square };
 
 /// What is accumulated over the columns of a row.
 ///   sum      t0 + t1 + ...                 mean   sum, then one true division by the count
 ///   amax     the largest |t|, 0 for none; NaN if one is NaN
+///   largest  the largest t, -Inf for none; NaN if one is NaN
 ///   moments  port 0: mean; port 1: biased variance (m2 / count)
 /// Every addition is rounded to the node's format (its accumulator). `term_format`: the square is rounded to
 /// it before it is added; none: it is exact, i.e. with `contract` one fused multiply-add, else the

@@ -10,7 +10,7 @@ namespace norma {
 
 namespace {
 
-constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments"};
+constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments", "largest"};
 constexpr std::pair<Axis, std::string_view> kAxisNames[] = {
     {Axis::rows, "rows"}, {Axis::cols, "cols"}, {Axis::channels, "channels"}};
 constexpr ViewKind kViews[] = {ViewKind::rows,  ViewKind::groups,  ViewKind::channels,
@@ -47,7 +47,7 @@ std::string step_text(const Program& program, const Node& node) {
     text = std::string(kReduceNames[static_cast<std::size_t>(r.kind)]) + " " + rounding_text(node.rounding) + " ";
     const std::string& of = operand_text(program, node.operands[0]);
     text += r.term == Term::square ? "square(" + of + ")" : of;
-    if (r.kind != ReduceKind::amax) text += "  order=" + text_of(r.order);
+    if (!is_maximum(r.kind)) text += "  order=" + text_of(r.order);
     if (r.term_format) text += " term=" + format_text(r.term_format);
     if (r.contract) text += " contract=fma";
     return text;
@@ -407,7 +407,7 @@ class Parser {
     }
     const OrderKind order = node.reduction.order.kind;
     const bool for_moments = gives_moments(order);
-    if (kind != ReduceKind::amax && order != OrderKind::exact && for_moments != (kind == ReduceKind::moments))
+    if (!is_maximum(kind) && order != OrderKind::exact && for_moments != (kind == ReduceKind::moments))
       refuse("order " + text_of(node.reduction.order) + (for_moments ? " is for moments only" : " does not give moments"));
   }
 

@@ -298,6 +298,11 @@ TEST_CASE("sums and largest terms of balls hold what the terms may be") {
             text_of(most));
     REQUIRE(agree(total.total(), sum(values, kSampleBits)));
     REQUIRE(agree(largest.total(), most));
+    BallMax highest(true);
+    highest.add({h.data(), l.data(), r.data()}, count);
+    Interval top = values.front();
+    for (const Interval& v : values) top = max(top, v);
+    REQUIRE(agree(highest.total(), top));
   }
 }
 

@@ -140,7 +140,7 @@ inline Setting random_setting(std::uint64_t seed, std::size_t steps) {
       }
       case 1: {
         node.kind = NodeKind::reduce;
-        node.reduction.kind = static_cast<ReduceKind>(below(rng, 4));
+        node.reduction.kind = static_cast<ReduceKind>(below(rng, 5));
         node.reduction.term = below(rng, 2) == 0 ? Term::value : Term::square;
         node.reduction.order = Order{.kind = OrderKind::exact};
         node.operands = {any(columns)};
@@ -177,7 +177,7 @@ inline constexpr std::string_view kLayerNormByPowers =
     "norm layernorm\nin x:T weight:W bias:T eps\nm = mean fp32 x\np = mean fp32 square(x)\nv = sub fp32 p, m * m\n"
     "r = rsqrt fp32 fmax(v, 0) + eps\nq = fma fp32 (x - m) * r, weight, bias\nout y = cast T q\n";
 inline constexpr std::string_view kSoftmax =
-    "norm softmax\nin x:T\nlargest = amax fp32 x\ne = exp fp32 x - largest\ntotal = sum fp32 e\nout y = div T e, "
+    "norm softmax\nin x:T\nlargest = largest fp32 x\ne = exp fp32 x - largest\ntotal = sum fp32 e\nout y = div T e, "
     "total\n";
 inline constexpr std::string_view kModulate =
     "norm modulate\nin x:T weight:W bias:T\nout y = cast T x * (1 + weight) + bias\n";

@@ -158,14 +158,16 @@ void BallProgram::run_passes(const std::vector<Pass>& passes, Workspace& work, s
   for (const Pass& pass : passes) {
     for (const std::size_t i : pass.scalars) run_scalar(i, work, row);
     std::vector<BallSum> sums(pass.reductions.size());
-    std::vector<BallMax> largest(pass.reductions.size());
+    std::vector<BallMax> largest;
+    for (const std::size_t i : pass.reductions)
+      largest.emplace_back(program_.nodes[i].reduction.kind == ReduceKind::largest);
     for (std::size_t from = 0; from < cols_ && !(pass.columns.empty() && pass.reductions.empty()); from += kPiece) {
       const std::size_t count = std::min(kPiece, cols_ - from);
       for (const std::size_t i : pass.columns) run_piece(i, work, row, from, count);
       for (std::size_t k = 0; k < pass.reductions.size(); ++k) {
         const Node& node = program_.nodes[pass.reductions[k]];
         const BallRow terms = terms_of(node.reduction, piece(work, node.operands.front(), from), work, count);
-        if (node.reduction.kind == ReduceKind::amax)
+        if (is_maximum(node.reduction.kind))
           largest[k].add(terms, count);
         else
           sums[k].add(terms, count);
@@ -282,7 +284,8 @@ void BallProgram::finish(std::size_t i, const BallSum& sum, const BallMax& large
   switch (node.reduction.kind) {
     case ReduceKind::sum: set(0, sum.total()); return;
     case ReduceKind::mean: set(0, ball::div(sum.total(), count)); return;
-    case ReduceKind::amax: set(0, largest.total()); return;
+    case ReduceKind::amax:
+    case ReduceKind::largest: set(0, largest.total()); return;
     case ReduceKind::moments: break;
   }
   const Ball mean = ball::div(sum.total(), count);

@@ -333,16 +333,27 @@ Ball BallSum::total() const {
   return lanes[0];
 }
 
-BallMax::BallMax() : h_{}, l_{}, radius_{}, nan_{} {}
+BallMax::BallMax(bool signs) : signs_(signs), h_{}, l_{}, radius_{}, nan_{} {
+  if (signs) h_.fill(-ball::kInfinity);
+}
 
 void BallMax::add(const BallRow& terms, std::size_t count) {
+  if (signs_) {  // one lane
+    for (std::size_t i = 0; i < count; ++i) {
+      const double h = terms.h[i], l = terms.l[i];
+      if (h != h) nan_[0] = 1;
+      if (h > h_[0] || (h == h_[0] && l > l_[0])) h_[0] = h, l_[0] = l;
+      radius_[0] = std::fmax(radius_[0], terms.r[i]);
+    }
+    return;
+  }
   in_blocks(terms, count, 0.0, [&](const double* h, const double* l, const double* r, std::size_t blocks) {
     max_blocks(h, l, r, blocks, h_.data(), l_.data(), radius_.data(), nan_.data());
   });
 }
 
 Ball BallMax::total() const {
-  Ball largest;
+  Ball largest{signs_ ? -ball::kInfinity : 0.0, 0, 0};
   for (std::size_t k = 0; k < kLanes; ++k) {
     const Ball lane{nan_[k] != 0 ? std::nan("") : h_[k], l_[k], radius_[k]};
     const bool larger = lane.h != lane.h || lane.h > largest.h || (lane.h == largest.h && lane.l > largest.l);

@@ -66,16 +66,18 @@ class BallSum {
   Lanes hi_, lo_, radius_, error_;
 };
 
-/// The largest |term|, 0 for none; NaN if one is NaN. |max |v| - max |m|| <= max R.
+/// The largest |term|, 0 for none, or with `signs` the largest term, -Inf for none; NaN if one is NaN.
+/// |max |v| - max |m|| <= max R, and so without the absolute values.
 class BallMax {
  public:
   static constexpr std::size_t kLanes = 16;
-  BallMax();
+  explicit BallMax(bool signs = false);
   void add(const BallRow& terms, std::size_t count);
   Ball total() const;
 
  private:
   using Lanes = std::array<double, kLanes>;
+  bool signs_;
   Lanes h_, l_, radius_, nan_;
 };
 
