@@ -25,8 +25,8 @@ void start_cast(const CastLaunch& l, const LaunchOptions& options) {
   const CastArguments<From, To> arguments{.from = reinterpret_cast<const typename From::Stored*>(l.from),
                                           .to = reinterpret_cast<typename To::Stored*>(l.to),
                                           .count = l.count};
-  start({.blocks = (l.count + kThreads - 1) / kThreads, .threads = kThreads, .shared_bytes = 0}, options,
-        cast_elements<From, To>, arguments);
+  start<cast_elements<From, To>>(
+      {.blocks = (l.count + kThreads - 1) / kThreads, .threads = kThreads, .shared_bytes = 0}, options, arguments);
 }
 
 template <class F>

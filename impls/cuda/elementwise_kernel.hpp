@@ -43,8 +43,9 @@ void start_elementwise(const ElementwiseLaunch& l, const LaunchOptions& options)
                                              .term_rows = l.term.rows,
                                              .one_plus = l.one_plus,
                                              .aligned = std::size_t{l.cols} * sizeof(typename T::Stored) % 16 == 0};
-  start({.blocks = l.rows, .threads = row_shape(RowThreads::block, l.format, l.cols).threads, .shared_bytes = 0}, options,
-        multiply_add_rows<T, W, kRoundings>, arguments);
+  start<multiply_add_rows<T, W, kRoundings>>(
+      {.blocks = l.rows, .threads = row_shape(RowThreads::block, l.format, l.cols).threads, .shared_bytes = 0}, options,
+      arguments);
 }
 
 template <class T>

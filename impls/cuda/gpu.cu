@@ -1,106 +1,98 @@
-// Memory of a GPU, and what went wrong there in words.
+// CUDA's runtime as norma uses it.
 #include <cuda_runtime.h>
 
-#include <string>
-#include <vector>
-
-#include "impls/cuda/side.hpp"
-#include "impls/implementation.hpp"
+#include "impls/cuda/gpu_memory.hpp"
 
 namespace norma::cuda {
 
 namespace {
 
-std::string words(cudaError_t error) {
-  return std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
+/// Asked for its code, never started: the other kernels were compiled for the same devices.
+__global__ void probe() {}
+
+GpuFailure::Kind kind_of(cudaError_t error) {
+  using enum GpuFailure::Kind;
+  switch (error) {
+    case cudaErrorNoDevice: return no_device;
+    case cudaErrorInsufficientDriver: {
+      int driver = 0;
+      return cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0 ? old_driver : no_driver;
+    }
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorUnsupportedPtxVersion: return no_code;
+    case cudaErrorMemoryAllocation: return out_of_memory;
+    default: return other;
+  }
+}
+
+GpuRuntime::Failed failed(cudaError_t error) {
+  if (error == cudaSuccess) return std::nullopt;
+  return GpuFailure{.kind = kind_of(error),
+                    .words = std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error)};
 }
 
 std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-/// Whether calls can be made at all; found once. Empty: yes.
-const std::string& why_not() {
-  static const std::string reason = [] {
-    int devices = 0;
-    if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess)
-      return "there is no usable CUDA device (" + words(error) + ")";
-    if (devices == 0) return std::string("there is no CUDA device");
-    return std::string();
-  }();
-  return reason;
-}
-
-class GpuMemory final : public Memory {
+class CudaRuntime final : public GpuRuntime {
  public:
-  ~GpuMemory() override {
-    for (void* p : owned_) cudaFree(p);
+  Failed count_devices(int& count) override { return failed(cudaGetDeviceCount(&count)); }
+  Failed find_code(std::string& code) override {
+    cudaFuncAttributes attributes{};
+    if (const auto error = failed(cudaFuncGetAttributes(&attributes, probe))) return error;
+    cudaDeviceProp device{};
+    if (const auto error = failed(cudaGetDeviceProperties(&device, 0))) return error;
+    // Machine code is of the device's generation; what the driver compiled from PTX is of a lower target.
+    const bool from_ptx = attributes.ptxVersion / 10 != device.major;
+    code = "sm_" + std::to_string(attributes.binaryVersion) +
+           (from_ptx ? ", compiled by the driver from PTX of compute_" + std::to_string(attributes.ptxVersion) : "");
+    return std::nullopt;
   }
+  Failed allocate(std::byte*& p, std::size_t bytes) override {
+    void* allocated = nullptr;
+    const auto error = failed(cudaMalloc(&allocated, bytes));
+    p = static_cast<std::byte*>(allocated);
+    return error;
+  }
+  void release(std::byte* p) override { cudaFree(p); }
+  Failed copy_in(std::byte* to, std::span<const std::byte> from) override {
+    return failed(cudaMemcpy(to, from.data(), from.size(), cudaMemcpyHostToDevice));
+  }
+  Failed fill(std::byte* to, unsigned char value, std::size_t bytes) override {
+    return failed(cudaMemset(to, value, bytes));
+  }
+  Failed copy_out(std::span<std::byte> to, const std::byte* from) override {
+    return failed(cudaMemcpy(to.data(), from, to.size(), cudaMemcpyDeviceToHost));
+  }
+  Failed take_error() override { return failed(cudaGetLastError()); }
+  Failed wait() override { return failed(cudaDeviceSynchronize()); }
 
-  const std::byte* in(std::span<const std::byte> bytes) override {
-    std::byte* on_gpu = allocate(bytes.size());
-    check(cudaMemcpy(on_gpu, bytes.data(), bytes.size(), cudaMemcpyHostToDevice), "copying an input to the GPU");
-    return on_gpu;
-  }
-  std::byte* out(std::span<std::byte> bytes) override {
-    std::byte* on_gpu = allocate(bytes.size());
-    // A kernel that writes nothing must not return the right bytes of an earlier call.
-    check(cudaMemset(on_gpu, 0xcd, bytes.size()), "clearing an output");
-    outputs_.push_back({bytes, on_gpu});
-    return on_gpu;
-  }
-  void finish() override {
-    check(cudaGetLastError(), "starting the kernel");
-    check(cudaDeviceSynchronize(), "running the kernel");
-    for (const auto& [bytes, on_gpu] : outputs_)
-      check(cudaMemcpy(bytes.data(), on_gpu, bytes.size(), cudaMemcpyDeviceToHost), "copying an output from the GPU");
-  }
-
- private:
-  static void check(cudaError_t error, const char* doing) {
-    if (error == cudaSuccess) return;
-    const std::string what = std::string(doing) + ": " + words(error);
-    switch (error) {
-      case cudaErrorMemoryAllocation: cudaGetLastError(); throw ImplSkipped(what);
-      case cudaErrorNoKernelImageForDevice:
-        cudaGetLastError();
-        throw ImplSkipped(what + "; this norma has no code for " + describe(SideKind::gpu).capability);
-      default: throw ImplCrashed(what);
+  SideDescription describe() override {
+    SideDescription d;
+    int runtime = 0, driver = 0;
+    if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) d.runtime = version_text(runtime);
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) d.driver = version_text(driver);
+    d.compiler = "nvcc " + std::to_string(__CUDACC_VER_MAJOR__) + "." + std::to_string(__CUDACC_VER_MINOR__) + "." +
+                 std::to_string(__CUDACC_VER_BUILD__);
+    d.flags = NORMA_CUDA_FLAGS;
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, 0) == cudaSuccess) {
+      d.device = properties.name;
+      d.capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
     }
+    cudaGetLastError();  // none of this is a kernel's fault
+    return d;
   }
-  std::byte* allocate(std::size_t bytes) {
-    void* p = nullptr;
-    check(cudaMalloc(&p, bytes == 0 ? 1 : bytes), "allocating on the GPU");
-    owned_.push_back(p);
-    return static_cast<std::byte*>(p);
-  }
-
-  struct Output {
-    std::span<std::byte> bytes;
-    std::byte* on_gpu;
-  };
-  std::vector<void*> owned_;
-  std::vector<Output> outputs_;
 };
 
 }  // namespace
 
-std::unique_ptr<Memory> gpu_memory() {
-  if (!why_not().empty()) throw ImplSkipped(why_not());
-  return std::make_unique<GpuMemory>();
-}
-
-SideDescription describe_gpu() {
-  SideDescription d;
-  int runtime = 0, driver = 0;
-  if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) d.runtime = version_text(runtime);
-  if (!why_not().empty()) return d;
-  if (cudaDriverGetVersion(&driver) == cudaSuccess) d.driver = version_text(driver);
-  cudaDeviceProp properties{};
-  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess) return d;
-  d.device = properties.name;
-  d.capability = std::to_string(properties.major) + "." + std::to_string(properties.minor);
-  return d;
+Gpu& process_gpu() {
+  static CudaRuntime runtime;
+  static Gpu gpu(runtime);
+  return gpu;
 }
 
 }  // namespace norma::cuda

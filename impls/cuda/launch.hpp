@@ -3,21 +3,42 @@
 
 #include "impls/cuda/device.hpp"
 #include "impls/cuda/side.hpp"
+#include "impls/launch_log.hpp"
 
 namespace norma::cuda::inline NORMA_SIDE {
 
-#ifdef __CUDACC__
-/// Errors: those of the launch itself stay with the CUDA runtime until Memory::finish asks for them.
-template <class Arguments>
-void start(const LaunchShape& shape, const LaunchOptions&, void (*kernel)(Arguments), const Arguments& arguments) {
-  kernel<<<shape.blocks, shape.threads, shape.shared_bytes>>>(arguments);
+/// The kernel's name in the source, without its template arguments.
+template <auto kKernel>
+constexpr std::string_view kernel_name() {
+  return kernel_name_in(__PRETTY_FUNCTION__);
 }
+
+/// Errors: those of the launch itself stay with the CUDA runtime until Memory::finish asks for them.
+template <auto kKernel, class Arguments>
+void start(const LaunchShape& shape, const LaunchOptions& options, const Arguments& arguments) {
+  note_started({.kernel = std::string(kernel_name<kKernel>()),
+                .grid = shape.blocks,
+                .block = shape.threads,
+                .shared_bytes = shape.shared_bytes});
+#ifdef __CUDACC__
+  kKernel<<<shape.blocks, shape.threads, shape.shared_bytes, static_cast<cudaStream_t>(options.stream)>>>(arguments);
 #else
+  host::execute(
+      shape, [&] { kKernel(arguments); }, options.order);
+#endif
+}
+
+/// The same of a kernel whose name the record need not tell.
 template <class Arguments>
 void start(const LaunchShape& shape, const LaunchOptions& options, void (*kernel)(Arguments),
            const Arguments& arguments) {
-  host::execute(shape, [&] { kernel(arguments); }, options.order);
-}
+  note_started({.kernel = "", .grid = shape.blocks, .block = shape.threads, .shared_bytes = shape.shared_bytes});
+#ifdef __CUDACC__
+  kernel<<<shape.blocks, shape.threads, shape.shared_bytes, static_cast<cudaStream_t>(options.stream)>>>(arguments);
+#else
+  host::execute(
+      shape, [&] { kernel(arguments); }, options.order);
 #endif
+}
 
 }  // namespace norma::cuda::inline NORMA_SIDE

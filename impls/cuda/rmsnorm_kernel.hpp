@@ -72,11 +72,12 @@ void start_rmsnorm(const RmsLaunch& l, const LaunchOptions& options) {
                                      .approximate_root = l.approximate_root};
   const unsigned threads = row_shape(l.row, l.format, l.cols).threads;
   if (l.row == RowThreads::warp)
-    start({.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
-          options, rmsnorm_warp_per_row<T, W, kTail>, arguments);
+    start<rmsnorm_warp_per_row<T, W, kTail>>(
+        {.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
+        options, arguments);
   else
-    start({.blocks = l.rows, .threads = threads, .shared_bytes = kWarp * sizeof(float)}, options,
-          rmsnorm_block_per_row<T, W, kTail>, arguments);
+    start<rmsnorm_block_per_row<T, W, kTail>>(
+        {.blocks = l.rows, .threads = threads, .shared_bytes = kWarp * sizeof(float)}, options, arguments);
 }
 
 template <class T, class W>

@@ -1,13 +1,15 @@
 // The host executor's memory is the caller's; a GPU's is in gpu.cu.
 #include "impls/cuda/side.hpp"
 
+#include "impls/cuda/gpu_memory.hpp"
 #include "impls/implementation.hpp"
 
 namespace norma::cuda {
 
 #ifdef NORMA_CUDA_BUILT
-std::unique_ptr<Memory> gpu_memory();
-SideDescription describe_gpu();
+Gpu& process_gpu();
+#else
+constexpr const char* kNotBuilt = "this norma was built without CUDA: nvcc was not found";
 #endif
 
 namespace {
@@ -32,18 +34,23 @@ bool built_for_gpu() {
 std::unique_ptr<Memory> memory_of(SideKind side) {
   if (side == SideKind::host) return std::make_unique<HostMemory>();
 #ifdef NORMA_CUDA_BUILT
-  return gpu_memory();
+  return process_gpu().memory();
 #else
-  throw ImplSkipped("this norma was built without CUDA: nvcc was not found");
+  throw ImplSkipped(kNotBuilt);
 #endif
 }
 
 SideDescription describe(SideKind side) {
-  if (side == SideKind::host) return {.device = "host executor", .capability = {}, .driver = {}, .runtime = {}};
+  SideDescription d;
+  if (side == SideKind::host) {
+    d.device = "host executor";
+    return d;
+  }
 #ifdef NORMA_CUDA_BUILT
-  return describe_gpu();
+  return process_gpu().describe();
 #else
-  return {};
+  d.problem = kNotBuilt;
+  return d;
 #endif
 }
 

@@ -13,6 +13,7 @@ namespace norma::cuda {
 
 struct LaunchOptions {
   host::ThreadOrder order = host::ThreadOrder::ascending;  ///< of the host executor
+  void* stream = nullptr;                                  ///< a cudaStream_t of the GPU; null: the default stream
 };
 
 /// What one call's kernels read and write, where they can reach it.
@@ -27,9 +28,13 @@ class Memory {
 
 enum class SideKind : std::uint8_t { host, gpu };
 
-/// What a side runs on, for the record: device, compute capability, driver, runtime; or the host executor.
+/// What a side runs on, for the record. Empty: not known, or of the host executor.
 struct SideDescription {
-  std::string device, capability, driver, runtime;
+  std::string device, capability;  ///< "NVIDIA H200", "9.0"
+  std::string driver, runtime;     ///< versions of CUDA that they support
+  std::string compiler, flags;     ///< of the kernels
+  std::string code;                ///< what the driver took out of the program: "sm_90", or PTX that it compiled itself
+  std::string problem;             ///< why nothing can run there, one sentence; empty: it can
 };
 
 /// Memory of a side. ImplSkipped with one sentence where there is no such side: no device, no driver, a program built
