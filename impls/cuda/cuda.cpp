@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "impls/cuda/ada_layernorm.hpp"
 #include "impls/cuda/elementwise.hpp"
 #include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/rmsnorm.hpp"
@@ -23,8 +24,15 @@ std::vector<std::unique_ptr<Implementation>> make_all() {
           all.push_back(make_rmsnorm({.side = side, .row = row, .tail = tail, .approximate_root = approximate}));
     for (const RowThreads row : {RowThreads::warp, RowThreads::block})
       for (const Statistic statistic : {Statistic::two_pass, Statistic::welford, Statistic::one_pass})
-        for (const LayerNormTail tail : {LayerNormTail::once, LayerNormTail::before_affine})
-          all.push_back(make_layernorm({.side = side, .row = row, .statistic = statistic, .tail = tail}));
+        for (const bool approximate : {false, true}) {
+          for (const LayerNormTail tail : {LayerNormTail::once, LayerNormTail::before_affine})
+            all.push_back(make_layernorm({.side = side, .row = row, .statistic = statistic, .tail = tail,
+                                          .approximate_root = approximate}));
+          if (statistic == Statistic::one_pass) continue;
+          for (const Roundings roundings : {Roundings::each, Roundings::one})
+            all.push_back(make_ada_layernorm({.side = side, .row = row, .statistic = statistic,
+                                              .approximate_root = approximate, .roundings = roundings}));
+        }
     for (const Roundings roundings : {Roundings::each, Roundings::one}) {
       all.push_back(cuda::make_modulate(side, roundings));
       all.push_back(cuda::make_gated_residual(side, roundings));

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "impls/cuda/layernorm_launch.hpp"
+#include "impls/cuda/row_kernel.hpp"
 #include "impls/implementation.hpp"
 
 namespace norma::cuda {
@@ -13,7 +14,17 @@ struct LayerNormVariant {
   RowThreads row = RowThreads::warp;
   Statistic statistic = Statistic::two_pass;
   LayerNormTail tail = LayerNormTail::once;
+  bool approximate_root = false;  ///< rsqrtf, not __frsqrt_rn
 };
+
+/// (x - mean) r as a program, its last step named `name`: how threads find mean and variance, and the root.
+Operand declare_normalized(Builder& b, const std::string& name, const RowShape& shape, const LayerNormVariant& variant,
+                           Operand x);
+/// How a variant finds mean and variance, as a part of a kernel's name and in words.
+struct StatisticWords {
+  std::string_view name, title;
+};
+const StatisticWords& words_of(Statistic statistic);
 
 /// Declares its orders and fused steps; claims no error. Formats: RowKernel.
 std::unique_ptr<Implementation> make_layernorm(const LayerNormVariant& variant);

@@ -15,7 +15,7 @@ struct LayerNormArguments {
   typename T::Stored* y;
   unsigned rows, cols;
   float eps;
-  bool aligned;
+  bool aligned, approximate_root;
   Statistic statistic;
 };
 
@@ -94,6 +94,11 @@ NORMA_DEVICE MeanAndVariance statistic_of(const RowPart<T>& part, unsigned cols,
   return {mean, variance > 0.0f || variance != variance ? variance : 0.0f};
 }
 
+NORMA_DEVICE float root_of(float variance, float eps, bool approximate) {
+  const float sum = add(variance, eps);
+  return approximate ? rsqrt_approximate(sum) : rsqrt_correct(sum);
+}
+
 template <class T, LayerNormTail kTail>
 NORMA_DEVICE float layernorm_tail(float n, bool weighted, float w, bool biased, float b) {
   if (kTail == LayerNormTail::once) {
@@ -112,7 +117,7 @@ NORMA_DEVICE void layernorm_row(const LayerNormArguments<T, W>& a, unsigned row,
   const std::size_t from = static_cast<std::size_t>(row) * a.cols;
   const RowPart<T> part(a.x + from, a.cols, a.aligned, index, count);
   const MeanAndVariance m = statistic_of(part, a.cols, a.statistic, threads);
-  const float r = rsqrt_correct(add(m.variance, a.eps));
+  const float r = root_of(m.variance, a.eps, a.approximate_root);
   const typename W::Stored* const parameters[2] = {a.weight, a.bias};
   part.template write<W>(a.y + from, parameters, [&](float v, const float (&p)[2]) {
     return layernorm_tail<T, kTail>(mul(sub(v, m.mean), r), a.weight != nullptr, p[0], a.bias != nullptr, p[1]);
@@ -141,6 +146,7 @@ void start_layernorm(const LayerNormLaunch& l, const LaunchOptions& options) {
                                            .cols = l.cols,
                                            .eps = l.eps,
                                            .aligned = std::size_t{l.cols} * sizeof(typename T::Stored) % 16 == 0,
+                                           .approximate_root = l.approximate_root,
                                            .statistic = l.statistic};
   if (l.row == RowThreads::warp)
     start({.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},

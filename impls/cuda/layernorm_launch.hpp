@@ -35,6 +35,7 @@ struct LayerNormLaunch {
   Statistic statistic = Statistic::two_pass;
   LayerNormTail tail = LayerNormTail::once;
   RowThreads row = RowThreads::warp;
+  bool approximate_root = false;      ///< rsqrtf, not __frsqrt_rn
 };
 
 void launch_layernorm_on_host(const LayerNormLaunch& launch, const LaunchOptions& options);

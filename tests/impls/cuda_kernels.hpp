@@ -50,6 +50,23 @@ inline bool says(const Implementation& kernel, std::string_view word) {
   return kernel.name().find(word) != std::string::npos;
 }
 
+/// Norms over channels: x of two samples, four channels and about `cols` / 4 positions; two groups.
+inline Shape channels_shape(std::int64_t, std::int64_t cols) { return {2, 4, (cols + 3) / 4}; }
+inline void complete_channels(const Implementation& kernel, ImplCall& call) {
+  call.numbers["eps"] = 1e-5;
+  if (call.norm == "groupnorm") call.numbers["groups"] = 2;
+  else call.words["statistics"] = says(kernel, ".eval") ? "running" : "batch";
+  if (call.norm == "batchnorm") call.numbers["momentum"] = 0.1;
+}
+/// One choice: all that the kernel takes.
+inline std::vector<Choice> channels_choices(const Implementation& kernel, const Shape& x) {
+  const Shape each{x[1]};
+  Choice all{{"bias", each}, {"weight", each}};
+  if (says(kernel, ".eval") || says(kernel, ".train")) all.push_back({"running_mean", each}), all.push_back({"running_var", each});
+  return {all};
+}
+inline bool channels_fp32(const Implementation& kernel) { return !says(kernel, "rsqrtf"); }
+
 inline constexpr NormRow kNormRows[] = {
     {.norm = "rmsnorm",
      .complete =
@@ -82,6 +99,32 @@ inline constexpr NormRow kNormRows[] = {
        return {{{"f", x}, {"gate", {x.back()}}}, {{"f", x}, {"gate", x}}};
      },
      .takes_fp32 = [](const Implementation&) { return false; }},
+    {.norm = "ada_layernorm",
+     .complete =
+         [](const Implementation&, ImplCall& call) { call.numbers["eps"] = 1e-6, call.numbers["scale_offset"] = 1; },
+     .choices = [](const Implementation&, const Shape& x) -> std::vector<Choice> {
+       const Shape row{x.back()}, sample{x.front(), 1, x.back()};
+       return {{{"scale", x}, {"weight", row}},
+               {{"scale", sample}, {"shift", x}},
+               {{"bias", row}, {"scale", row}, {"shift", sample}, {"weight", row}}};
+     },
+     .takes_fp32 = [](const Implementation& kernel) { return !says(kernel, "eager"); },
+     .x_shape = [](std::int64_t rows, std::int64_t cols) -> Shape { return {rows, 2, cols}; }},
+    {.norm = "groupnorm",
+     .complete = complete_channels,
+     .choices = channels_choices,
+     .takes_fp32 = channels_fp32,
+     .x_shape = channels_shape},
+    {.norm = "instancenorm",
+     .complete = complete_channels,
+     .choices = channels_choices,
+     .takes_fp32 = channels_fp32,
+     .x_shape = channels_shape},
+    {.norm = "batchnorm",
+     .complete = complete_channels,
+     .choices = channels_choices,
+     .takes_fp32 = channels_fp32,
+     .x_shape = channels_shape},
 };
 
 inline const NormRow& norm_row_of(const Implementation& kernel) {

@@ -1,0 +1,10 @@
+// LayerNorm with modulation on a GPU.
+#include "impls/cuda/ada_layernorm_kernel.hpp"
+
+namespace norma::cuda {
+
+void launch_ada_layernorm_on_gpu(const AdaLayerNormLaunch& launch, const LaunchOptions& options) {
+  start_ada_layernorm(launch, options);
+}
+
+}  // namespace norma::cuda
