@@ -1,0 +1,69 @@
+// A block site by site: what error enters, what the site adds, what leaves.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "reference/certified/blocks/real_graph.hpp"
+#include "reference/program/graph.hpp"
+
+namespace norma {
+
+/// An error e of a tensor beside its truth t.
+struct ErrorFigures {
+  double relative_l2 = 0;  ///< |e| / |t|, Euclidean
+  double rms_ulp = 0, max_ulp = 0;  ///< in ulp of the tensor's format at t
+  std::int64_t worst = -1;  ///< where max_ulp is
+  double gain = 0;          ///< (e . t) / (t . t): the part of e that makes t larger
+  /// Share of |e|, 0..1, that all rows have in common, as their mean tells it; none for one row.
+  std::optional<double> coherent;
+};
+
+struct SiteTrace {
+  std::string name;
+  std::string kind;  ///< program, linear, attention, convolution
+  std::string path;  ///< the cast path that its program is, if it is of the catalogue
+  Shape shape;
+  FormatId format = FormatId::fp32;
+  std::int64_t elements = 0;
+  double truth_norm = 0;
+  /// |radii| / |truth|: how far the truth itself is open; infinite where it is not known.
+  double uncertainty = 0;
+  /// leaving = entering + added, element by element: the site's meaning on what it was really given, minus the truth;
+  /// what it stored, minus that meaning.
+  ErrorFigures entering, added, leaving;
+  /// What was stored and the declared steps on the same operands, where it was recorded elsewhere.
+  std::optional<std::int64_t> differing;
+  std::int64_t nan = 0, infinite = 0;  ///< stored
+  std::int64_t clipped = 0;            ///< stored at the format's largest number, where the truth lies beyond it
+};
+
+struct BlockTrace {
+  std::vector<SiteTrace> sites;  ///< in order; those that only move values are left out
+  /// Outputs against the block's canonical formula: |its truth - the truth of the path's meaning| / |its truth|.
+  double definition_gap = 0;
+  Tensors outputs;
+};
+
+struct TraceOptions {
+  RealOptions real{};
+  /// What an implementation stored, by site; sites that it does not have are emulated.
+  const Tensors* recorded = nullptr;
+  /// The block over the reals, for the definition gap; null: not asked.
+  const Graph* canonical = nullptr;
+  /// Called after each site that is traced.
+  std::function<void(const SiteTrace&)> progress{};
+};
+
+/// Traces `path` (a graph with formats) on these tensors. Errors: ProgramError as check_inputs.
+BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOptions& options);
+
+/// The sites by the error they add, largest |added| relative to the truth first.
+std::vector<const SiteTrace*> ranked(const BlockTrace& trace);
+/// The first site whose leaving error exceeds `limit` (relative L2), or that stores a NaN or Inf; null: none.
+const SiteTrace* first_beyond(const BlockTrace& trace, double limit);
+
+}  // namespace norma

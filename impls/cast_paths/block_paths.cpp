@@ -1,0 +1,20 @@
+// The list of blocks as real code computes them.
+#include <algorithm>
+
+#include "impls/cast_paths/block_path.hpp"
+#include "impls/cast_paths/dit_block.hpp"
+
+namespace norma {
+
+std::span<const BlockPath* const> all_block_paths() {
+  static constexpr const BlockPath* kPaths[] = {&blocks::facebook_dit_block};
+  return kPaths;
+}
+
+const BlockPath* find_block_path(std::string_view name) {
+  const auto paths = all_block_paths();
+  const auto found = std::ranges::find(paths, name, &BlockPath::name);
+  return found == paths.end() ? nullptr : *found;
+}
+
+}  // namespace norma

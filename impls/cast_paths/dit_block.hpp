@@ -1,0 +1,10 @@
+// The DiT block as code has it.
+#pragma once
+
+#include "impls/cast_paths/block_path.hpp"
+
+namespace norma::blocks {
+
+extern const BlockPath facebook_dit_block;
+
+}  // namespace norma::blocks

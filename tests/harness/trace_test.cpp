@@ -1,0 +1,167 @@
+// Blocks site by site: the balls against MPFR written out by hand, the trace's sums, a planted fault.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_floating_point.hpp>
+
+#include <boost/multiprecision/mpfr.hpp>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "harness/trace/trace.hpp"
+#include "impls/cast_paths/block_path.hpp"
+#include "impls/emulate/graph.hpp"
+#include "reference/blocks/block.hpp"
+
+using namespace norma;
+using Real = boost::multiprecision::number<boost::multiprecision::mpfr_float_backend<80>>;
+
+namespace {
+
+Tensor normal(FormatId format, Shape shape, double deviation, std::uint64_t seed, double mean = 0) {
+  Tensor t = Tensor::zeros(format, std::move(shape));
+  std::mt19937_64 bits(seed);
+  std::normal_distribution<double> draw(mean, deviation);
+  for (std::int64_t i = 0; i < t.size(); ++i) t.set_code(i, encode(format, draw(bits), Overflow::saturate));
+  return t;
+}
+
+Tensors inputs_of(const Graph& graph, FormatId format) {
+  Tensors inputs;
+  std::uint64_t seed = 7;
+  for (const GraphInput& input : graph.inputs) {
+    const bool matrix = input.value.shape.size() >= 2 && input.weight;
+    const double deviation = matrix ? 1 / std::sqrt(static_cast<double>(input.value.shape.back())) : input.weight ? 0.1 : 1.0;
+    inputs[input.value.name] = normal(format, input.value.shape, deviation, ++seed);
+  }
+  return inputs;
+}
+
+BlockCall small_dit() { return {.x = {2, 6, 32}, .numbers = {{"heads", 4}}}; }
+
+// ---- the DiT block once more, in 80 digits, from the paper ----
+
+using Matrix = std::vector<std::vector<Real>>;
+
+Real value(const Tensor& t, std::int64_t i) { return Real(t.value(i)); }
+
+std::vector<Real> apply_linear(const std::vector<Real>& x, const Tensor& w, const Tensor& b) {
+  std::vector<Real> y;
+  const std::int64_t in = w.shape[1];
+  for (std::int64_t n = 0; n < w.shape[0]; ++n) {
+    Real sum = value(b, n);
+    for (std::int64_t k = 0; k < in; ++k) sum += x[static_cast<std::size_t>(k)] * value(w, n * in + k);
+    y.push_back(sum);
+  }
+  return y;
+}
+
+std::vector<Real> normalized(const std::vector<Real>& x, double eps) {
+  Real mean = 0, squares = 0;
+  for (const Real& v : x) mean += v;
+  mean /= static_cast<int>(x.size());
+  for (const Real& v : x) squares += (v - mean) * (v - mean);
+  const Real root = sqrt(squares / static_cast<int>(x.size()) + Real(eps));
+  std::vector<Real> y;
+  for (const Real& v : x) y.push_back((v - mean) / root);
+  return y;
+}
+
+std::vector<Real> dit(const Tensors& in, const BlockCall& call) {
+  const auto batch = static_cast<std::size_t>(call.x[0]), tokens = static_cast<std::size_t>(call.x[1]),
+             width = static_cast<std::size_t>(call.x[2]), heads = static_cast<std::size_t>(call.numbers.at("heads"));
+  const std::size_t size = width / heads;
+  const double eps = call.numbers.at("eps");
+  const auto tensor = [&](const std::string& name) -> const Tensor& { return in.at(name); };
+  std::vector<Real> result;
+  for (std::size_t b = 0; b < batch; ++b) {
+    std::vector<Real> c;
+    for (std::size_t i = 0; i < width; ++i) {
+      const Real v = value(tensor("c"), static_cast<std::int64_t>(b * width + i));
+      c.push_back(v / (1 + exp(-v)));
+    }
+    const std::vector<Real> mod = apply_linear(c, tensor("adaLN_modulation.1.weight"), tensor("adaLN_modulation.1.bias"));
+    const auto part = [&](std::size_t which, std::size_t i) { return mod[which * width + i]; };
+    Matrix x(tokens), qkv(tokens), merged(tokens, std::vector<Real>(width));
+    for (std::size_t t = 0; t < tokens; ++t) {
+      for (std::size_t i = 0; i < width; ++i)
+        x[t].push_back(value(tensor("x"), static_cast<std::int64_t>((b * tokens + t) * width + i)));
+      std::vector<Real> n = normalized(x[t], eps);
+      for (std::size_t i = 0; i < width; ++i) n[i] = n[i] * (1 + part(1, i)) + part(0, i);
+      qkv[t] = apply_linear(n, tensor("attn.qkv.weight"), tensor("attn.qkv.bias"));
+    }
+    for (std::size_t h = 0; h < heads; ++h)
+      for (std::size_t t = 0; t < tokens; ++t) {
+        std::vector<Real> weights;
+        Real total = 0;
+        for (std::size_t s = 0; s < tokens; ++s) {
+          Real score = 0;
+          for (std::size_t d = 0; d < size; ++d) score += qkv[t][h * size + d] * qkv[s][width + h * size + d];
+          weights.push_back(exp(score / sqrt(Real(static_cast<double>(size)))));
+          total += weights.back();
+        }
+        for (std::size_t d = 0; d < size; ++d)
+          for (std::size_t s = 0; s < tokens; ++s)
+            merged[t][h * size + d] += weights[s] / total * qkv[s][2 * width + h * size + d];
+      }
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const std::vector<Real> projected = apply_linear(merged[t], tensor("attn.proj.weight"), tensor("attn.proj.bias"));
+      for (std::size_t i = 0; i < width; ++i) x[t][i] += part(2, i) * projected[i];
+      std::vector<Real> n = normalized(x[t], eps);
+      for (std::size_t i = 0; i < width; ++i) n[i] = n[i] * (1 + part(4, i)) + part(3, i);
+      std::vector<Real> hidden = apply_linear(n, tensor("mlp.fc1.weight"), tensor("mlp.fc1.bias"));
+      const Real k = Real(0x1.9884533d43651p-1), cubic = Real(0.044715);
+      for (Real& v : hidden) v = v / 2 * (1 + tanh(k * (v + cubic * v * v * v)));
+      const std::vector<Real> out = apply_linear(hidden, tensor("mlp.fc2.weight"), tensor("mlp.fc2.bias"));
+      for (std::size_t i = 0; i < width; ++i) result.push_back(x[t][i] + part(5, i) * out[i]);
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a block's balls hold what 80 digits give, and are narrow", "[blocks]") {
+  const BlockDef& block = *find_block("dit_block");
+  const BlockCall call = with_defaults(block, small_dit());
+  const Graph graph = block.build(call);
+  for (const FormatId format : {FormatId::bf16, FormatId::fp16, FormatId::fp32})
+    for (const int slices : {kQuickSlices, kCloseSlices}) {
+      const Tensors inputs = inputs_of(graph, format);
+      const std::vector<Real> expected = dit(inputs, call);
+      const RealTensors values = evaluate_graph(graph, inputs, {.slices = slices, .threads = 2});
+      const RealTensor& y = values.at("y");
+      REQUIRE(static_cast<std::size_t>(y.size()) == expected.size());
+      std::int64_t outside = 0;
+      double widest = 0;
+      for (std::int64_t i = 0; i < y.size(); ++i) {
+        const Ball ball = y.at(i);
+        const Real distance = abs(expected[static_cast<std::size_t>(i)] - Real(ball.h) - Real(ball.l));
+        if (!(distance <= Real(ball.r))) ++outside;
+        widest = std::max(widest, ball.r);
+      }
+      CAPTURE(name_of(format), slices, widest);
+      CHECK(outside == 0);
+      CHECK(widest < (slices == kQuickSlices ? 1e-9 : 1e-18));
+    }
+}
+
+TEST_CASE("what leaves a site is what entered and what it added", "[blocks]") {
+  const BlockDef& block = *find_block("dit_block");
+  const BlockCall call = with_defaults(block, small_dit());
+  const Graph canonical = block.build(call);
+  const Graph path = find_block_path("facebook.dit.block")->build({.x = call.x, .numbers = call.numbers});
+  const Tensors inputs = inputs_of(path, FormatId::bf16);
+  const BlockTrace trace = trace_block(path, inputs, {.real = {.slices = kQuickSlices}, .canonical = &canonical});
+  REQUIRE(trace.sites.size() == 14);
+  for (const SiteTrace& site : trace.sites) {
+    CAPTURE(site.name);
+    CHECK(site.uncertainty < 1e-9);
+    CHECK(site.leaving.relative_l2 <= (site.entering.relative_l2 + site.added.relative_l2) * (1 + 1e-9));
+    CHECK(site.leaving.relative_l2 >= std::fabs(site.entering.relative_l2 - site.added.relative_l2) * (1 - 1e-9));
+    UNSCOPED_INFO(site.name << " " << site.entering.relative_l2 << " " << site.added.relative_l2 << " "
+                            << site.leaving.relative_l2 << " ulp " << site.leaving.max_ulp);
+  }
+  CHECK(trace.definition_gap < 1e-6);
+  CHECK(trace.sites.back().leaving.relative_l2 > 1e-4);
+  CHECK(trace.sites.back().leaving.relative_l2 < 1e-1);
+}
