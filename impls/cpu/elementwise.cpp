@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "impls/cpu/claim.hpp"
+#include "impls/claim.hpp"
 #include "impls/operands.hpp"
 #include "reference/formats/clones.hpp"
 #include "reference/formats/convert.hpp"
@@ -102,9 +102,7 @@ class ElementwiseKernel final : public Implementation {
   }
   bool accepts_norm(std::string_view norm) const override { return norm == form_.norm; }
 
-  Declaration declares(const ImplCall& call) const override {
-    return {.path = {}, .profile = {}, .claim_ulp = proved_claim(placed_call(program_of(call), call), call.numbers)};
-  }
+  Declaration declares(const ImplCall& call) const override { return declare_claim(program_of(call), call); }
 
   std::optional<Program> declared_program(const ImplCall& call) const override { return program_of(call); }
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "impls/cpu/claim.hpp"
+#include "impls/claim.hpp"
 #include "impls/operands.hpp"
 #include "impls/cpu/running.hpp"
 #include "reference/formats/clones.hpp"
@@ -192,7 +192,7 @@ class RowNormKernel final : public Implementation {
   bool accepts_norm(std::string_view norm) const override { return norm == kind_.inputs.norm; }
 
   Declaration declares(const ImplCall& call) const override {
-    return {.path = {}, .profile = {}, .claim_ulp = proved_claim(placed_call(program_of(call), call), call.numbers)};
+    return declare_claim(program_of(call), call);
   }
 
   std::optional<Program> declared_program(const ImplCall& call) const override { return program_of(call); }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "impls/claim.hpp"
 #include "impls/cuda/row_kernel.hpp"
 
 namespace norma::cuda {
@@ -56,7 +57,7 @@ class Elementwise final : public Implementation {
            (side_ == SideKind::gpu ? "; one block a row, on a GPU" : "; the kernel's source on the host executor");
   }
   bool accepts_norm(std::string_view norm) const override { return norm == inputs_.norm; }
-  Declaration declares(const ImplCall&) const override { return {}; }
+  Declaration declares(const ImplCall& call) const override { return declare_claim(*declared_program(call), call); }
 
   std::optional<Program> declared_program(const ImplCall& call) const override {
     check_operands(inputs_, call);

@@ -15,7 +15,7 @@ struct RmsVariant {
   bool approximate_root = false;
 };
 
-/// Declares its sum's order, fused squares and its root; claims no error. Formats: RowKernel.
+/// Declares its sum's order, fused squares and its root. Formats: RowKernel.
 std::unique_ptr<Implementation> make_rmsnorm(const RmsVariant& variant);
 
 }  // namespace norma::cuda

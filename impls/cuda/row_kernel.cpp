@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "impls/claim.hpp"
+
 namespace norma::cuda {
 
 namespace {
@@ -53,6 +55,8 @@ std::optional<Program> RowKernel::declared_program(const ImplCall& call) const {
   const Tensor& x = *tensor_of(call, "x");
   return steps(b, row_shape(row_, x.format, x.cols()));
 }
+
+Declaration RowKernel::declares(const ImplCall& call) const { return declare_claim(*declared_program(call), call); }
 
 Tensors RowKernel::run(const ImplCall& call) {
   check(call);

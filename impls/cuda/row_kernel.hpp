@@ -33,7 +33,7 @@ class RowKernel : public Implementation {
   std::string name() const override { return name_; }
   std::string title() const override { return title_; }
   bool accepts_norm(std::string_view norm) const override { return norm == inputs_.norm; }
-  Declaration declares(const ImplCall&) const override { return {}; }
+  Declaration declares(const ImplCall& call) const override;
   std::optional<Program> declared_program(const ImplCall& call) const override;
   Tensors run(const ImplCall& call) override;
 

@@ -5,8 +5,10 @@
 // What the bounds rest on, for a rounding to format F of precision P: half an ulp is at most 2^-P of the rounded value,
 // and never less than half the least subnormal is assumed. Additions in a given order: a term passes through at most h
 // of them, so that the sum errs by gamma(h) = h u / (1 - h u) of the sum of magnitudes (Higham, section 3.1, 4.2).
-// The analysis itself runs in binary64; a second radius bounds its own rounding by the same rules with u = 2^-53.
-#include "impls/cpu/claim.hpp"
+// A square that is added by a fused multiply-add is not rounded by itself; its own fma is one more that it passes
+// through. The analysis itself runs in binary64; a second radius bounds its own rounding by the same rules with u =
+// 2^-53.
+#include "impls/claim.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -99,10 +101,15 @@ Ball largest(const Ball& a, const Ball& b) {
 
 /// The additions that a term passes through at most; the first one, to an empty accumulator, is exact.
 double depth(const Order& order, double terms) {
-  if (order.kind == OrderKind::sequential) return terms - 1;
-  if (order.kind != OrderKind::lanes) throw Unbounded{};
-  const double lanes = order.count;
-  return std::ceil(terms / lanes) - 1 + std::min(terms, lanes) - 1;
+  const double count = order.count, vec = order.vec;
+  switch (order.kind) {
+    case OrderKind::sequential: return terms - 1;
+    case OrderKind::lanes: return std::ceil(terms / count) - 1 + std::min(terms, count) - 1;
+    // A thread's own columns one after the other, then a tree over the threads (a power of two of them).
+    case OrderKind::warp:
+    case OrderKind::block: return std::ceil(terms / (count * vec)) * vec - 1 + std::log2(count);
+    default: throw Unbounded{};
+  }
 }
 
 double gamma(double roundings, double u) {
@@ -110,7 +117,8 @@ double gamma(double roundings, double u) {
   return roundings * u / (1 - roundings * u);
 }
 
-Ball ordered_sum(const Order& order, const Balls& terms, const Unit& unit) {
+/// `fused`: every term is a product that a fused multiply-add rounds together with the sum, in underflow too.
+Ball ordered_sum(const Order& order, const Balls& terms, const Unit& unit, bool fused) {
   double v = 0, own = 0, error = 0, magnitude = 0, reached = 0;
   for (const Ball& t : terms) {
     v += t.v;
@@ -122,7 +130,8 @@ Ball ordered_sum(const Order& order, const Balls& terms, const Unit& unit) {
   const double n = static_cast<double>(terms.size());
   if (!(reached * 1.5 <= unit.largest)) throw Unbounded{};
   own += gamma(n, 0x1p-53) * magnitude;
-  error += gamma(depth(order, n), unit.u) * reached;
+  error += gamma(depth(order, n) + (fused ? 1 : 0), unit.u) * reached;
+  if (fused) error += n * unit.least;
   return {.v = v, .own = own * kSlack, .error = error * kSlack};
 }
 
@@ -245,6 +254,7 @@ class Row {
       case Op::fma: return sum(product(a(0), a(1)), a(2), 1);
       case Op::reciprocal: return reciprocal(a(0));
       case Op::sqrt: return root(a(0));
+      case Op::rsqrt: return reciprocal(root(a(0)));
       case Op::max: return largest(a(0), a(1));
       default: throw Unbounded{};
     }
@@ -255,6 +265,8 @@ class Row {
     const FormatId to = node.rounding.format->id;
     Unit unit = unit_of(to);
     if (node.op == Op::mul) unit = unit_of_product(node.operands[0], node.operands[1], to);
+    // Within k ulp of the rounded result: k + 1/2 ulp of the exact one, each at most 2^(1-P) of what lies there.
+    if (node.rounding.within_ulp > 0) unit.u = (2 * node.rounding.within_ulp + 1) * unit.u * kSlack;
     if (node.op == Op::neg || node.op == Op::max ||
         (node.op == Op::cast && precision(node.operands[0]) <= format_of(to).precision))
       round = false;
@@ -272,15 +284,16 @@ class Row {
       moments(i, terms, unit);
       return;
     }
-    if (node.reduction.term_format || node.reduction.contract) throw Unbounded{};
+    const bool fused = node.reduction.contract;
+    if (node.reduction.term_format || (fused && node.reduction.term != Term::square)) throw Unbounded{};
     Ball total;
     if (node.reduction.term == Term::square) {
       const Unit squares = unit_of_product(of, of, accumulator);
       squares_.clear();
-      for (const Ball& t : terms) squares_.push_back(rounded(product(t, t), squares));
-      total = ordered_sum(node.reduction.order, squares_, unit);
+      for (const Ball& t : terms) squares_.push_back(fused ? product(t, t) : rounded(product(t, t), squares));
+      total = ordered_sum(node.reduction.order, squares_, unit, fused);
     } else {
-      total = ordered_sum(node.reduction.order, terms, unit);
+      total = ordered_sum(node.reduction.order, terms, unit, false);
     }
     if (node.reduction.kind == ReduceKind::mean)
       total = rounded(product(total, reciprocal({.v = static_cast<double>(terms.size())})), unit);
@@ -332,6 +345,14 @@ std::optional<double> proved_claim(const PlacedProgram& placed, const Attributes
   } catch (const Unbounded&) {
     return std::nullopt;
   }
+}
+
+Declaration declare_claim(const Program& program, const ImplCall& call) {
+  Declaration declared;
+  if (const auto quant = call.words.find("quant"); quant != call.words.end() && quant->second != "none")
+    return declared;
+  declared.claim_ulp = proved_claim(placed_call(program, call), call.numbers);
+  return declared;
 }
 
 }  // namespace norma
