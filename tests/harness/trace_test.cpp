@@ -10,6 +10,7 @@
 #include "harness/trace/trace.hpp"
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/emulate/graph.hpp"
+#include "reference/certified/blocks/product_bounds.hpp"
 #include "reference/blocks/block.hpp"
 
 using namespace norma;
@@ -164,4 +165,51 @@ TEST_CASE("what leaves a site is what entered and what it added", "[blocks]") {
   CHECK(trace.definition_gap < 1e-6);
   CHECK(trace.sites.back().leaving.relative_l2 > 1e-4);
   CHECK(trace.sites.back().leaving.relative_l2 < 1e-1);
+}
+
+TEST_CASE("products in every declared order lie within the bound for any order, and not far within", "[blocks]") {
+  const std::vector<ProductSum> orders{{.order = ProductOrder::exact},
+                                       {.order = ProductOrder::sequential},
+                                       {.order = ProductOrder::sequential, .contract = false},
+                                       {.order = ProductOrder::blocked, .count = 16},
+                                       {.order = ProductOrder::split, .count = 3}};
+  for (const FormatId format : {FormatId::bf16, FormatId::fp16, FormatId::fp32})
+    for (const BiasPlace place : {BiasPlace::epilogue, BiasPlace::after, BiasPlace::first})
+      for (const ProductSum& sum : orders) {
+        GraphBuilder g("products");
+        const Rounding to{.format = FormatRef{format}};
+        const auto x = g.input("x", {5, 200}, format), w = g.weight("w", {9, 200}, format), b = g.weight("b", {9}, format);
+        g.output(g.linear("y", {.sum = sum, .bias = place, .rounding = to}, x, w, b));
+        const auto q = g.input("q", {1, 2, 7, 16}, format), k = g.input("k", {1, 1, 70, 16}, format),
+                   v = g.input("v", {1, 1, 70, 5}, format);
+        g.output(g.attention("a", {.causal = true, .sum = sum, .probabilities = to, .rounding = to, .normalized_first = false}, q, k, v));
+        const auto image = g.input("image", {1, 4, 6, 5}, format), kernel = g.weight("kernel", {6, 2, 3, 3}, format);
+        g.output(g.convolution("c", {.padding = {1, 1}, .groups = 2, .sum = sum, .bias = place, .rounding = to}, image, kernel,
+                               g.weight("cb", {6}, format)));
+        const Graph graph = g.finish();
+        const Tensors inputs = inputs_of(graph, format);
+        const Tensors bits = emulate_graph(graph, inputs);
+        for (const Site& site : graph.sites) {
+          std::vector<const Tensor*> given;
+          std::vector<RealTensor> exact;
+          for (const Argument& argument : site.arguments) {
+            given.push_back(&inputs.at(argument.value));
+            exact.push_back(exactly(*given.back()));
+          }
+          const RealTensor meant = evaluate_site(site, exact, {.slices = kCloseSlices}).front();
+          const std::vector<double> bound = any_order_bound(site, given, meant);
+          const Tensor& got = bits.at(site.name());
+          double closest = 0;
+          std::int64_t outside = 0;
+          for (std::int64_t i = 0; i < got.size(); ++i) {
+            const Ball ball = meant.at(i);
+            const double error = std::fabs((got.value(i) - ball.h) - ball.l);
+            if (!(error <= bound[static_cast<std::size_t>(i)] + ball.r)) ++outside;
+            closest = std::max(closest, error / bound[static_cast<std::size_t>(i)]);
+          }
+          CAPTURE(site.name(), name_of(format), text_of(sum), static_cast<int>(place), closest);
+          CHECK(outside == 0);
+          if (format != FormatId::fp32) CHECK(closest > 0.05);  // a bound far beyond every error would tell nothing
+        }
+      }
 }
