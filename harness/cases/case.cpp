@@ -11,6 +11,7 @@
 #include "harness/cases/glob.hpp"
 #include "harness/cases/number.hpp"
 #include "impls/cast_paths/cast_path.hpp"
+#include "reference/norms/rmsnorm.hpp"
 
 namespace norma {
 
@@ -294,6 +295,15 @@ Case read_words(std::span<const std::string> words) {
   return c;
 }
 
+/// The columns that share a scale of the path's output, where the case's rows are no whole number of them; else 0.
+std::int64_t refused_block(const CastPath& path, const std::vector<std::string>& words) {
+  const auto quant = std::ranges::find(path.norm_attributes, "quant", &CaseDefault::key);
+  if (quant == path.norm_attributes.end() || words.size() < 3 || words[2] == "-") return 0;
+  const Shape shape = parse_shape(words[2]);
+  const std::int64_t columns = shape.empty() ? 1 : shape.back(), block = block_columns(quant->value);
+  return columns % block == 0 ? 0 : block;
+}
+
 /// The words of one case with path=PATTERN as one set of words a path; themselves if no path is a pattern.
 std::vector<std::vector<std::string>> expand_paths(const std::vector<std::string>& words) {
   constexpr std::string_view kKey = "path=";
@@ -304,11 +314,20 @@ std::vector<std::vector<std::string>> expand_paths(const std::vector<std::string
   const NormDef& norm = known_norm(words[0]);
   const std::string_view pattern = std::string_view(*at).substr(kKey.size());
   std::vector<std::vector<std::string>> expanded;
+  const CastPath* left_out = nullptr;
   for (const CastPath* path : all_cast_paths()) {
     if (path->norm != norm.name || !glob_matches(pattern, path->name)) continue;
+    if (refused_block(*path, words) != 0) {
+      left_out = path;
+      continue;
+    }
     expanded.push_back(words);
     expanded.back()[static_cast<std::size_t>(at - words.begin())] = std::string(kKey) + std::string(path->name);
   }
+  if (expanded.empty() && left_out != nullptr)
+    throw CaseError(fmt::format(
+        "path={} matches only paths whose blocks of columns must divide the rows, as those of {} of {} do not divide shape {}'s",
+        pattern, refused_block(*left_out, words), left_out->name, words[2]));
   if (expanded.empty())
     throw CaseError(fmt::format("path={} matches no path of {}; 'norma list paths --norm {}' prints the known ones",
                                 pattern, norm.name, norm.name));

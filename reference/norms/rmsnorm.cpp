@@ -72,8 +72,9 @@ std::optional<BlockScales> read_blocks(const CallReader& reader, std::string_vie
   const double global = reader.number("global_scale", 1, "finite and positive", positive);
   BlockScales b{.rule = floor ? BlockScales::Rule::floor : BlockScales::Rule::ceil};
   if (quant == "mxfp4" || quant == "nvfp4") b.code_max = 6, b.code_exponent = 2;
-  if (quant == "nvfp4") b.rule = BlockScales::Rule::e4m3, b.block = 16, b.global = global;
-  if (!quant.starts_with("mx") && quant != "nvfp4") return std::nullopt;
+  if (quant == "nvfp4") b.rule = BlockScales::Rule::e4m3, b.global = global;
+  b.block = block_columns(quant);
+  if (b.block == 1) return std::nullopt;
   if (cols % b.block != 0)
     reader.refuse("quant=" + std::string(quant) + " has a scale for every " + std::to_string(b.block) +
                   " columns, and the " + std::to_string(cols) + " of x are no multiple of them.");

@@ -1,6 +1,9 @@
 // RMSNorm, canonical.
 #pragma once
 
+#include <cstdint>
+#include <string_view>
+
 #include "reference/norms/norm.hpp"
 
 namespace norma {
@@ -26,5 +29,10 @@ namespace norma {
 /// Source:  Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019; eps_place as in the catalogue of
 ///          upstream norms (l2max: F.normalize(x) * sqrt(C); max: 1 / max(rms, eps)).
 extern const NormDef rmsnorm;
+
+/// Columns that share a scale: rows are whole numbers of them. 1 where a quant has no blocks.
+constexpr std::int64_t block_columns(std::string_view quant) {
+  return quant == "nvfp4" ? 16 : quant == "mxfp8" || quant == "mxfp4" ? 32 : 1;
+}
 
 }  // namespace norma
