@@ -75,6 +75,19 @@ double fma_odd(double a, double b, double c) {
   return to_odd(s, rest != 0 ? rest : w);
 }
 
+double e8m0_up(double a) {
+  if (std::isnan(a)) return a;
+  const double size = std::fabs(a);
+  if (size <= 0x1p-127) return 0x1p-127;
+  if (size > 0x1p126) return 0x1p127;
+  const int e = std::ilogb(size);
+  return std::ldexp(1.0, std::ldexp(1.0, e) == size ? e : e + 1);
+}
+
+double nearest_e4m3(double a) {
+  return decode(FormatId::e4m3fn, encode(FormatId::e4m3fn, a, Overflow::saturate));
+}
+
 double native_fp64(Op op, double a, double b, double c) {
   switch (op) {
     case Op::cast: return a;
@@ -97,6 +110,9 @@ double native_fp64(Op op, double a, double b, double c) {
     case Op::exp:
     case Op::tanh:
     case Op::erf: return rounded_function(op, a, FormatId::fp64, Overflow::ieee);
+    case Op::e8m0_up: return e8m0_up(a);
+    case Op::nearest_e4m3: return nearest_e4m3(a);
+    case Op::unless_zero: return a == 0 ? 0 : b;
   }
   std::abort();
 }
@@ -121,7 +137,10 @@ double odd_op(Op op, double a, double b, double c) {
     case Op::fmin:
     case Op::exp:
     case Op::tanh:
-    case Op::erf: return native_fp64(op, a, b, c);
+    case Op::erf:
+    case Op::e8m0_up:
+    case Op::nearest_e4m3:
+    case Op::unless_zero: return native_fp64(op, a, b, c);
   }
   std::abort();
 }
@@ -130,7 +149,7 @@ float fp32_function(Op op, float a) {
   return static_cast<float>(rounded_function(op, static_cast<double>(a), FormatId::fp32, Overflow::ieee));
 }
 
-// One loop an operation; all but the last three vectorize at the widths of NORMA_CLONES.
+// One loop an operation; all but those of functions and scales vectorize at the widths of NORMA_CLONES.
 #define NORMA_LOOP(name, expression)                                                                       \
   NORMA_CLONES void loop_##name([[maybe_unused]] const float* a, [[maybe_unused]] const float* b,          \
                                 [[maybe_unused]] const float* c, float* __restrict out, std::size_t count) { \
@@ -157,6 +176,9 @@ NORMA_LOOP(fma, std::fma(a[i], b[i], c[i]))
 NORMA_LOOP(exp, fp32_function(Op::exp, a[i]))
 NORMA_LOOP(tanh, fp32_function(Op::tanh, a[i]))
 NORMA_LOOP(erf, fp32_function(Op::erf, a[i]))
+NORMA_LOOP(e8m0_up, static_cast<float>(e8m0_up(static_cast<double>(a[i]))))
+NORMA_LOOP(nearest_e4m3, static_cast<float>(nearest_e4m3(static_cast<double>(a[i]))))
+NORMA_LOOP(unless_zero, a[i] == 0 ? 0 : b[i])
 #undef NORMA_LOOP
 
 }  // namespace
@@ -184,7 +206,10 @@ bool exact_in_fp32(Op op) {
     case Op::max:
     case Op::min:
     case Op::fmax:
-    case Op::fmin: return true;
+    case Op::fmin:
+    case Op::e8m0_up:
+    case Op::nearest_e4m3:
+    case Op::unless_zero: return true;
     case Op::add:
     case Op::sub:
     case Op::mul:

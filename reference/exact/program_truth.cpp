@@ -36,6 +36,60 @@ Interval increasing(int (*f)(mpfr_ptr, mpfr_srcptr, mpfr_rnd_t), const Interval&
   return overflow ? Interval::unknown(a.bits()) : result;
 }
 
+// ---- scales of blocks: steps, decided where both ends of the interval fall on one of them ----
+
+Interval between(double lo, double hi, mpfr_prec_t bits) {
+  Interval result(lo, bits);
+  mpfr_set_d(result.hi.get(), hi, MPFR_RNDN);
+  return result;
+}
+
+// |v| = m 2^e, 1/2 <= m < 1: 2^e, or v itself where m = 1/2.
+double power_above(mpfr_srcptr v) {
+  constexpr int kLeast = -127, kMost = 127;
+  if (mpfr_inf_p(v) != 0) return std::ldexp(1.0, kMost);
+  if (mpfr_zero_p(v) != 0) return std::ldexp(1.0, kLeast);
+  const mpfr_exp_t e = mpfr_get_exp(v);
+  const bool is_power = mpfr_min_prec(v) == 1;
+  return std::ldexp(1.0, static_cast<int>(std::clamp<mpfr_exp_t>(is_power ? e - 1 : e, kLeast, kMost)));
+}
+
+Interval e8m0_up(const Interval& a) {
+  const Interval size = abs(a);
+  if (size.is_nan()) return size;
+  if (size.is_unknown()) return between(power_above(Real(0.0, 64).get()), std::ldexp(1.0, 127), a.bits());
+  return between(power_above(size.lo.get()), power_above(size.hi.get()), a.bits());
+}
+
+// The last code whose midpoint with the one before lies below |v|, or on it where the code is even.
+double e4m3_near(mpfr_srcptr v) {
+  const auto value = [](std::uint64_t k) { return decode(FormatId::e4m3fn, k); };
+  std::uint64_t low = 0, high = format_of(FormatId::e4m3fn).max_finite_code();
+  while (low < high) {
+    const std::uint64_t k = (low + high + 1) / 2;
+    const Real midpoint((value(k - 1) + value(k)) / 2, 64);
+    const int sign = mpfr_cmpabs(v, midpoint.get());
+    if (sign > 0 || (sign == 0 && k % 2 == 0))
+      low = k;
+    else
+      high = k - 1;
+  }
+  return mpfr_signbit(v) != 0 ? -value(low) : value(low);
+}
+
+Interval nearest_e4m3(const Interval& a) {
+  if (a.is_nan()) return a;
+  return between(e4m3_near(a.lo.get()), e4m3_near(a.hi.get()), a.bits());
+}
+
+Interval unless_zero(const Interval& a, const Interval& b) {
+  const mpfr_prec_t bits = std::max(a.bits(), b.bits());
+  if (a.is_nan()) return b;
+  if (a.is_unknown()) return Interval::unknown(bits);
+  if (mpfr_sgn(a.lo.get()) > 0 || mpfr_sgn(a.hi.get()) < 0) return b;
+  return a.is_point() ? Interval(0.0, bits) : Interval::unknown(bits);
+}
+
 Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
   switch (op) {
     case Op::cast: return *x[0];
@@ -57,6 +111,9 @@ Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
     case Op::exp: return increasing(mpfr_exp, *x[0]);
     case Op::tanh: return increasing(mpfr_tanh, *x[0]);
     case Op::erf: return increasing(mpfr_erf, *x[0]);
+    case Op::e8m0_up: return e8m0_up(*x[0]);
+    case Op::nearest_e4m3: return nearest_e4m3(*x[0]);
+    case Op::unless_zero: return unless_zero(*x[0], *x[1]);
   }
   std::abort();
 }
@@ -303,6 +360,11 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     return quotient(algebraic(total->lo.get()), algebraic(Interval(static_cast<double>(cols()), 64).lo.get()));
   }
   if (node.kind != NodeKind::map) return std::nullopt;
+  if (node.op == Op::unless_zero) {
+    const Interval& condition = values.at(node.operands[0], col);
+    const bool is_not_zero = mpfr_sgn(condition.lo.get()) > 0 || mpfr_sgn(condition.hi.get()) < 0;
+    return is_not_zero ? algebraic_of(values, node.operands[1], col, names) : std::nullopt;
+  }
   std::vector<Algebraic> x;
   for (const Operand& operand : node.operands) {
     std::optional<Algebraic> a = algebraic_of(values, operand, col, names);
@@ -331,6 +393,9 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     case Op::exp:  // not algebraic, but where the argument is 0, and there the interval is a point
     case Op::tanh:
     case Op::erf: return std::nullopt;
+    case Op::e8m0_up:  // points, but where they are not decided
+    case Op::nearest_e4m3:
+    case Op::unless_zero: return std::nullopt;
   }
   std::abort();
 }
@@ -395,6 +460,9 @@ class ProgramTruth final : public TruthSource {
     rows_ = axes.has(Axis::rows) ? l.rows : 1;
     cols_ = evaluator_.width(output_);
     if (elements_) rows_ = l.rows * l.cols / l.block, cols_ = l.block;
+    // Blocks are put together to x's rows again; where a block has one value, its columns are the blocks.
+    if (axes.has(Axis::rows)) runs_ = l.runs;
+    rows_ /= runs_, cols_ *= runs_;
   }
 
   std::int64_t rows() const override { return rows_; }
@@ -407,10 +475,13 @@ class ProgramTruth final : public TruthSource {
       for (std::int64_t j = 0; j < cols_; ++j) out[static_cast<std::size_t>(j)] = enclose(row, j);
       return;
     }
-    const std::vector<Enclosure> enclosures = evaluator_.enclose(output_, row);
-    for (std::int64_t j = 0; j < cols_; ++j) {
-      const Layout::Place at = place(row, j);
-      out[static_cast<std::size_t>(j)] = settle(enclosures[static_cast<std::size_t>(at.col)], at);
+    const std::int64_t width = cols_ / runs_;
+    for (std::int64_t run = 0; run < runs_; ++run) {
+      const std::vector<Enclosure> enclosures = evaluator_.enclose(output_, row * runs_ + run);
+      for (std::int64_t j = run * width; j < (run + 1) * width; ++j) {
+        const Layout::Place at = place(row, j);
+        out[static_cast<std::size_t>(j)] = settle(enclosures[static_cast<std::size_t>(at.col)], at);
+      }
     }
   }
 
@@ -427,6 +498,7 @@ class ProgramTruth final : public TruthSource {
  private:
   /// Where an element of the output stands in the program.
   Layout::Place place(std::int64_t row, std::int64_t col) const {
+    if (!elements_ && runs_ > 1) return {.row = row * runs_ + col, .col = 0};
     return elements_ ? evaluator_.layout().place_of(row * cols_ + col) : Layout::Place{.row = row, .col = col};
   }
 
@@ -471,6 +543,7 @@ class ProgramTruth final : public TruthSource {
   Operand output_;
   bool elements_;  ///< the output is like x
   std::int64_t rows_ = 0, cols_ = 0;
+  std::int64_t runs_ = 1;  ///< rows of the program in one of the output
   mutable std::mutex mutex_;
   mutable std::map<std::pair<std::int64_t, mpfr_prec_t>, std::shared_ptr<const RowValues>> cached_;
 };

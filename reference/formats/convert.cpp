@@ -286,6 +286,7 @@ void decode_row(FormatId format, const std::byte* stored, float* values, std::si
     case FormatId::e5m2: decode_table<FormatId::e5m2>(stored, values, count); return;
     case FormatId::e4m3fnuz: decode_table<FormatId::e4m3fnuz>(stored, values, count); return;
     case FormatId::e5m2fnuz: decode_table<FormatId::e5m2fnuz>(stored, values, count); return;
+    case FormatId::e2m1: decode_table<FormatId::e2m1>(stored, values, count); return;
   }
 }
 
@@ -322,6 +323,7 @@ void encode_row(FormatId format, const float* values, std::byte* stored, std::si
         return;
       }
       [[fallthrough]];
+    case FormatId::e2m1:
     case FormatId::tf32:
       for (std::size_t i = 0; i < count; ++i)
         store(format_of(format), stored, i, encode(format, static_cast<double>(values[i]), overflow));
@@ -360,6 +362,8 @@ void round_row(FormatId format, const float* values, float* rounded, std::size_t
         copy();
         return;
       }
+      [[fallthrough]];
+    case FormatId::e2m1:
       for (std::size_t i = 0; i < count; ++i)
         rounded[i] = static_cast<float>(decode(format, encode(format, static_cast<double>(values[i]), overflow)));
       return;

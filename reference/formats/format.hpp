@@ -23,6 +23,7 @@ enum class Specials : std::uint8_t {
   ieee,           ///< exponent field all ones: Inf, NaN
   finite_nan,     ///< no Inf; all ones is NaN (OCP E4M3)
   unsigned_zero,  ///< no Inf, no -0; the code of -0 is the one NaN
+  finite_only,    ///< no Inf, no NaN (OCP E2M1); NaN becomes the largest number, as CUDA's conversion has it
 };
 
 /// What a value that rounds beyond the largest finite number becomes.
@@ -48,13 +49,14 @@ struct Format {
 
   constexpr int mantissa_bits() const { return precision - 1; }
   constexpr int storage_bytes() const { return storage_bits / 8; }
-  constexpr int storage_shift() const { return storage_bits - code_bits; }
+  constexpr int storage_shift() const { return storage_bits > 8 ? storage_bits - code_bits : 0; }
   constexpr std::uint64_t sign_code() const { return std::uint64_t{1} << (code_bits - 1); }
   constexpr std::uint64_t magnitude_mask() const { return sign_code() - 1; }
   constexpr std::uint64_t exponent_mask() const {
     return magnitude_mask() & ~((std::uint64_t{1} << mantissa_bits()) - 1);
   }
   constexpr bool has_infinity() const { return specials == Specials::ieee; }
+  constexpr bool has_nan() const { return specials != Specials::finite_only; }
   constexpr bool has_negative_zero() const { return specials != Specials::unsigned_zero; }
   constexpr std::uint64_t infinity_code() const { return exponent_mask(); }
   constexpr std::uint64_t nan_code() const {
@@ -62,6 +64,7 @@ struct Format {
       case Specials::ieee: return exponent_mask() | (std::uint64_t{1} << (mantissa_bits() - 1));
       case Specials::finite_nan: return magnitude_mask();
       case Specials::unsigned_zero: return sign_code();
+      case Specials::finite_only: return magnitude_mask();
     }
     return 0;
   }
@@ -69,7 +72,8 @@ struct Format {
     switch (specials) {
       case Specials::ieee: return exponent_mask() - 1;
       case Specials::finite_nan: return magnitude_mask() - 1;
-      case Specials::unsigned_zero: return magnitude_mask();
+      case Specials::unsigned_zero:
+      case Specials::finite_only: return magnitude_mask();
     }
     return 0;
   }
@@ -117,6 +121,7 @@ constexpr double decode(FormatId id, std::uint64_t code) {
     case Specials::unsigned_zero:
       if (code == f.nan_code()) return std::numeric_limits<double>::quiet_NaN();
       break;
+    case Specials::finite_only: break;
   }
   const int field = static_cast<int>(magnitude >> f.mantissa_bits());
   const std::uint64_t hidden = std::uint64_t{1} << f.mantissa_bits();
@@ -130,6 +135,7 @@ constexpr double decode(FormatId id, std::uint64_t code) {
 /// What a magnitude beyond the largest finite number becomes, or Inf where `infinite`; `sign` is the sign bit in its
 /// place (0 for a positive one).
 constexpr std::uint64_t beyond_code(const Format& f, Overflow overflow, std::uint64_t sign, bool infinite) {
+  if (!f.has_nan()) return sign | f.max_finite_code();
   const std::uint64_t beyond = f.has_infinity() ? (sign | f.infinity_code()) : f.nan_code();
   switch (overflow) {
     case Overflow::ieee: return beyond;

@@ -25,7 +25,8 @@ FormatRef promote(FormatRef a, FormatRef b) {
       case FormatId::e4m3fn:
       case FormatId::e5m2:
       case FormatId::e4m3fnuz:
-      case FormatId::e5m2fnuz: return 0;
+      case FormatId::e5m2fnuz:
+      case FormatId::e2m1: return 0;
     }
     return 0;
   };

@@ -41,8 +41,15 @@ Layout layout_of(const View& view, const Shape& x, const Attributes& attributes)
     l.elements.set = l.channels, l.elements.per_set = l.channels * l.positions;
     return l;
   }
-  if (view.kind == ViewKind::rows) {
+  if (view.kind == ViewKind::rows || view.kind == ViewKind::blocks) {
     l.cols = x.empty() ? 1 : x.back();
+    if (view.kind == ViewKind::blocks) {
+      if (view.block < 1 || l.cols % view.block != 0)
+        refuse("the program takes blocks of " + std::to_string(view.block) + " columns, and the " +
+               std::to_string(l.cols) + " of x are no multiple of them");
+      l.runs = l.cols / view.block;
+      l.cols = view.block;
+    }
     l.rows = size / l.cols;
     l.samples = x.size() < 2 ? 1 : x.front();
     l.groups = l.rows / l.samples;
@@ -109,7 +116,8 @@ Fit channel_values(const Layout& l, bool each_sample) {
       if (!each_sample) s.period = l.groups;
       return {kRowsCols, s};
     }
-    case ViewKind::rows: break;
+    case ViewKind::rows:
+    case ViewKind::blocks: break;
   }
   refuse("values of channels need a view: groups, channels, batch, columns or tokens");
 }
@@ -121,7 +129,8 @@ Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
            shape_text(x));
   };
   if (node.axes.has(Axis::channels)) {
-    if (l.view.kind == ViewKind::rows) refuse("tensor '" + name + "' has a value for each channel, which needs a view");
+    if (l.view.kind == ViewKind::rows || l.view.kind == ViewKind::blocks)
+      refuse("tensor '" + name + "' has a value for each channel, which needs a view");
     if (t.size() == l.channels) return channel_values(l, false);
     const bool each_sample = l.columns_are_rows() ? is_first_and_last(t.shape, l.samples, l.channels)
                                                   : is_first_and_second(t.shape, l.samples, l.channels);
@@ -244,6 +253,11 @@ Shape output_shape(const PlacedProgram& placed, Axes axes, const Shape& x) {
     case ViewKind::tokens: return {l.samples, l.channels};
     case ViewKind::groups:
     case ViewKind::channels: return {l.samples, l.groups};
+    case ViewKind::blocks: {
+      Shape shape = x;
+      if (!shape.empty()) shape.back() /= l.cols;
+      return shape;
+    }
   }
   refuse("the program has an unknown view");
 }

@@ -36,6 +36,7 @@ struct Layout {
   std::int64_t rows = 1, cols = 1;
   std::int64_t samples = 1, channels = 1, positions = 1;
   std::int64_t groups = 1;  ///< rows of one sample; 1 for a batch
+  std::int64_t runs = 1;    ///< rows that one row of x makes: view blocks
   Stride elements;          ///< of x, and of every tensor like it
 
   /// x's elements in memory order are rows of `block` elements each. Each of those lies in one row of the program; not

@@ -68,7 +68,7 @@ std::optional<Op> find_op(std::string_view name) {
 std::span<const OrderRow> all_orders() { return kOrders; }
 
 std::string_view name_of(ViewKind kind) {
-  constexpr std::string_view kNames[] = {"rows", "groups", "channels", "batch", "columns", "tokens"};
+  constexpr std::string_view kNames[] = {"rows", "groups", "channels", "batch", "columns", "tokens", "blocks"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
@@ -194,7 +194,10 @@ bool rounds(const Program& program, int index) {
     case Op::max:
     case Op::min:
     case Op::fmax:
-    case Op::fmin: return !holds_operands();
+    case Op::fmin:
+    case Op::e8m0_up:
+    case Op::nearest_e4m3:
+    case Op::unless_zero: return !holds_operands();
     case Op::add:
     case Op::sub:
     case Op::mul:

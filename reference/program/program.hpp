@@ -76,10 +76,12 @@ enum class ViewKind : std::uint8_t {
   batch,     ///< a row is one channel of all samples: column n * positions + s
   columns,   ///< x = [..., C]: a row is one column of x, its columns are x's rows
   tokens,    ///< x = [N, ..., C]: a row is one column of one sample, its columns are the sample's rows
+  blocks,    ///< a row is a run of `block` elements of x's last axis
 };
 struct View {
   ViewKind kind = ViewKind::rows;
   bool channels_last = false;  ///< a group's columns are position * (C / groups) + channel, as NHWC code walks them
+  int block = 0;               ///< of view blocks
   bool operator==(const View&) const = default;
 };
 std::string_view name_of(ViewKind kind);

@@ -14,7 +14,7 @@ constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments", "
 constexpr std::pair<Axis, std::string_view> kAxisNames[] = {
     {Axis::rows, "rows"}, {Axis::cols, "cols"}, {Axis::channels, "channels"}};
 constexpr ViewKind kViews[] = {ViewKind::rows,  ViewKind::groups,  ViewKind::channels,
-                               ViewKind::batch, ViewKind::columns, ViewKind::tokens};
+                               ViewKind::batch, ViewKind::columns, ViewKind::tokens,   ViewKind::blocks};
 
 std::string number_text(double value) {
   char text[40];
@@ -217,8 +217,16 @@ class Parser {
     if (!program_.nodes.empty()) refuse("the view is said before the inputs");
     const std::string name = take_name("a view");
     const auto* kind = std::ranges::find(kViews, name, [](ViewKind k) { return name_of(k); });
-    if (kind == std::end(kViews)) refuse("unknown view '" + name + "'; known: rows groups channels batch columns tokens");
+    if (kind == std::end(kViews)) refuse("unknown view '" + name + "'; known: rows groups channels batch columns tokens blocks");
     program_.view = {.kind = *kind};
+    if (*kind == ViewKind::blocks) {
+      expect("(");
+      const double columns = parse_number();
+      if (!(columns >= 1 && columns <= 1 << 20) || columns != static_cast<double>(static_cast<int>(columns)))
+        refuse("blocks(N) takes a whole number of columns, 1 to 1048576");
+      program_.view.block = static_cast<int>(columns);
+      expect(")");
+    }
     if (accept("channels_last")) program_.view.channels_last = true;
     if (program_.view.channels_last && *kind != ViewKind::groups)
       refuse("channels_last orders the columns of a group; with " + name + " it means nothing");
@@ -254,7 +262,7 @@ class Parser {
     if (node.axes.has(Axis::channels) && node.axes != kChannels)
       refuse("input '" + name + "' has channels beside other axes; a value of each channel is " + name + ":" + word +
              "[channels]");
-    if (node.axes == kChannels && program_.view.kind == ViewKind::rows)
+    if (node.axes == kChannels && (program_.view.kind == ViewKind::rows || program_.view.kind == ViewKind::blocks))
       refuse("input '" + name + "' has a value for each channel; write 'view groups', channels, batch, columns or tokens before it");
     if (const auto from = source_of(program_, program_.stages.size(), name)) {
       const Program& stage = program_.stages[*from];
@@ -508,6 +516,7 @@ std::string print_stage(const Program& program) {
   std::string text;
   if (program.view != View{}) {
     text += "view " + std::string(name_of(program.view.kind));
+    if (program.view.kind == ViewKind::blocks) text += "(" + std::to_string(program.view.block) + ")";
     text += program.view.channels_last ? " channels_last\n" : "\n";
   }
   text += "in  ";

@@ -119,6 +119,16 @@ TEST_CASE("a pattern of paths stands for the norm's paths that match", "[cases]"
         Lines{"rmsnorm fp32 1x8 path=torch.rms_norm.2_6", "rmsnorm fp32 1x8 path=torch.rms_norm.2_8"});
   CHECK(refusal("rmsnorm fp32 1x8 path=frob.*") ==
         "path=frob.* matches no path of rmsnorm; 'norma list paths --norm rmsnorm' prints the known ones");
+  // Paths whose blocks of columns, 32 and 16, do not divide the rows are left out; one that is named is not.
+  const auto matching = [](const std::string& shape) { return printed("rmsnorm bf16 " + shape + " path=transformer_engine.*"); };
+  CHECK(printed("rmsnorm bf16 2x64 path=*mxfp8*").size() == 2);
+  CHECK(matching("2x48").size() == matching("2x64").size() - 2);
+  CHECK(matching("2x33").size() == matching("2x64").size() - 3);
+  CHECK(matching("-").size() == matching("2x64").size());
+  CHECK(printed("rmsnorm bf16 2x48 path=transformer_engine.rmsnorm.cudnn.mxfp8").size() == 1);
+  CHECK(refusal("rmsnorm bf16 2x33 path=*nvfp4") ==
+        "path=*nvfp4 matches only paths whose blocks of columns must divide the rows, as those of 16 of "
+        "transformer_engine.rmsnorm.nvfp4 do not divide shape 2x33's");
   // A path of another norm is no match.
   CHECK_THAT(refusal("layernorm fp32 1x8 path=bfl.flux*"), ContainsSubstring("matches no path of layernorm"));
   CHECK_THROWS_WITH(parse_case("rmsnorm fp32 1x8 path=bfl.*"), ContainsSubstring("stands for 3 cases"));
@@ -129,7 +139,7 @@ TEST_CASE("a case reports the unknown word and the known ones", "[cases]") {
              ContainsSubstring("unknown norm 'rmsnrm'; known: ") && ContainsSubstring("rmsnorm"));
   CHECK(refusal("rmsnorm bf17 4x8") ==
         "unknown format 'bf17'; known: fp64, fp32, tf32, bf16, fp16, e4m3fn, e5m2, e4m3fnuz, "
-        "e5m2fnuz");
+        "e5m2fnuz, e2m1");
   CHECK_THAT(refusal("rmsnorm bf16 4x8 sed=3"),
              ContainsSubstring("unknown key 'sed' for rmsnorm; known: path, profile, eps, ") &&
                  ContainsSubstring("input, seed"));

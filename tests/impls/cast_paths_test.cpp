@@ -72,10 +72,17 @@ Binding uniform_binding(const CastPath& path, FormatId x, Optional optional, std
   return binding;
 }
 
+// They take whole blocks of columns and have tests of their own (block_scale_paths_test).
+bool into_blocks(const CastPath& path) {
+  return std::ranges::any_of(path.norm_attributes, [](const CaseDefault& d) {
+    return d.key == "quant" && (d.value.starts_with("mx") || d.value.starts_with("nv"));
+  });
+}
+
 std::vector<const CastPath*> rmsnorm_paths() {
   std::vector<const CastPath*> paths;
   for (const CastPath* path : all_cast_paths())
-    if (path->norm == "rmsnorm") paths.push_back(path);
+    if (path->norm == "rmsnorm" && !into_blocks(*path)) paths.push_back(path);
   return paths;
 }
 

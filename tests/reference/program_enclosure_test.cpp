@@ -78,6 +78,9 @@ Interval exact_value(Op op, const std::array<Interval, 3>& x) {
     case Op::exp: return evaluate(Function::exp, x[0]);
     case Op::tanh: return evaluate(Function::tanh, x[0]);
     case Op::erf: return evaluate(Function::erf, x[0]);
+    case Op::e8m0_up:
+    case Op::nearest_e4m3:
+    case Op::unless_zero: break;  // no ball operations
   }
   std::abort();
 }
@@ -236,6 +239,10 @@ std::int64_t check_overlap(const TruthSource& a, const TruthSource& b) {
 TEST_CASE("a ball operation holds what the operation makes of everything in its operands' balls") {
   Random rng(1);
   for (const OpRow& row : all_ops()) {
+    if (row.op == Op::e8m0_up || row.op == Op::nearest_e4m3 || row.op == Op::unless_zero) {
+      CHECK(apply(row.op, {1, 0, 0}, {1, 0, 0}, {}).r == kInfinity);
+      continue;
+    }
     std::int64_t known = 0, total = 0;
     for (int n = 0; n < 8000; ++n) {
       const double spread = row.op == Op::exp || row.op == Op::tanh || row.op == Op::erf ? 0.5

@@ -127,7 +127,10 @@ Loop loop_of(Op op) {
     case Op::fma:
     case Op::exp:
     case Op::tanh:
-    case Op::erf: return nullptr;
+    case Op::erf:
+    case Op::e8m0_up:
+    case Op::nearest_e4m3:
+    case Op::unless_zero: return nullptr;
   }
   std::abort();
 }
@@ -205,6 +208,9 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
     case Op::exp:
     case Op::tanh:
     case Op::erf: return small_or(op, a);
+    case Op::e8m0_up:
+    case Op::nearest_e4m3:
+    case Op::unless_zero: return {0, 0, ball::kInfinity};  // steps: left to the exact tier
   }
   std::abort();
 }

@@ -383,6 +383,7 @@ class CertifiedProgramTruth final : public TruthSource {
 std::unique_ptr<TruthSource> certified_program_truth(const Program& program, const Tensors& inputs,
                                                      const Attributes& attributes, std::string_view output) {
   std::unique_ptr<TruthSource> exact = program_truth(program, inputs, attributes, output);  // which refuses bad input
+  if (stage_of(program, output)->view.kind == ViewKind::blocks) return exact;  // scales are steps: no balls
   Plan plan = plan_of(program, inputs, attributes, output);
   if (plan.elements && plan.layout.columns_are_rows()) return exact;  // each element of a row in a row of its own
   return std::make_unique<CertifiedProgramTruth>(std::move(plan), std::move(exact));

@@ -164,7 +164,8 @@ Grid grid_of(const Format& f, Overflow overflow) {
          .normal = static_cast<std::uint64_t>(f.emin + 1022) << f.mantissa_bits(),
          .subnormal = static_cast<std::uint64_t>(f.emin + 1023) << f.mantissa_bits(),
          .sign = f.sign_code(),
-         .nan = f.nan_code(),
+         // Where NaN becomes a number it is told from that number by a bit that its byte does not hold.
+         .nan = f.has_nan() ? f.nan_code() : f.nan_code() | 0x100,
          .infinite = undefined,
          .beyond = undefined,
          .bare = f.has_negative_zero() ? ~std::uint64_t{0} : 0};
