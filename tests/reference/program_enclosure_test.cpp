@@ -465,6 +465,11 @@ TEST_CASE("the erasures of the catalogue have fast truths: program_truth's, and 
   Slow slow;
   for (const CastPath* path : all_cast_paths()) {
     if (path->norm != "rmsnorm") continue;
+    // Blocks are left to the exact tier, which block_scale_paths_test holds to the norm.
+    if (std::ranges::any_of(path->norm_attributes, [](const CaseDefault& d) {
+          return d.key == "quant" && (d.value.starts_with("mx") || d.value.starts_with("nv"));
+        }))
+      continue;
     bool built = false;
     for (const FormatId format : {FormatId::bf16, FormatId::fp32})
       for (const bool optional : {false, true}) {
