@@ -87,7 +87,8 @@ void QuickNorm::score_row(std::int64_t row, FormatId format, const std::byte* go
   State::Scratch& s = state.scratch();
   const State::Row r = state.prepare(row, s);
   const auto cols = static_cast<std::size_t>(state.norm.cols);
-  if (r.factor.kind == RowFactor::Kind::unknown) {
+  // A format without NaN has a finite code for every y, however far off: beyond what scores are good for.
+  if (r.factor.kind == RowFactor::Kind::unknown || !format_of(format).has_nan()) {
     for (std::size_t j = 0; j < cols; ++j) open.push_back(static_cast<std::uint32_t>(j));
     return;
   }
