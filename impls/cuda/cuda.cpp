@@ -1,9 +1,11 @@
 // The list of CUDA kernels.
 #include "impls/cuda/cuda.hpp"
 
+#include <utility>
 #include <vector>
 
 #include "impls/cuda/ada_layernorm.hpp"
+#include "impls/cuda/channel_norm.hpp"
 #include "impls/cuda/elementwise.hpp"
 #include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/rmsnorm.hpp"
@@ -33,6 +35,7 @@ std::vector<std::unique_ptr<Implementation>> make_all() {
             all.push_back(make_ada_layernorm({.side = side, .row = row, .statistic = statistic,
                                               .approximate_root = approximate, .roundings = roundings}));
         }
+    for (auto& kernel : make_channel_norms(side)) all.push_back(std::move(kernel));
     for (const Roundings roundings : {Roundings::each, Roundings::one}) {
       all.push_back(cuda::make_modulate(side, roundings));
       all.push_back(cuda::make_gated_residual(side, roundings));
