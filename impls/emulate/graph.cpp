@@ -88,6 +88,7 @@ std::vector<Tensor> run(const AttentionSite& what, const Site& site, const std::
     std::vector<float> scores =
         ordered_product(what.sum, {.rows = queries, .cols = keys, .depth = size, .a = q.data() + head * queries * size,
                                    .b = k.data() + of_keys * keys * size, .threads = options.threads});
+    round_to(what.products, scores);
     for (float& score : scores) score *= scale;
     round_to(what.scores, scores);
     std::vector<float> sums(static_cast<std::size_t>(queries));

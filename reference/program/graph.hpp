@@ -70,6 +70,7 @@ struct AttentionSite {
   std::optional<double> scale{};  ///< exact; none: 1 / sqrt(D)
   bool causal = false;
   ProductSum sum{};  ///< of both products
+  Rounding products{};  ///< q k^T, where it is stored before the scale
   /// Scores, their exponentials (or, normalized before the second product, the probabilities), and y.
   Rounding scores{}, probabilities{}, rounding{};
   bool normalized_first = true;

@@ -6,10 +6,10 @@
 // 2^-126 an operation. Storing in a format of p bits adds 2^-p of the size, or half the least subnormal.
 //
 // Attention: y = sum p_j v_j, p_j = e^(s_j) / sum e^(s_k). A score is off by at most
-//   sigma = g(D + 3) |scale| sum |q k| + u_s |s|,
-// u_s of the format it is stored in. e^(s - max) is off by the factor e^(+-sigma), by the subtraction's u R with R the
-// range of scores, and by 2^-19 of its own; for each of B blocks of keys a factor e^(m - m') does the same. So a weight is
-// off by a factor within 1 +- h,
+//   sigma = e + u_s (1 + u_s) (|s| + e),  e = g(D + 3) |scale| sum |q k|,
+// u_s of the formats that the product and the score are stored in, together. e^(s - max) is off by the factor
+// e^(+-sigma), by the subtraction's u R with R the range of scores, and by 2^-19 of its own; for each of B blocks of keys a
+// factor e^(m - m') does the same. So a weight is off by a factor within 1 +- h,
 //   h = (1 + 2^-18)^(B + 1) e^(sigma + (B + 1) u R) - 1,
 // the stored one by 1 +- u_p more; numerator and denominator sums by g(keys + 2 B), the quotient by 2 u:
 //   |error| <= sum p_j |v_j| ((1 + h)(1 + u_p)(1 + g)(1 + 4 u) / ((1 - h)(1 - g)) - 1).
@@ -143,8 +143,10 @@ std::vector<double> bound(const AttentionSite& what, const std::vector<const Ten
           }
           const double score = scale * sum;
           scores[static_cast<std::size_t>(j)] = score;
-          sigma = std::max(sigma, gamma(static_cast<double>(size) + 3) * std::fabs(scale) * terms +
-                                      unit_of(what.scores) * std::fabs(score) + static_cast<double>(size) * kFlushed);
+          const double computed = gamma(static_cast<double>(size) + 3) * std::fabs(scale) * terms +
+                                  static_cast<double>(size) * kFlushed;
+          const double stored = unit_of(what.products) + unit_of(what.scores);
+          sigma = std::max(sigma, computed + stored * (1 + stored) * (std::fabs(score) + computed));
           largest = std::max(largest, score), least = std::min(least, score);
         }
         double total = 0;
