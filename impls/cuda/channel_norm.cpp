@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/row_kernel.hpp"
 
 namespace norma::cuda {
@@ -25,9 +26,6 @@ constexpr FixedWord kFromRunning[] = {{"statistics", "running"}};
 constexpr std::string_view kNorms[] = {"groupnorm", "instancenorm", "batchnorm"};
 constexpr std::string_view kTitles[] = {"GroupNorm", "InstanceNorm", "BatchNorm"};
 constexpr ViewKind kViews[] = {ViewKind::groups, ViewKind::channels, ViewKind::batch};
-constexpr std::string_view kStatisticNames[] = {".two_pass", ".welford", ".one_pass"};
-constexpr std::string_view kStatisticTitles[] = {"the mean, then mean((x - mean)^2)",
-                                                 "Welford by threads, Chan's merges", "E[x^2] - mean^2, not below 0"};
 
 std::size_t index_of(ChannelNormKind kind) { return static_cast<std::size_t>(kind); }
 
@@ -58,39 +56,6 @@ const Tensor* tensor_of(const ImplCall& call, std::string_view name) {
 
 Rounding to_format(FormatRef format) {
   return {.format = format, .overflow = format_of(format.id).storage_bits == 8 ? Overflow::saturate : Overflow::ieee};
-}
-
-struct DeclaredMoments {
-  Operand mean, variance;
-};
-
-Operand mean_of(Builder& b, const std::string& name, const RowShape& shape, Operand of, Term term) {
-  return b.reduce(name, kFp32, of,
-                  {.kind = ReduceKind::mean,
-                   .term = term,
-                   .order = order_of(RowThreads::block, shape),
-                   .contract = term == Term::square,
-                   .term_format = {}});
-}
-
-DeclaredMoments declare_moments(Builder& b, const RowShape& shape, Statistic statistic, Operand x) {
-  if (statistic == Statistic::welford) {
-    const Operand mean = b.moments("mean", "variance", kFp32, x,
-                                   {.kind = OrderKind::torch_cuda_moments,
-                                    .count = static_cast<int>(shape.threads),
-                                    .vec = static_cast<int>(shape.vector)},
-                                   true);
-    return {mean, {.node = mean.node, .port = 1}};
-  }
-  const Operand mean = mean_of(b, "mean", shape, x, Term::value);
-  if (statistic == Statistic::two_pass) {
-    const Operand d = b.sub("d", kFp32, x, mean);
-    return {mean, mean_of(b, "variance", shape, d, Term::square)};
-  }
-  const Operand mean_square = mean_of(b, "mean_square", shape, x, Term::square);
-  const Operand negative = b.map("minus_mean", Op::neg, kFp32, {mean});
-  const Operand variance = b.map("unclamped", Op::fma, kFp32, {negative, mean, mean_square});
-  return {mean, b.map("variance", Op::max, kFp32, {variance, b.constant("zero", 0)})};
 }
 
 /// (1 - momentum) running + momentum new; the new variance is n / (n - 1) of the biased one.
@@ -139,7 +104,7 @@ class ChannelNorm final : public Implementation {
     if (v_.channels_last) name += ".channels_last";
     if (v_.from != MomentsFrom::given) {
       name += v_.from == MomentsFrom::block ? ".block_per_row" : ".slices";
-      name += kStatisticNames[static_cast<std::size_t>(v_.statistic)];
+      name += words_of(v_.statistic).name;
     }
     return name + (v_.approximate_root ? ".rsqrtf" : "");
   }
@@ -147,8 +112,7 @@ class ChannelNorm final : public Implementation {
     std::string title(kTitles[index_of(v_.kind)]);
     if (v_.channels_last) title += ", channels last in memory";
     title += ", ";
-    title +=
-        v_.from == MomentsFrom::given ? "running statistics" : kStatisticTitles[static_cast<std::size_t>(v_.statistic)];
+    title += v_.from == MomentsFrom::given ? "running statistics" : words_of(v_.statistic).title;
     title += v_.approximate_root ? ", rsqrtf" : ", __frsqrt_rn";
     title += ", y = rT(fma(n, w, b))";
     if (v_.from != MomentsFrom::given)
@@ -165,7 +129,7 @@ class ChannelNorm final : public Implementation {
     const bool weighted = b.binding().has("weight"), biased = b.binding().has("bias");
     const DeclaredMoments m = v_.from == MomentsFrom::given
                                   ? DeclaredMoments{b.input("running_mean"), b.input("running_var")}
-                                  : declare_moments(b, sharing(call, layout), v_.statistic, x);
+                                  : declare_moments(b, RowThreads::block, sharing(call, layout), v_.statistic, x);
     const Rounding root{.format = kFp32, .within_ulp = v_.approximate_root ? 2 : 0};
     const Operand r = b.map("r", Op::rsqrt, root, {plus_eps_fp32(b, "var_eps", m.variance)});
     const Operand centred = b.sub("centred", kFp32, x, m.mean);

@@ -27,30 +27,6 @@ Operand mean_of(Builder& b, const std::string& name, RowThreads row, const RowSh
                    .term_format = {}});
 }
 
-struct Statistics {
-  Operand mean, variance;
-};
-Statistics statistics(Builder& b, const RowShape& shape, const LayerNormVariant& v, Operand x) {
-  if (v.statistic == Statistic::welford) {
-    const Operand mean = b.moments("mean", "variance", kFp32, x,
-                                   {.kind = OrderKind::torch_cuda_moments,
-                                    .count = static_cast<int>(shape.threads),
-                                    .vec = static_cast<int>(shape.vector)},
-                                   true);
-    return {mean, {.node = mean.node, .port = 1}};
-  }
-  const Operand mean = mean_of(b, "mean", v.row, shape, x, Term::value);
-  if (v.statistic == Statistic::two_pass) {
-    const Operand d = b.sub("d", kFp32, x, mean);
-    return {mean, mean_of(b, "variance", v.row, shape, d, Term::square)};
-  }
-  const Operand mean_square = mean_of(b, "mean_square", v.row, shape, x, Term::square);
-  const Operand negative = b.map("minus_mean", Op::neg, kFp32, {mean});
-  const Operand variance = b.map("unclamped", Op::fma, kFp32, {negative, mean, mean_square});
-  const Operand zero = b.constant("zero", 0);
-  return {mean, b.map("variance", Op::max, kFp32, {variance, zero})};
-}
-
 std::string name_of_variant(const LayerNormVariant& v) {
   return std::string(words_of(v.statistic).name) + std::string(kTails[static_cast<std::size_t>(v.tail)].name) +
          (v.approximate_root ? ".rsqrtf" : "");
@@ -103,9 +79,30 @@ class LayerNorm final : public RowKernel {
 
 const StatisticWords& words_of(Statistic statistic) { return kStatistics[static_cast<std::size_t>(statistic)]; }
 
+DeclaredMoments declare_moments(Builder& b, RowThreads row, const RowShape& shape, Statistic statistic, Operand x) {
+  if (statistic == Statistic::welford) {
+    const Operand mean = b.moments("mean", "variance", kFp32, x,
+                                   {.kind = OrderKind::torch_cuda_moments,
+                                    .count = static_cast<int>(shape.threads),
+                                    .vec = static_cast<int>(shape.vector)},
+                                   true);
+    return {mean, {.node = mean.node, .port = 1}};
+  }
+  const Operand mean = mean_of(b, "mean", row, shape, x, Term::value);
+  if (statistic == Statistic::two_pass) {
+    const Operand d = b.sub("d", kFp32, x, mean);
+    return {mean, mean_of(b, "variance", row, shape, d, Term::square)};
+  }
+  const Operand mean_square = mean_of(b, "mean_square", row, shape, x, Term::square);
+  const Operand negative = b.map("minus_mean", Op::neg, kFp32, {mean});
+  const Operand variance = b.map("unclamped", Op::fma, kFp32, {negative, mean, mean_square});
+  const Operand zero = b.constant("zero", 0);
+  return {mean, b.map("variance", Op::max, kFp32, {variance, zero})};
+}
+
 Operand declare_normalized(Builder& b, const std::string& name, const RowShape& shape, const LayerNormVariant& variant,
                            Operand x) {
-  const Statistics s = statistics(b, shape, variant, x);
+  const DeclaredMoments s = declare_moments(b, variant.row, shape, variant.statistic, x);
   const Operand sum = plus_eps_fp32(b, "var_eps", s.variance);
   const Rounding root{.format = kFp32, .within_ulp = variant.approximate_root ? 2 : 0};
   const Operand r = b.map("r", Op::rsqrt, root, {sum});

@@ -17,7 +17,12 @@ struct LayerNormVariant {
   bool approximate_root = false;  ///< rsqrtf, not __frsqrt_rn
 };
 
-/// (x - mean) r as a program, its last step named `name`: how threads find mean and variance, and the root.
+/// How threads find mean and variance, as steps of a program.
+struct DeclaredMoments {
+  Operand mean, variance;
+};
+DeclaredMoments declare_moments(Builder& b, RowThreads row, const RowShape& shape, Statistic statistic, Operand x);
+/// (x - mean) r as a program, its last step named `name`.
 Operand declare_normalized(Builder& b, const std::string& name, const RowShape& shape, const LayerNormVariant& variant,
                            Operand x);
 /// How a variant finds mean and variance, as a part of a kernel's name and in words.
