@@ -9,69 +9,25 @@
 #include <vector>
 
 #include "impls/cuda/channel_norm_launch.hpp"
-#include "tests/impls/cuda_kernels.hpp"
+#include "tests/impls/cuda_channels.hpp"
 
 using namespace norma;
 using namespace norma::test;
 using cuda::host::ThreadOrder;
 
-namespace {
-
-std::vector<Implementation*> channel_kernels(bool approximate = false) {
-  std::vector<Implementation*> kernels;
-  for (Implementation* kernel : kernels_named("cuda_host."))
-    for (const std::string_view norm : {"groupnorm", "instancenorm", "batchnorm"})
-      if (kernel->accepts_norm(norm) && says(*kernel, "rsqrtf") == approximate) kernels.push_back(kernel);
-  return kernels;
-}
-
-void expect_ideals_on(const Tensor& x, const std::vector<Implementation*>& kernels, std::uint64_t seed) {
-  for (Implementation* kernel : kernels)
-    for (const Tensors& inputs : calls_on(x, *kernel, seed)) expect_ideal(*kernel, inputs);
-}
-
-/// The last call of a kernel on x: parameters in fp32.
-Tensors fp32_call(const Tensor& x, const Implementation& kernel) { return calls_on(x, kernel, 7).back(); }
-
-}  // namespace
-
-// Positions that no load divides, groups of 1, 3, 10, 16, 17 and 32 channels (loads of one element, of four bytes, of a
-// whole vector), channels that fill a warp's columns and that do not.
 TEST_CASE("norms over channels give their program's bits whatever the shape", "[cuda]") {
-  const FormatId format = kStorage[static_cast<std::size_t>(GENERATE(range(0, 5)))];
-  for (const Shape& shape : {Shape{1, 2, 2}, {2, 6, 5}, {3, 20, 3, 3}, {2, 32, 4, 4}, {1, 34, 7, 5}, {2, 64, 1, 9}})
-    expect_ideals_on(ordinary(format, shape, -6, 4, 1, 0.5), channel_kernels(), 2);
+  expect_channel_ideals("cuda_host.", kStorage[static_cast<std::size_t>(GENERATE(range(0, 5)))]);
 }
 
-TEST_CASE("norms over channels take NaN, infinities and subnormals as their program does", "[cuda]") {
-  for (const FormatId format : {FormatId::fp32, FormatId::bf16, FormatId::e5m2})
-    for (const Shape& shape : {Shape{2, 4, 5}, {3, 34, 2, 2}})
-      expect_ideals_on(any_bits(format, shape, 5), channel_kernels(), 6);
-}
-
-TEST_CASE("with rsqrtf a row has the bits of one root within its bound", "[cuda]") {
-  for (const FormatId format : {FormatId::fp32, FormatId::fp16})
-    expect_ideals_on(ordinary(format, {2, 34, 3, 4}, -6, 4, 3), channel_kernels(true), 8);
-}
-
-// Rows of 2 to 64 slices, and rows of which threads hold only a part.
 TEST_CASE("long rows over channels give their program's bits, slice by slice", "[cuda]") {
-  const auto slices_of = [](const Shape& x, std::int64_t rows) {
-    return cuda::run_slices({.rows = static_cast<std::uint32_t>(rows), .cols = static_cast<std::uint32_t>(element_count(x) / rows)});
+  const auto slices_of = [](std::uint32_t rows, std::uint32_t cols) {
+    return cuda::run_slices({.rows = rows, .cols = cols});
   };
-  const Shape two{1, 2, 16390}, held{1, 4, 9, 2003}, many{1, 2, 530000};
-  CHECK(slices_of(two, 2) == 2);
-  CHECK(slices_of(held, 2) == 4);
-  CHECK(slices_of(many, 1) == 64);
-  CHECK(cuda::column_slices({.sets = 1, .rows = 36054, .channels = 4}) == 32);
-  for (const FormatId format : {FormatId::bf16, FormatId::e4m3fn})
-    for (const Shape& shape : {two, held}) {
-      const Tensor x = ordinary(format, shape, -6, 4, 4, 1);
-      for (Implementation* kernel : channel_kernels()) expect_ideal(*kernel, fp32_call(x, *kernel));
-    }
-  const Tensor x = ordinary(FormatId::fp16, {2, 1, 265000}, -6, 4, 4, 1);
-  for (Implementation* kernel : channel_kernels())
-    if (kernel->accepts_norm("batchnorm")) expect_ideal(*kernel, fp32_call(x, *kernel));
+  CHECK(slices_of(2, 16390) == 2);
+  CHECK(slices_of(2, 2 * 9 * 2003) == 4);
+  CHECK(slices_of(1, 530000) == 64);
+  CHECK(cuda::column_slices({.sets = 1, .rows = 9 * 2003, .channels = 4}) == 32);
+  expect_long_channel_ideals("cuda_host.");
 }
 
 TEST_CASE("a norm over channels changes no bit with the order in which threads take their turns", "[cuda]") {
@@ -86,11 +42,23 @@ TEST_CASE("a norm over channels changes no bit with the order in which threads t
         mean.push_back(Tensor::zeros(FormatId::fp32, {kChannels}));
         variance.push_back(Tensor::zeros(FormatId::fp32, {kChannels}));
         std::vector<std::byte> partials(std::size_t{1} << 16);
-        launch({.x = x.bytes.data(), .weight = w.bytes.data(), .bias = w.bytes.data(), .mean = w.bytes.data(),
-                .variance = w.bytes.data(), .y = got.back().bytes.data(), .new_mean = mean.back().bytes.data(),
-                .new_variance = variance.back().bytes.data(), .partials = partials.data(), .format = FormatId::bf16,
-                .parameters_fp32 = true, .eps = 1e-5f, .momentum = 0.1f, .statistic = statistic,
-                .from = cuda::MomentsFrom::slices, .slices = 4, .approximate_root = false},
+        launch({.x = x.bytes.data(),
+                .weight = w.bytes.data(),
+                .bias = w.bytes.data(),
+                .mean = w.bytes.data(),
+                .variance = w.bytes.data(),
+                .y = got.back().bytes.data(),
+                .new_mean = mean.back().bytes.data(),
+                .new_variance = variance.back().bytes.data(),
+                .partials = partials.data(),
+                .format = FormatId::bf16,
+                .parameters_fp32 = true,
+                .eps = 1e-5f,
+                .momentum = 0.1f,
+                .statistic = statistic,
+                .from = cuda::MomentsFrom::slices,
+                .slices = 4,
+                .approximate_root = false},
                cuda::LaunchOptions{.order = order});
       }
       CHECK(differing(got[0], got[1]) == 0);
@@ -102,10 +70,18 @@ TEST_CASE("a norm over channels changes no bit with the order in which threads t
   same_in_both_orders([](cuda::ChannelNormLaunch l, const cuda::LaunchOptions& options) {
     for (const cuda::MomentsFrom from : {cuda::MomentsFrom::block, cuda::MomentsFrom::slices}) {
       l.from = from;
-      cuda::launch_channel_runs_on_host(l, {.rows = kChannels, .cols = kSamples * kPositions, .set = kChannels,
-                                            .run = kPositions, .width = 4, .each = 1, .positions = kPositions,
-                                            .channel_by = cuda::ChannelBy::row, .per_row = kPositions, .per_set = 0,
-                                            .apart = kChannels * kPositions},
+      cuda::launch_channel_runs_on_host(l,
+                                        {.rows = kChannels,
+                                         .cols = kSamples * kPositions,
+                                         .set = kChannels,
+                                         .run = kPositions,
+                                         .width = 4,
+                                         .each = 1,
+                                         .positions = kPositions,
+                                         .channel_by = cuda::ChannelBy::row,
+                                         .per_row = kPositions,
+                                         .per_set = 0,
+                                         .apart = kChannels * kPositions},
                                         options);
     }
   });
@@ -116,7 +92,7 @@ TEST_CASE("a norm over channels changes no bit with the order in which threads t
 
 TEST_CASE("a norm over channels says which tensors and shapes it does not take", "[cuda]") {
   const auto said = [](const Tensors& inputs, std::string_view name) -> std::string {
-    for (Implementation* kernel : channel_kernels())
+    for (Implementation* kernel : channel_kernels("cuda_host."))
       if (kernel->name() == name) {
         try {
           kernel->run(kernel_call(*kernel, inputs));
@@ -127,7 +103,8 @@ TEST_CASE("a norm over channels says which tensors and shapes it does not take",
       }
     return "there is no such kernel";
   };
-  const std::string group = "cuda_host.groupnorm.block_per_row.two_pass", batch = "cuda_host.batchnorm.train.slices.welford";
+  const std::string group = "cuda_host.groupnorm.block_per_row.two_pass",
+                    batch = "cuda_host.batchnorm.train.slices.welford";
   const Tensor x = ordinary(FormatId::bf16, {2, 4, 3}, -1, 1, 1), four = ordinary(FormatId::fp32, {4}, -1, 1, 2);
   CHECK(said({{"x", x}, {"weight", four}}, group).empty());
   CHECK(said({{"x", ordinary(FormatId::bf16, {2, 3, 3}, -1, 1, 1)}}, group) ==

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "impls/cuda/cast_launch.hpp"
-#include "tests/impls/cuda_kernels.hpp"
+#include "tests/impls/cuda_channels.hpp"
 
 using namespace norma;
 using namespace norma::test;
@@ -29,7 +29,14 @@ Tensor cast_on_gpu(const Tensor& from, FormatId format, bool to_fp32) {
 TEST_CASE("kernels on a GPU give the bits of the program they declare", "[gpu]") {
   const FormatId format = kStorage[static_cast<std::size_t>(GENERATE(range(0, 5)))];
   for (const std::int64_t cols : {1, 7, 16, 33, 129, 256, 1000, 3072, 4096, 4112, 32768, 65536})
-    expect_ideals("cuda.", format, 37, cols);
+    expect_ideals("cuda.", format, cols > 8192 ? 3 : 37, cols);
+}
+
+TEST_CASE("norms over channels on a GPU give the bits of the program they declare", "[gpu]") {
+  expect_channel_ideals("cuda.", kStorage[static_cast<std::size_t>(GENERATE(range(0, 5)))]);
+}
+TEST_CASE("long rows over channels on a GPU give the bits of the program they declare", "[gpu]") {
+  expect_long_channel_ideals("cuda.");
 }
 
 TEST_CASE("a GPU's casts are those of the formats: every code, and fp32 values of every exponent", "[gpu]") {
