@@ -90,7 +90,9 @@ double nearest_e4m3(double a) {
 
 double native_fp64(Op op, double a, double b, double c) {
   switch (op) {
-    case Op::cast: return a;
+    case Op::cast:
+    case Op::rotate:
+    case Op::join: return a;  // the caller takes the value from its place
     case Op::add: return a + b;
     case Op::sub: return a - b;
     case Op::mul: return a * b;
@@ -138,6 +140,8 @@ double odd_op(Op op, double a, double b, double c) {
     case Op::exp:
     case Op::tanh:
     case Op::erf:
+    case Op::rotate:
+    case Op::join:
     case Op::e8m0_up:
     case Op::nearest_e4m3:
     case Op::unless_zero: return native_fp64(op, a, b, c);
@@ -176,6 +180,8 @@ NORMA_LOOP(fma, std::fma(a[i], b[i], c[i]))
 NORMA_LOOP(exp, fp32_function(Op::exp, a[i]))
 NORMA_LOOP(tanh, fp32_function(Op::tanh, a[i]))
 NORMA_LOOP(erf, fp32_function(Op::erf, a[i]))
+NORMA_LOOP(rotate, a[i])
+NORMA_LOOP(join, a[i])
 NORMA_LOOP(e8m0_up, static_cast<float>(e8m0_up(static_cast<double>(a[i]))))
 NORMA_LOOP(nearest_e4m3, static_cast<float>(nearest_e4m3(static_cast<double>(a[i]))))
 NORMA_LOOP(unless_zero, a[i] == 0 ? 0 : b[i])
@@ -207,6 +213,8 @@ bool exact_in_fp32(Op op) {
     case Op::min:
     case Op::fmax:
     case Op::fmin:
+    case Op::rotate:
+    case Op::join:
     case Op::e8m0_up:
     case Op::nearest_e4m3:
     case Op::unless_zero: return true;

@@ -158,11 +158,11 @@ class RowMachine {
     pending_.clear();
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       if (!nodes[i].axes.has(Axis::rows) || !plan_.computed(i)) continue;
+      if (reads_whole_rows(nodes[i])) flush(row);
       if (nodes[i].axes == kRowsCols && nodes[i].kind != NodeKind::reduce) {
         pending_.push_back(i);
         continue;
       }
-      if (nodes[i].kind == NodeKind::reduce) flush(row);
       run_node(i, row);
     }
     flush(row);
@@ -174,16 +174,20 @@ class RowMachine {
   }
 
  private:
-  /// What outlives its chunk: outputs, what is reduced, and what is used after a later reduction than it was made
-  /// before. And which values without columns meet columns.
+  static bool reads_whole_rows(const Node& node) {
+    return node.kind == NodeKind::reduce || (node.kind == NodeKind::map && node.op == Op::rotate);
+  }
+
+  /// What outlives its chunk: outputs, what is reduced or rotated, and what is used after a later such step than it was
+  /// made before. And which values without columns meet columns.
   void mark_uses() {
     const auto& nodes = plan_.nodes();
     std::vector<int> group(nodes.size());  // the steps of one group run chunk by chunk
-    int reductions = 0;
+    int barriers = 0;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       const bool elementwise = nodes[i].axes.has(Axis::cols) && nodes[i].kind != NodeKind::reduce;
-      if (nodes[i].kind == NodeKind::reduce) ++reductions;
-      group[i] = reductions;
+      if (reads_whole_rows(nodes[i])) ++barriers;
+      group[i] = barriers;
       if (!plan_.computed(i)) continue;
       for (const Operand& o : nodes[i].operands) {
         const Operand held = plan_.source(o);
@@ -256,6 +260,10 @@ class RowMachine {
       else load(i, row, from, count, out.wide.data() + out.start(from));
       return;
     }
+    if (node.op == Op::rotate || node.op == Op::join) {
+      move_columns(node, out, from, count);
+      return;
+    }
     const FormatId target = node.rounding.format->id;
     const bool on_floats = out.is_float && std::all_of(node.operands.begin(), node.operands.end(),
                                                        [&](const Operand& o) { return slot(o).is_float; });
@@ -278,6 +286,26 @@ class RowMachine {
     }
     for (std::size_t c = 0; c < count; ++c) {
       const double value = nudged(node, one(node, from + c));
+      if (out.is_float) out.narrow[out.start(from) + c] = static_cast<float>(value);
+      else out.wide[out.start(from) + c] = value;
+    }
+  }
+
+  /// rotate and join: values of other columns or other operands, then a cast.
+  void move_columns(const Node& node, Slot& out, std::size_t from, std::size_t count) {
+    const Layout& layout = plan_.placed.layout;
+    for (std::size_t c = 0; c < count; ++c) {
+      const auto col = static_cast<std::int64_t>(from + c);
+      const bool rotary = col < layout.rotary();
+      double value = 0;
+      if (node.op == Op::join) {
+        value = slot(node.operands[rotary ? 0 : 1]).at(from + c);
+      } else if (rotary) {
+        const Layout::Partner partner = layout.partner_of(col);
+        value = slot(node.operands[0]).at(static_cast<std::size_t>(partner.col));
+        if (partner.first) value = -value;
+      }
+      value = nudged(node, rounded_op(Op::cast, value, 0, 0, node.rounding.format->id, node.rounding.overflow));
       if (out.is_float) out.narrow[out.start(from) + c] = static_cast<float>(value);
       else out.wide[out.start(from) + c] = value;
     }

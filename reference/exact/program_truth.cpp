@@ -111,6 +111,8 @@ Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
     case Op::exp: return increasing(mpfr_exp, *x[0]);
     case Op::tanh: return increasing(mpfr_tanh, *x[0]);
     case Op::erf: return increasing(mpfr_erf, *x[0]);
+    case Op::rotate:
+    case Op::join: return *x[0];  // moved_value
     case Op::e8m0_up: return e8m0_up(*x[0]);
     case Op::nearest_e4m3: return nearest_e4m3(*x[0]);
     case Op::unless_zero: return unless_zero(*x[0], *x[1]);
@@ -156,6 +158,24 @@ Values reduce(const Reduction& reduction, const Values& operand, std::size_t col
     }
   }
   std::abort();
+}
+
+bool moves_columns(const Node& node) {
+  return node.kind == NodeKind::map && (node.op == Op::rotate || node.op == Op::join);
+}
+
+// Where a value of rotate or join comes from; no operand: it is 0.
+struct Source {
+  std::optional<Operand> operand;
+  std::int64_t col = 0;
+  bool negated = false;
+};
+Source source_of_column(const Node& node, const Layout& layout, std::int64_t col) {
+  const bool rotary = col < layout.rotary();
+  if (node.op == Op::join) return {.operand = node.operands[rotary ? 0 : 1], .col = col};
+  if (!rotary) return {};
+  const Layout::Partner partner = layout.partner_of(col);
+  return {.operand = node.operands[0], .col = partner.col, .negated = partner.first};
 }
 
 std::size_t ports_of(const Node& node) {
@@ -261,7 +281,8 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
     for (const Operand& operand : nodes[i].operands) {
       const auto k = static_cast<std::size_t>(operand.node);
       needed[k] = 1;
-      if (whole[i] != 0 || nodes[i].kind == NodeKind::reduce) whole[k] = 1;
+      const bool elsewhere = nodes[i].kind == NodeKind::map && nodes[i].op == Op::rotate;
+      if (whole[i] != 0 || elsewhere || nodes[i].kind == NodeKind::reduce) whole[k] = 1;
     }
   }
 
@@ -307,6 +328,14 @@ RowValues RowEvaluator::evaluate(Operand target, std::int64_t row, mpfr_prec_t b
       case NodeKind::constant:
       case NodeKind::count: result[0].emplace_back(scalars_[i], bits); break;
       case NodeKind::map: {
+        if (moves_columns(node)) {
+          for (std::size_t j = 0; j < width; ++j) {
+            const Source s = source_of_column(node, placed_.layout, from + static_cast<std::int64_t>(j));
+            if (!s.operand) result[0].emplace_back(0.0, bits);
+            else result[0].push_back(s.negated ? neg(values.at(*s.operand, s.col)) : values.at(*s.operand, s.col));
+          }
+          break;
+        }
         std::array<const Interval*, 3> x{};
         for (std::size_t j = 0; j < width; ++j) {
           for (std::size_t k = 0; k < node.operands.size(); ++k)
@@ -337,6 +366,7 @@ Interval RowEvaluator::magnitude(const RowValues& values, Operand target, std::i
     if (node.kind == NodeKind::map && !overrides.contains(o.node)) {
       const auto& x = node.operands;
       if (node.op == Op::cast) return self(self, x[0], j);
+      if (node.op == Op::join) return self(self, *source_of_column(node, placed_.layout, j).operand, j);
       if (node.op == Op::add || node.op == Op::sub) return add(self(self, x[0], j), self(self, x[1], j));
       if (node.op == Op::fma) return add(abs(mul(values.at(x[0], j), values.at(x[1], j))), self(self, x[2], j));
     }
@@ -360,6 +390,10 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     return quotient(algebraic(total->lo.get()), algebraic(Interval(static_cast<double>(cols()), 64).lo.get()));
   }
   if (node.kind != NodeKind::map) return std::nullopt;
+  if (moves_columns(node)) {  // a rotated 0 is a point
+    const Source s = source_of_column(node, placed_.layout, col);
+    return algebraic_of(values, *s.operand, s.col, names);
+  }
   if (node.op == Op::unless_zero) {
     const Interval& condition = values.at(node.operands[0], col);
     const bool is_not_zero = mpfr_sgn(condition.lo.get()) > 0 || mpfr_sgn(condition.hi.get()) < 0;
@@ -390,6 +424,8 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     case Op::fmax:
     case Op::fmin: return either(x[0], x[1]);
     case Op::fma: return sum_or_difference(product(x[0], x[1]), x[2]);
+    case Op::rotate:
+    case Op::join: break;
     case Op::exp:  // not algebraic, but where the argument is 0, and there the interval is a point
     case Op::tanh:
     case Op::erf: return std::nullopt;

@@ -42,6 +42,7 @@ FormatRef promote(FormatRef a, FormatRef b) {
 std::optional<Axes> standard_axes(std::string_view name, const View& view) {
   if (name == "x" || name == "residual" || name == "dy") return kRowsCols;
   if (name == "scale") return kScalar;
+  if (view.pairing != Pairing::none && (name == "cos" || name == "sin")) return kPairs;
   const bool running = name == "running_mean" || name == "running_var";
   if (running) return kChannels;
   if (name == "weight" || name == "bias") return view.kind == ViewKind::rows ? kCols : kChannels;

@@ -21,7 +21,8 @@ inline constexpr FormatRef kFp16{FormatId::fp16};
 FormatRef promote(FormatRef a, FormatRef b);
 
 /// x, residual, dy [rows, cols]; scale []; weight, bias [cols], or one for each channel where the view has channels;
-/// running_mean, running_var one for each channel. None: the name says nothing of its axes.
+/// running_mean, running_var one for each channel; cos, sin of a view with pairs one for each pair. None: the name says
+/// nothing of its axes.
 std::optional<Axes> standard_axes(std::string_view name, const View& view);
 
 class Builder {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -122,6 +123,55 @@ Fit channel_values(const Layout& l, bool each_sample) {
   refuse("values of channels need a view: groups, channels, batch, columns or tokens");
 }
 
+/// A table of `width` values a row, whose axes before the last broadcast to x's. From the right: axes of x that all share
+/// a row, axes that have one each, axes that share those, axes that have sets of their own, axes that share all.
+std::optional<Stride> broadcast_rows(const Shape& table, const Shape& x, std::int64_t width) {
+  if (table.size() > x.size()) return std::nullopt;
+  std::int64_t sizes[5] = {1, 1, 1, 1, 1};
+  std::size_t part = 0;
+  for (std::size_t k = 1; k < x.size(); ++k) {
+    const std::int64_t own = k < table.size() ? table[table.size() - 1 - k] : 1, n = x[x.size() - 1 - k];
+    if (own != 1 && own != n) return std::nullopt;
+    if (n == 1) continue;
+    if ((own == n) != (part % 2 == 1)) ++part;
+    if (part == 5) return std::nullopt;
+    sizes[part] *= n;
+  }
+  return Stride{.rows_each = sizes[0],
+                .period = sizes[1] * sizes[2] * sizes[3],
+                .per_row = width,
+                .set = sizes[1],
+                .sets_each = sizes[2],
+                .per_set = sizes[3] == 1 ? 0 : sizes[1] * width};
+}
+
+Fit pair_values(const Layout& l, const std::string& name, const Tensor& t, const Shape& x) {
+  const std::int64_t rotary = l.rotary(), width = t.shape.empty() ? 1 : t.shape.back();
+  std::optional<Stride> stride = broadcast_rows(t.shape, x, width);
+  if (!stride || t.shape.empty() || (width != rotary && 2 * width != rotary))
+    refuse("tensor '" + name + "' has shape " + shape_text(t.shape) + " but must have " + std::to_string(rotary) + " or " +
+           std::to_string(rotary / 2) + " values for each axis of x, or 1 for all of it, beside x of shape " +
+           shape_text(x));
+  if (width == rotary) stride->run = rotary, stride->step = 1;
+  else if (l.view.pairing == Pairing::half) stride->run = width, stride->step = 1;
+  else stride->run = 2, stride->per_run = 1, stride->columns = rotary;
+  return {t.size() == width ? kCols : kRowsCols, *stride};
+}
+
+void check_pairs(const Layout& l, const Program& program) {
+  const bool paired = l.view.pairing != Pairing::none;
+  if (paired && l.view.kind != ViewKind::rows) refuse("pairs of columns need the view rows");
+  if (paired && (l.rotary() > l.cols || l.rotary() < 2 || l.rotary() % 2 != 0))
+    refuse("there are " + std::to_string(l.rotary()) + " rotary columns, but they must be even and at most the " +
+           std::to_string(l.cols) + " of a row");
+  for (const Node& node : program.nodes) {
+    if (node.kind != NodeKind::map || (node.op != Op::rotate && node.op != Op::join)) continue;
+    if (!paired) refuse("step '" + node.names.front() + "' needs pairs: a view such as 'view rows half'");
+    if (node.op == Op::rotate && !node.axes.has(Axis::cols))
+      refuse("step '" + node.names.front() + "' rotates a value that has no columns");
+  }
+}
+
 Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
   const std::string& name = node.names.front();
   const auto wrong = [&](const std::string& wanted) {
@@ -137,6 +187,9 @@ Fit fit(const Layout& l, const Node& node, const Tensor& t, const Shape& x) {
     if (!each_sample) wrong(std::to_string(l.channels));
     return channel_values(l, true);
   }
+  if (node.axes.has(Axis::pairs) && l.view.pairing == Pairing::none)
+    refuse("tensor '" + name + "' has a value for each pair, which needs pairs: a view such as 'view rows half'");
+  if (node.axes.has(Axis::pairs)) return pair_values(l, name, t, x);
   if (node.axes == kRowsCols) {
     if (t.size() != l.rows * l.cols) wrong(std::to_string(l.rows * l.cols));
     return {kRowsCols, l.elements};
@@ -169,6 +222,12 @@ const Shape* leading_shape(const Program& program, const TensorRefs& inputs) {
 }
 
 }  // namespace
+
+Layout::Partner Layout::partner_of(std::int64_t col) const {
+  if (view.pairing == Pairing::interleaved) return {.col = col ^ 1, .first = col % 2 == 0};
+  const std::int64_t half = rotary() / 2;
+  return col < half ? Partner{.col = col + half, .first = true} : Partner{.col = col - half, .first = false};
+}
 
 Layout::Place Layout::place_of(std::int64_t at) const {
   const std::int64_t r = at / block, j = at % block;
@@ -236,6 +295,7 @@ PlacedProgram place(Program program, const TensorRefs& inputs, const Attributes&
       if (node.kind == NodeKind::reduce) node.axes.mask &= kRows.mask;
     }
   }
+  check_pairs(placed.layout, program);
   placed.program = std::move(program);
   return placed;
 }

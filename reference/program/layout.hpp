@@ -11,21 +11,25 @@
 namespace norma {
 
 /// The element of a tensor that (row, col) reads:
-///   (r % set) * per_row + (r / set) * per_set + (col / run) * per_run + (col % run) * step,
-///   r = (row / rows_each) % period
+///   (r % set) * per_row + (r / set / sets_each) * per_set + (c / run) * per_run + (c % run) * step,
+///   r = (row / rows_each) % period, c = col % columns
 /// that is, a row is runs of `run` elements that are `step` apart; step 0: one value for a whole run. Rows come in sets.
+/// `columns` is a multiple of `run`.
 struct Stride {
   std::int64_t rows_each = 1;
   std::int64_t period = std::numeric_limits<std::int64_t>::max();
   std::int64_t per_row = 0;
   std::int64_t set = std::numeric_limits<std::int64_t>::max();
+  std::int64_t sets_each = 1;
   std::int64_t per_set = 0;
   std::int64_t run = std::numeric_limits<std::int64_t>::max();
   std::int64_t per_run = 0;
   std::int64_t step = 0;
+  std::int64_t columns = std::numeric_limits<std::int64_t>::max();
   std::int64_t at(std::int64_t row, std::int64_t col) const {
     const std::int64_t r = (row / rows_each) % period;
-    return (r % set) * per_row + (r / set) * per_set + (col / run) * per_run + (col % run) * step;
+    const std::int64_t c = col % columns;
+    return (r % set) * per_row + (r / set / sets_each) * per_set + (c / run) * per_run + (c % run) * step;
   }
 };
 
@@ -48,6 +52,15 @@ struct Layout {
   };
   /// Where element `at` of that order stands in the program.
   Place place_of(std::int64_t at) const;
+
+  /// The columns that are pairs.
+  std::int64_t rotary() const { return view.rotary == 0 ? cols : view.rotary; }
+  struct Partner {
+    std::int64_t col = 0;
+    bool first = false;  ///< of the two, the column that has this partner
+  };
+  /// The other column of a pair; of a rotary column only.
+  Partner partner_of(std::int64_t col) const;
 };
 
 /// A program as its tensors make it: axes are rows and cols only, since a value of each channel varies with one of them
@@ -63,7 +76,8 @@ struct PlacedProgram {
 /// Shapes: x (or, if there is none, the first input of rows and columns) settles the layout. Inputs of rows and columns
 /// have its size. `cols`: [cols], or one vector a sample, [samples, ones..., cols], or a tensor of x's shape. `channels`:
 /// [channels], or [samples, channels, ones...]. `rows`: a value for each row. Of view tokens, `cols` also one for each of
-/// x's rows.
+/// x's rows. `pairs`: [..., rotary / 2], a value a pair, or [..., rotary]; its other axes broadcast to x's from the right,
+/// as numpy's do ([tokens, 1, 64] beside x [batch, tokens, heads, 128]).
 /// One stage: of the stages before it nothing is asked. Only shapes are read.
 /// Errors: ProgramError naming the tensor that is missing or does not fit, or the attribute groups.
 /// Lives:  the tensors must outlive it.

@@ -72,6 +72,11 @@ std::string_view name_of(ViewKind kind) {
   return kNames[static_cast<std::size_t>(kind)];
 }
 
+std::string_view name_of(Pairing pairing) {
+  constexpr std::string_view kNames[] = {"none", "interleaved", "half"};
+  return kNames[static_cast<std::size_t>(pairing)];
+}
+
 std::string text_of(const Order& order) {
   const OrderRow& row = kOrders[static_cast<std::size_t>(order.kind)];
   std::string text(row.name);
@@ -195,6 +200,8 @@ bool rounds(const Program& program, int index) {
     case Op::min:
     case Op::fmax:
     case Op::fmin:
+    case Op::rotate:
+    case Op::join:
     case Op::e8m0_up:
     case Op::nearest_e4m3:
     case Op::unless_zero: return !holds_operands();

@@ -54,8 +54,9 @@ struct Rounding {
 };
 
 /// Axes are named and ordered; values broadcast by name. A value of `channels` is one for each channel of x: the view
-/// tells which one a row and column take.
-enum class Axis : std::uint8_t { rows = 1, cols = 2, channels = 4 };
+/// tells which one a row and column take. A value of `pairs` is one for each pair of columns, or for each rotary column,
+/// and for x's other axes as arrays broadcast (layout.hpp).
+enum class Axis : std::uint8_t { rows = 1, cols = 2, channels = 4, pairs = 8 };
 struct Axes {
   std::uint8_t mask = 0;
   constexpr bool has(Axis a) const { return (mask & static_cast<std::uint8_t>(a)) != 0; }
@@ -67,6 +68,7 @@ inline constexpr Axes kRows{static_cast<std::uint8_t>(Axis::rows)};
 inline constexpr Axes kCols{static_cast<std::uint8_t>(Axis::cols)};
 inline constexpr Axes kRowsCols{kRows.mask | kCols.mask};
 inline constexpr Axes kChannels{static_cast<std::uint8_t>(Axis::channels)};
+inline constexpr Axes kPairs{static_cast<std::uint8_t>(Axis::pairs)};
 
 /// How a tensor is seen as rows and columns (layout.hpp); decisions 0009 and 0010.
 enum class ViewKind : std::uint8_t {
@@ -78,13 +80,22 @@ enum class ViewKind : std::uint8_t {
   tokens,    ///< x = [N, ..., C]: a row is one column of one sample, its columns are the sample's rows
   blocks,    ///< a row is a run of `block` elements of x's last axis
 };
+/// Which columns a rotary embedding turns together; decision 0014.
+enum class Pairing : std::uint8_t {
+  none,
+  interleaved,  ///< columns 2k and 2k + 1
+  half,         ///< columns k and k + rotary / 2
+};
 struct View {
   ViewKind kind = ViewKind::rows;
   bool channels_last = false;  ///< a group's columns are position * (C / groups) + channel, as NHWC code walks them
+  Pairing pairing = Pairing::none;
+  std::int64_t rotary = 0;     ///< the first columns, that are pairs; 0: all of a row
   int block = 0;               ///< of view blocks
   bool operator==(const View&) const = default;
 };
 std::string_view name_of(ViewKind kind);
+std::string_view name_of(Pairing pairing);
 
 /// The order in which a Reduce adds its terms. The list is closed; each is defined beside its emulation
 /// (impls/emulate/orders.hpp). Parameters not used by a kind are 0.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 
 #include "reference/program/builder.hpp"
 #include "reference/program/program.hpp"
@@ -12,7 +13,8 @@ namespace {
 
 constexpr std::string_view kReduceNames[] = {"sum", "mean", "amax", "moments", "largest"};
 constexpr std::pair<Axis, std::string_view> kAxisNames[] = {
-    {Axis::rows, "rows"}, {Axis::cols, "cols"}, {Axis::channels, "channels"}};
+    {Axis::rows, "rows"}, {Axis::cols, "cols"}, {Axis::channels, "channels"}, {Axis::pairs, "pairs"}};
+constexpr Pairing kPairings[] = {Pairing::interleaved, Pairing::half};
 constexpr ViewKind kViews[] = {ViewKind::rows,  ViewKind::groups,  ViewKind::channels,
                                ViewKind::batch, ViewKind::columns, ViewKind::tokens,   ViewKind::blocks};
 
@@ -228,8 +230,18 @@ class Parser {
       expect(")");
     }
     if (accept("channels_last")) program_.view.channels_last = true;
+    for (const Pairing pairing : kPairings)
+      if (accept(name_of(pairing))) program_.view.pairing = pairing;
+    if (program_.view.pairing != Pairing::none && peek().kind == Word::number) {
+      const double columns = parse_number();
+      if (!(columns >= 2 && columns <= 1 << 30 && std::fmod(columns, 2) == 0))
+        refuse("the rotary columns must be an even number of columns");
+      program_.view.rotary = static_cast<std::int64_t>(columns);
+    }
     if (program_.view.channels_last && *kind != ViewKind::groups)
       refuse("channels_last orders the columns of a group; with " + name + " it means nothing");
+    if (program_.view.pairing != Pairing::none && *kind != ViewKind::rows)
+      refuse("pairs are columns of x's last axis: write 'view rows " + std::string(name_of(program_.view.pairing)) + "'");
     if (peek().kind != Word::end) refuse("'" + peek().text + "' is left over at the end of the line");
   }
 
@@ -250,7 +262,7 @@ class Parser {
       while (!accept("]")) {
         const std::string axis = take_name("an axis");
         const auto* known = std::ranges::find(kAxisNames, axis, [](const auto& a) { return a.second; });
-        if (known == std::end(kAxisNames)) refuse("unknown axis '" + axis + "'; known: rows cols channels");
+        if (known == std::end(kAxisNames)) refuse("unknown axis '" + axis + "'; known: rows cols channels pairs");
         node.axes = node.axes | Axes{static_cast<std::uint8_t>(known->first)};
         accept(",");
       }
@@ -262,6 +274,10 @@ class Parser {
     if (node.axes.has(Axis::channels) && node.axes != kChannels)
       refuse("input '" + name + "' has channels beside other axes; a value of each channel is " + name + ":" + word +
              "[channels]");
+    if (node.axes.has(Axis::pairs) && node.axes != kPairs)
+      refuse("input '" + name + "' has pairs beside other axes; a value of each pair is " + name + ":" + word + "[pairs]");
+    if (node.axes == kPairs && program_.view.pairing == Pairing::none)
+      refuse("input '" + name + "' has a value for each pair; write 'view rows half' or 'view rows interleaved' before it");
     if (node.axes == kChannels && (program_.view.kind == ViewKind::rows || program_.view.kind == ViewKind::blocks))
       refuse("input '" + name + "' has a value for each channel; write 'view groups', channels, batch, columns or tokens before it");
     if (const auto from = source_of(program_, program_.stages.size(), name)) {
@@ -517,7 +533,10 @@ std::string print_stage(const Program& program) {
   if (program.view != View{}) {
     text += "view " + std::string(name_of(program.view.kind));
     if (program.view.kind == ViewKind::blocks) text += "(" + std::to_string(program.view.block) + ")";
-    text += program.view.channels_last ? " channels_last\n" : "\n";
+    if (program.view.channels_last) text += " channels_last";
+    if (program.view.pairing != Pairing::none) text += " " + std::string(name_of(program.view.pairing));
+    if (program.view.rotary != 0) text += " " + std::to_string(program.view.rotary);
+    text += "\n";
   }
   text += "in  ";
   for (const Node& node : program.nodes) {

@@ -78,6 +78,8 @@ Interval exact_value(Op op, const std::array<Interval, 3>& x) {
     case Op::exp: return evaluate(Function::exp, x[0]);
     case Op::tanh: return evaluate(Function::tanh, x[0]);
     case Op::erf: return evaluate(Function::erf, x[0]);
+    case Op::rotate:
+    case Op::join: return x[0];  // of the column and operand that the program takes
     case Op::e8m0_up:
     case Op::nearest_e4m3:
     case Op::unless_zero: break;  // no ball operations

@@ -107,11 +107,30 @@ inline Setting random_setting(std::uint64_t seed, std::size_t steps) {
     s.tensors[name] = random_tensor(rng, format, shape);
     push(std::move(node));
   };
+  Random own(~seed);  // of pairs: programs without them stay what they were
+  /// A table of a value a rotary column or a pair, for all rows or for each.
+  const auto pair_input = [&](const std::string& name, std::size_t each) {
+    Node node;
+    node.names = {name};
+    node.axes = kPairs;
+    node.rounding.format = FormatRef{FormatId::fp32};
+    const std::int64_t rotary = p.view.rotary == 0 ? s.cols : p.view.rotary;
+    Shape shape{rotary / static_cast<std::int64_t>(each)};
+    if (own() % 2 == 0) shape.insert(shape.begin(), s.rows);
+    s.tensors[name] = random_tensor(own, FormatId::fp32, shape);
+    push(std::move(node));
+  };
   input("x", kRowsCols);
   input("residual", kRowsCols);
   input("weight", norma::kCols);
   input("factor", kRows);
   input("scale", kScalar);
+  if (s.cols % 2 == 0 && own() % 2 == 0) {
+    const auto quarter = static_cast<std::int64_t>(below(own, static_cast<std::size_t>(s.cols / 2)));
+    p.view.pairing = own() % 2 == 0 ? Pairing::half : Pairing::interleaved;
+    p.view.rotary = 2 * quarter;
+    pair_input("cos", 1 + below(own, 2));
+  }
   Node attribute;
   attribute.kind = NodeKind::attribute;
   attribute.names = {"eps"};
@@ -149,12 +168,15 @@ inline Setting random_setting(std::uint64_t seed, std::size_t steps) {
         break;
       }
       default: {
-        constexpr std::size_t kScales = 3;  // steps, last in the table: no certified evaluation
-        const OpRow& op = all_ops()[below(rng, all_ops().size() - kScales)];
+        // Last in the table: rotate and join, which need pairs, and scales, which have no certified evaluation.
+        const OpRow* row = &all_ops()[below(rng, static_cast<std::size_t>(Op::rotate))];
+        const bool paired = p.view.pairing != Pairing::none;
+        if (paired && own() % 4 == 0) row = &row_of(own() % 2 == 0 ? Op::rotate : Op::join);
+        const OpRow& op = *row;
         node.kind = NodeKind::map;
         node.op = op.op;
         for (int k = 0; k < op.arity; ++k) {
-          node.operands.push_back(rng() % 2 == 0 ? any(columns) : any(values));
+          node.operands.push_back(op.op == Op::rotate || rng() % 2 == 0 ? any(columns) : any(values));
           node.axes = node.axes | p.nodes[static_cast<std::size_t>(node.operands.back().node)].axes;
         }
       }

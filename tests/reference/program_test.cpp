@@ -37,7 +37,8 @@ std::string after_head(const std::string& lines) { return refusal(std::string(kH
 Program random_program(unsigned seed) {
   std::mt19937 rng(seed);
   const auto below = [&](std::size_t n) { return static_cast<int>(rng() % n); };
-  Builder p("rmsnorm", half_binding());
+  const View views[] = {{}, {.pairing = Pairing::half, .rotary = 6}, {.pairing = Pairing::interleaved}};
+  Builder p("rmsnorm", half_binding(), views[below(std::size(views))]);
   std::vector<Operand> values{p.input("x"), p.input("weight"), p.attribute("eps")};
   if (below(2) == 0) values.push_back(p.count());
   const FormatRef formats[] = {kFp64, kFp32, kBf16, kFp16, {FormatId::e4m3fn}, p.x_format(), p.binding().format("weight")};

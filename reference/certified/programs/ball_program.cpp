@@ -8,6 +8,13 @@
 
 namespace norma {
 
+namespace {
+
+/// A step that reads columns that its own piece need not hold: what it reads is made in an earlier pass.
+bool rotates(const Node& node) { return node.kind == NodeKind::map && node.op == Op::rotate; }
+
+}  // namespace
+
 BallProgram::BallProgram(PlacedProgram placed, const Attributes& attributes, const std::vector<Operand>& wanted,
                          PassedBalls passed)
     : program_(std::move(placed.program)),
@@ -15,6 +22,7 @@ BallProgram::BallProgram(PlacedProgram placed, const Attributes& attributes, con
       passed_(std::move(passed)),
       strides_(std::move(placed.strides)),
       scalars_(program_.nodes.size()),
+      layout_(placed.layout),
       cols_(static_cast<std::size_t>(placed.layout.cols)),
       zeros_(cols_ + kPiece) {
   tensors_.resize(program_.nodes.size());  // steps may have been appended
@@ -68,7 +76,10 @@ void BallProgram::lay_out(const std::vector<Operand>& wanted) {
     const bool plain = given && contains(FormatId::fp32, tensors_[i]->format);
     for (std::size_t port = 0; port < node.names.size(); ++port)
       slots_.push_back({.fixed = fixed, .per_column = node.axes.has(Axis::cols), .whole = fixed, .plain = plain});
-    for (const Operand& o : node.operands) made[i] = std::max(made[i], ready[static_cast<std::size_t>(source(o).node)]);
+    for (const Operand& o : node.operands) {
+      const int before = ready[static_cast<std::size_t>(source(o).node)];
+      made[i] = std::max(made[i], rotates(node) ? before + 1 : before);
+    }
     ready[i] = made[i] + (node.kind == NodeKind::reduce ? 1 : 0);
   }
   for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -93,7 +104,10 @@ std::vector<BallProgram::Pass> BallProgram::schedule(bool fixed) const {
     const bool cast = node.kind == NodeKind::map && node.op == Op::cast;
     if (needed_[i] == 0 || cast || fixed == node.axes.has(Axis::rows)) continue;
     std::size_t pass = 0;
-    for (const Operand& o : node.operands) pass = std::max(pass, ready[static_cast<std::size_t>(source(o).node)]);
+    for (const Operand& o : node.operands) {
+      const std::size_t before = ready[static_cast<std::size_t>(source(o).node)];
+      pass = std::max(pass, rotates(node) ? before + 1 : before);
+    }
     ready[i] = pass + (node.kind == NodeKind::reduce ? 1 : 0);
     passes.resize(std::max(passes.size(), pass + 1));
     Pass& p = passes[pass];
@@ -253,6 +267,10 @@ void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, st
   Value& out = work.values[first_slot_[i]];
   const std::size_t start = slots_[first_slot_[i]].whole ? from : 0;
   const BallRowOut to{out.h.data() + start, out.l.data() + start, out.r.data() + start};
+  if (node.op == Op::rotate || node.op == Op::join) {
+    move_columns(node, work, to, from, count);
+    return;
+  }
   if (work.effort == Effort::quick && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) {
     apply_quick(node.op, operands[0], to, count);
     return;
@@ -264,6 +282,23 @@ void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, st
   const BallRowOut product{work.scratch[0].data(), work.scratch[1].data(), work.scratch[2].data()};
   apply(Op::mul, operands[0], operands[1], {}, product, count);
   apply(Op::add, {product.h, product.l, product.r}, operands[2], {}, to, count);
+}
+
+void BallProgram::move_columns(const Node& node, const Workspace& work, const BallRowOut& to, std::size_t from,
+                               std::size_t count) const {
+  for (std::size_t j = 0; j < count; ++j) {
+    const auto col = static_cast<std::int64_t>(from + j);
+    const bool rotary = col < layout_.rotary();
+    if (node.op == Op::join) {
+      to.set(j, piece(work, node.operands[rotary ? 0 : 1], from).at(j));
+    } else if (rotary) {
+      const Layout::Partner partner = layout_.partner_of(col);
+      const Ball other = piece(work, node.operands[0], 0).at(static_cast<std::size_t>(partner.col));
+      to.set(j, partner.first ? ball::neg(other) : other);
+    } else {
+      to.set(j, Ball{});
+    }
+  }
 }
 
 BallRow BallProgram::terms_of(const Reduction& reduction, const BallRow& values, Workspace& work,

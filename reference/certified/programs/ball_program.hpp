@@ -71,6 +71,8 @@ class BallProgram {
   void run_passes(const std::vector<Pass>& passes, Workspace& work, std::int64_t row) const;
   void run_scalar(std::size_t node, Workspace& work, std::int64_t row) const;
   void run_piece(std::size_t node, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const;
+  void move_columns(const Node& node, const Workspace& work, const BallRowOut& to, std::size_t from,
+                    std::size_t count) const;
   void load(std::size_t node, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const;
   void load_passed(std::size_t node, Workspace& work, std::int64_t row, std::size_t from, std::size_t count) const;
   BallRow terms_of(const Reduction& reduction, const BallRow& values, Workspace& work, std::size_t count) const;
@@ -87,6 +89,7 @@ class BallProgram {
   PassedBalls passed_;                  // by node
   std::vector<Stride> strides_;         // by node
   std::vector<double> scalars_;         // by node: attributes, constants, the count
+  Layout layout_;
   std::size_t cols_;
   std::vector<char> needed_;             // by node
   std::vector<std::size_t> first_slot_;  // by node

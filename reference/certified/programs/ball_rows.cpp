@@ -128,6 +128,8 @@ Loop loop_of(Op op) {
     case Op::exp:
     case Op::tanh:
     case Op::erf:
+    case Op::rotate:
+    case Op::join:
     case Op::e8m0_up:
     case Op::nearest_e4m3:
     case Op::unless_zero: return nullptr;
@@ -189,7 +191,9 @@ void in_blocks(const BallRow& terms, std::size_t count, double neutral, const Bl
 
 Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
   switch (op) {
-    case Op::cast: return a;
+    case Op::cast:
+    case Op::rotate:
+    case Op::join: return a;  // the caller takes the value from its place
     case Op::add: return ball::add(a, b);
     case Op::sub: return ball::sub(a, b);
     case Op::mul: return ball::mul(a, b);
@@ -348,7 +352,8 @@ void BallMax::add(const BallRow& terms, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
       const double h = terms.h[i], l = terms.l[i];
       if (h != h) nan_[0] = 1;
-      if (h > h_[0] || (h == h_[0] && l > l_[0])) h_[0] = h, l_[0] = l;
+      const bool over_minus_zero = h == 0 && h_[0] == 0 && !std::signbit(h) && l == l_[0];  // max(-0, +0) is +0
+      if (h > h_[0] || (h == h_[0] && l > l_[0]) || over_minus_zero) h_[0] = h, l_[0] = l;
       radius_[0] = std::fmax(radius_[0], terms.r[i]);
     }
     return;

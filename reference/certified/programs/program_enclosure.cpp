@@ -35,7 +35,7 @@ class Magnitude {
     const Node& node = program_.nodes[static_cast<std::size_t>(target.node)];
     if (node.kind != NodeKind::map) return std::nullopt;
     if (node.op == Op::cast) return of(node.operands.front());
-    if (node.op == Op::add || node.op == Op::sub || node.op == Op::fma) return size(target);
+    if (node.op == Op::add || node.op == Op::sub || node.op == Op::fma || node.op == Op::join) return size(target);
     return std::nullopt;
   }
 
@@ -50,6 +50,8 @@ class Magnitude {
       result = size(node.operands[0]);
     else if (map && (node.op == Op::add || node.op == Op::sub))
       result = step(Op::add, {size(node.operands[0]), size(node.operands[1])});
+    else if (map && node.op == Op::join)
+      result = step(Op::join, {size(node.operands[0]), size(node.operands[1])});
     else if (map && node.op == Op::fma)
       result =
           step(Op::add, {step(Op::abs, {step(Op::mul, {node.operands[0], node.operands[1]})}), size(node.operands[2])});
