@@ -89,6 +89,10 @@ std::vector<Shape> shapes_named(std::string_view axes, const Shape& x) {
   if (x.empty()) return {};
   if (axes == "cols") return {{x.back()}};
   if (axes == "rows") return {Shape(x.begin(), x.end() - 1)};
+  if (axes == "pairs") {  // of tokens before heads; what broadcasts otherwise, the norm tells
+    if (x.size() < 3) return {x};
+    return {{x[x.size() - 3], 1, x.back()}};
+  }
   if (x.size() < 2) return {};
   if (axes == "channels") return {{x[1]}};
   if (axes == "samples,channels") {
@@ -148,6 +152,7 @@ std::string_view default_family(const Case& c, const NormInput& input) {
     return parse_number(c.get("weight_offset")).value_or(0) == 1 ? "small_normal" : "weight_normal";
   if (input.name == "bias" || input.name == "shift" || input.name == "running_mean") return "small_normal";
   if (input.name.ends_with("_table")) return "small_normal";
+  if (input.axes == "pairs") return "uniform";
   if (input.name == "running_var") return "variance_uniform";
   // One value divides codes; one for each column is a distance from one.
   if (input.name == "scale") {
@@ -285,13 +290,14 @@ void expand_input(Case& c, const NormInput& input) {
   const std::optional<Shape> usual = shape;
   if (const std::string_view said = c.get(shape_key); !is_x && !said.empty()) {
     const Shape asked = parse_shape(said);
-    if (shape && std::ranges::find(shapes, asked) == shapes.end())
+    if (shape && input.axes != "pairs" && std::ranges::find(shapes, asked) == shapes.end())
       throw CaseError(fmt::format("{}={} does not fit x {}: {} has to be {}", shape_key, said,
                                   shape_text(*c.shape), input.name, one_of(shapes)));
     c.keys.erase(shape_key);
     shape = asked;
     shapes = {asked};
   }
+  if (from_file && input.axes == "pairs") shapes = {from_file->shape};
   if (from_file && (!shape || std::ranges::find(shapes, from_file->shape) != shapes.end())) shape = from_file->shape;
   if (!shape && is_x)
     throw CaseError(

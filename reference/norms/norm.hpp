@@ -33,7 +33,8 @@ struct NormCall {
 struct NormInput {
   std::string_view name;
   /// Its shape beside x's: "rows,cols" x's own; "cols" [x's last axis]; "channels" [second axis]; "samples,cols" and
-  /// "samples,channels" [first axis, that one], with ones or not; "" one value. "A|B": either; A if nothing is said.
+  /// "samples,channels" [first axis, that one], with ones or not; "pairs" [tokens, 1, last] beside
+  /// x [..., tokens, heads, last], or what broadcasts to x; "" one value. "A|B": either; A if nothing is said.
   std::string_view axes;
   bool required;
   std::string_view meaning;

@@ -14,6 +14,7 @@
 #include "reference/norms/norm.hpp"
 #include "reference/norms/rmsnorm.hpp"
 #include "reference/norms/rmsnorm_gated.hpp"
+#include "reference/norms/rope.hpp"
 #include "reference/norms/terms.hpp"
 
 namespace norma {
@@ -21,6 +22,7 @@ namespace norma {
 namespace {
 constexpr std::array kNorms{&rmsnorm, &layernorm, &groupnorm, &instancenorm, &batchnorm, &l2norm, &modulate,
                             &gated_residual, &ada_layernorm, &ada_rmsnorm, &ada_groupnorm, &rmsnorm_gated, &lp_norm, &grn,
+                            &rope, &rmsnorm_rope,
                             &rmsnorm_backward, &layernorm_backward, &groupnorm_backward, &instancenorm_backward,
                             &batchnorm_backward, &l2norm_backward, &modulate_backward, &gated_residual_backward,
                             &ada_layernorm_backward, &ada_rmsnorm_backward};
