@@ -31,16 +31,16 @@ TEST_CASE("long rows over channels give their program's bits, slice by slice", "
 }
 
 TEST_CASE("a norm over channels changes no bit with the order in which threads take their turns", "[cuda]") {
-  constexpr std::uint32_t kSamples = 2, kChannels = 6, kPositions = 1100;
-  const Tensor x = ordinary(FormatId::bf16, {kSamples, kChannels, kPositions}, -6, 4, 1);
-  const Tensor w = ordinary(FormatId::fp32, {kChannels}, -1, 1, 2);
+  constexpr std::uint32_t kImages = 2, kWidth = 6, kPixels = 1100;
+  const Tensor x = ordinary(FormatId::bf16, {kImages, kWidth, kPixels}, -6, 4, 1);
+  const Tensor w = ordinary(FormatId::fp32, {kWidth}, -1, 1, 2);
   const auto same_in_both_orders = [&](const auto& launch) {
     for (const auto statistic : {cuda::Statistic::two_pass, cuda::Statistic::welford, cuda::Statistic::one_pass}) {
       std::vector<Tensor> got, mean, variance;
       for (const ThreadOrder order : {ThreadOrder::ascending, ThreadOrder::descending}) {
         got.push_back(Tensor::zeros(FormatId::bf16, x.shape));
-        mean.push_back(Tensor::zeros(FormatId::fp32, {kChannels}));
-        variance.push_back(Tensor::zeros(FormatId::fp32, {kChannels}));
+        mean.push_back(Tensor::zeros(FormatId::fp32, {kWidth}));
+        variance.push_back(Tensor::zeros(FormatId::fp32, {kWidth}));
         std::vector<std::byte> partials(std::size_t{1} << 16);
         launch({.x = x.bytes.data(),
                 .weight = w.bytes.data(),
@@ -71,22 +71,22 @@ TEST_CASE("a norm over channels changes no bit with the order in which threads t
     for (const cuda::MomentsFrom from : {cuda::MomentsFrom::block, cuda::MomentsFrom::slices}) {
       l.from = from;
       cuda::launch_channel_runs_on_host(l,
-                                        {.rows = kChannels,
-                                         .cols = kSamples * kPositions,
-                                         .set = kChannels,
-                                         .run = kPositions,
+                                        {.rows = kWidth,
+                                         .cols = kImages * kPixels,
+                                         .set = kWidth,
+                                         .run = kPixels,
                                          .width = 4,
                                          .each = 1,
-                                         .positions = kPositions,
+                                         .positions = kPixels,
                                          .channel_by = cuda::ChannelBy::row,
-                                         .per_row = kPositions,
+                                         .per_row = kPixels,
                                          .per_set = 0,
-                                         .apart = kChannels * kPositions},
+                                         .apart = kWidth * kPixels},
                                         options);
     }
   });
   same_in_both_orders([](const cuda::ChannelNormLaunch& l, const cuda::LaunchOptions& options) {
-    cuda::launch_channel_columns_on_host(l, {.sets = 1, .rows = kSamples * kPositions, .channels = kChannels}, options);
+    cuda::launch_channel_columns_on_host(l, {.sets = 1, .rows = kImages * kPixels, .channels = kWidth}, options);
   });
 }
 
