@@ -61,6 +61,7 @@ TEST_CASE("a CUDA kernel keeps its claim", "[cuda]") {
     for (const std::int64_t cols : {1, 7, 33, 768}) {
       const auto seed = static_cast<std::uint64_t>(cols) + 100;
       const Shape shape = norm_row_of(*kernel).x_shape(2, cols);
+      if (shape.empty()) continue;
       for (const Tensor& x : {ordinary(format, shape, -1, 0, seed), ordinary(format, shape, -20, 4, seed),
                               ordinary(format, shape, -4, 0, seed, 16)})
         for (const Tensors& inputs : calls_on(x, *kernel, seed)) {
