@@ -9,6 +9,7 @@
 #include "impls/cuda/elementwise.hpp"
 #include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/rmsnorm.hpp"
+#include "impls/cuda/rope.hpp"
 
 namespace norma {
 
@@ -36,6 +37,11 @@ std::vector<std::unique_ptr<Implementation>> make_all() {
                                               .approximate_root = approximate, .roundings = roundings}));
         }
     for (auto& kernel : make_channel_norms(side)) all.push_back(std::move(kernel));
+    for (const RopeRoundings roundings : {RopeRoundings::each, RopeRoundings::fp32, RopeRoundings::one}) {
+      all.push_back(make_rope({.side = side, .roundings = roundings}));
+      for (const bool approximate : {false, true})
+        all.push_back(make_rope({.side = side, .roundings = roundings, .normed = true, .approximate_root = approximate}));
+    }
     for (const Roundings roundings : {Roundings::each, Roundings::one}) {
       all.push_back(cuda::make_modulate(side, roundings));
       all.push_back(cuda::make_gated_residual(side, roundings));

@@ -51,6 +51,25 @@ inline bool says(const Implementation& kernel, std::string_view word) {
   return kernel.name().find(word) != std::string::npos;
 }
 
+/// Rotary embeddings: heads of tokens, of even lengths as heads have. Tables of columns turn halves, those of pairs
+/// neighbours, shorter ones the first columns only.
+inline Shape heads_shape(std::int64_t rows, std::int64_t cols) {
+  return cols < 7 || cols > 300 ? Shape{} : Shape{2, 2, (rows + 1) / 2, (cols + 1) / 2 * 2};
+}
+inline void complete_pairs(const Implementation&, ImplCall& call) {
+  const std::int64_t cols = call.inputs->at("x").cols(), width = call.inputs->at("cos").cols();
+  call.words["pairing"] = width == cols ? "half" : "interleaved";
+  if (2 * width < cols) call.numbers["rotary"] = static_cast<double>(2 * width);
+}
+inline std::vector<Choice> pair_choices(const Shape& x) {
+  const std::int64_t cols = x.back();
+  if (x.size() != 4) return {{{"cos", {cols}}, {"sin", {cols}}}};
+  std::vector<Choice> choices;
+  for (const Shape& table : {Shape{x[0], 1, x[2], cols}, Shape{cols / 2}, Shape{x[2], cols / 4}})
+    choices.push_back({{"cos", table}, {"sin", table}});
+  return choices;
+}
+
 /// Norms over channels: x of two samples, four channels and about `cols` / 4 positions, in two groups; few lengths, as
 /// cuda_channels.hpp has shapes of its own.
 inline Shape channels_shape(std::int64_t, std::int64_t cols) {
@@ -114,6 +133,24 @@ inline constexpr NormRow kNormRows[] = {
      },
      .takes_fp32 = [](const Implementation& kernel) { return !says(kernel, "eager"); },
      .x_shape = [](std::int64_t rows, std::int64_t cols) -> Shape { return {(rows + 1) / 2, 2, cols}; }},
+    {.norm = "rope",
+     .complete = complete_pairs,
+     .choices = [](const Implementation&, const Shape& x) -> std::vector<Choice> { return pair_choices(x); },
+     .takes_fp32 = [](const Implementation& kernel) { return !says(kernel, "eager"); },
+     .x_shape = heads_shape},
+    {.norm = "rmsnorm_rope",
+     .complete =
+         [](const Implementation& kernel, ImplCall& call) {
+           complete_pairs(kernel, call);
+           call.numbers["eps"] = 1e-6;
+         },
+     .choices = [](const Implementation&, const Shape& x) -> std::vector<Choice> {
+       std::vector<Choice> choices = pair_choices(x);
+       for (std::size_t i = 1; i < choices.size(); ++i) choices[i].push_back({"weight", {x.back()}});
+       return choices;
+     },
+     .takes_fp32 = [](const Implementation& kernel) { return !says(kernel, "eager"); },
+     .x_shape = heads_shape},
     {.norm = "groupnorm",
      .complete = complete_channels,
      .choices = channels_choices,
