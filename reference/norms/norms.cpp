@@ -1,6 +1,7 @@
 // The catalogue of norms.
 #include <array>
 
+#include "reference/norms/activations.hpp"
 #include "reference/norms/ada_groupnorm.hpp"
 #include "reference/norms/ada_norms.hpp"
 #include "reference/norms/backward/channel_norms.hpp"
@@ -15,6 +16,7 @@
 #include "reference/norms/rmsnorm.hpp"
 #include "reference/norms/rmsnorm_gated.hpp"
 #include "reference/norms/rope.hpp"
+#include "reference/norms/softmax.hpp"
 #include "reference/norms/terms.hpp"
 
 namespace norma {
@@ -23,6 +25,7 @@ namespace {
 constexpr std::array kNorms{&rmsnorm, &layernorm, &groupnorm, &instancenorm, &batchnorm, &l2norm, &modulate,
                             &gated_residual, &ada_layernorm, &ada_rmsnorm, &ada_groupnorm, &rmsnorm_gated, &lp_norm, &grn,
                             &rope, &rmsnorm_rope,
+                            &silu_norm, &gelu_norm, &softmax,
                             &rmsnorm_backward, &layernorm_backward, &groupnorm_backward, &instancenorm_backward,
                             &batchnorm_backward, &l2norm_backward, &modulate_backward, &gated_residual_backward,
                             &ada_layernorm_backward, &ada_rmsnorm_backward};

@@ -1270,6 +1270,7 @@ TEST_CASE("norms take fp64 tensors by MPFR") {
         if (norm->name != "lp_norm" && p != "2") continue;
         if (norm->name.ends_with("_backward")) continue;  // backward_test.cpp
         if (norm->name.ends_with("rope")) continue;       // rope_norms_test.cpp
+        if (norm->name == "silu" || norm->name == "gelu" || norm->name == "softmax") continue;  // activations_test.cpp
         Setup s{.norm = std::string(norm->name)};
         CAPTURE(s.norm, p, optional);
         // Channels of one position: what is rational of grn's.
