@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include "impls/cast_paths/cast_path.hpp"
+#include "impls/emulate/choices.hpp"
 #include "impls/emulate/emulate.hpp"
 
 namespace norma {
@@ -22,6 +23,15 @@ std::vector<Tensor> ideals_named(const std::vector<Tensors>& ideals, const std::
   for (const Tensors& ideal : ideals)
     if (const auto found = ideal.find(output); found != ideal.end()) named.push_back(found->second);
   return named;
+}
+
+/// Where choices are made element by element: the one ideal that `got` is held against (decision 0013).
+void choose_by_element(ChoiceKind kind, const std::optional<OutputRange>& range, const std::string& output,
+                       const Tensor& got, std::vector<Tensor>& ideals) {
+  const bool fits = ideals.front().format == got.format && ideals.front().size() == got.size();
+  if ((kind != ChoiceKind::element && kind != ChoiceKind::range) || !fits) return;
+  if (range) ideals = {ideals.front(), range->low.at(output), range->high.at(output)};
+  ideals = {held_against(kind, ideals, got)};
 }
 
 std::vector<double> scales_of(const Tensors& got, const Tensors& inputs) {
@@ -70,7 +80,8 @@ std::shared_ptr<const TruthSource> in_rows_of(const TruthSource& truth, std::sha
 
 Contract contract_from_catalogue(std::string_view name, const Binding& binding) {
   const CastPath* path = find_cast_path(name);
-  if (path == nullptr) throw ProgramError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", name));
+  if (path == nullptr)
+    throw ProgramError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", name));
   return {.program = build_path(*path, binding),
           .path = std::string(name),
           .profile = std::string(profile_of(*path, binding).name),
@@ -81,6 +92,7 @@ Contract contract_from_catalogue(std::string_view name, const Binding& binding) 
 std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes,
                                int threads) {
   std::vector<Tensors> ideals{emulate(contract.program, tensors, attributes, {.nudge_ulp = 0, .threads = threads})};
+  if (choice_kind(contract.program) == ChoiceKind::range) return ideals;
   const int choice = choice_ulp(contract.program);
   for (int k = 1; k <= choice; ++k)
     for (const int nudge : {k, -k})
@@ -89,9 +101,8 @@ std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors,
 }
 
 std::vector<NamedMeasures> measure_outputs(const Truths& truths, const NormCall& call,
-                                           const std::optional<Contract>& contract,
-                                           const std::vector<Tensors>& ideals, const Tensors& got,
-                                           const OutputOptions& options) {
+                                           const std::optional<Contract>& contract, const std::vector<Tensors>& ideals,
+                                           const Tensors& got, const OutputOptions& options) {
   const MeasureOptions measuring{.threads = options.threads,
                                  .choice_ulp = contract ? choice_ulp(contract->program) : 0,
                                  .got_is_ideal = options.got_is_ideal};
@@ -99,18 +110,24 @@ std::vector<NamedMeasures> measure_outputs(const Truths& truths, const NormCall&
   const bool quantized = quant != call.words.end() && quant->second != "none";
   std::vector<std::string> names;
   for (const auto& [name, tensor] : got) names.insert(name == "y" || name == "dx" ? names.begin() : names.end(), name);
+  const ChoiceKind kind =
+      contract && !ideals.empty() && !options.got_is_ideal ? choice_kind(contract->program) : ChoiceKind::none;
+  std::optional<OutputRange> range;
+  if (kind == ChoiceKind::range) range = emulate_range(contract->program, *call.inputs, call.numbers);
   std::vector<NamedMeasures> outputs;
   for (const std::string& name : names) {
     const auto truth = truths.canonical(name);
     // An erasure declared canonical is the truth itself.
     const bool own_meaning = contract && !contract->canonical && stage_of(contract->program, name) != nullptr;
     const auto erasure = own_meaning ? in_rows_of(*truth, truths.erasure(name)) : nullptr;
-    const std::vector<Tensor> ideal = ideals_named(ideals, name);
+    std::vector<Tensor> ideal = ideals_named(ideals, name);
+    if (!ideal.empty()) choose_by_element(kind, range, name, got.at(name), ideal);
     const Overflow overflow = overflow_of(contract, name, options.overflow);
     outputs.push_back({name, measure(*truth, erasure.get(), ideal, got.at(name), overflow, measuring)});
     if (name == "y" && quantized)
-      outputs.push_back({"dequantized", measure_dequantized(*truths.canonical("dequantized"), nullptr, ideal, got.at(name),
-                                                            scales_of(got, *call.inputs), overflow, measuring)});
+      outputs.push_back(
+          {"dequantized", measure_dequantized(*truths.canonical("dequantized"), nullptr, ideal, got.at(name),
+                                              scales_of(got, *call.inputs), overflow, measuring)});
   }
   return outputs;
 }

@@ -25,7 +25,8 @@ struct Contract {
 /// A path of the catalogue as a contract. ProgramError if its code does not take what is bound.
 Contract contract_from_catalogue(std::string_view path, const Binding& binding);
 
-/// All outputs that the contract allows: the plain one first, then one for every value of an open choice.
+/// Outputs that the contract allows: the plain one first, then one for every value of an open choice. The plain one alone
+/// where choices meet: there `measure_outputs` asks for the range (decision 0013).
 std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes,
                                int threads = 1);
 
