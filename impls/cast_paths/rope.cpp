@@ -1,5 +1,5 @@
-// Rotary embedding of queries and keys, alone and behind their RMSNorm. `rotate` is what the code calls rotate_half(x) or
-// the stack of (-imag, real); a complex product rounds the same two products and one sum (a sum is the same in both
+// Rotary embedding of queries and keys, alone and behind their RMSNorm. `rotate` is what the code calls rotate_half(x)
+// or the stack of (-imag, real); a complex product rounds the same two products and one sum (a sum is the same in both
 // orders).
 #include "impls/cast_paths/catalog.hpp"
 #include "impls/cast_paths/steps.hpp"
@@ -53,8 +53,10 @@ template <Pairing pairing, Turn turn>
 Program build_rope(const Binding& binding) {
   constexpr std::string_view kCode = "this rotary embedding";
   require_float_or_half(binding, kCode);
-  if (turn == Turn::in_fp32) require_fp32_tables(binding, kCode);
-  else require_one_format(binding, kCode);
+  if (turn == Turn::in_fp32)
+    require_fp32_tables(binding, kCode);
+  else
+    require_one_format(binding, kCode);
   require_whole_rows(binding, kCode);
   const View view = paired(binding, pairing);
   Builder b("rope", binding, view);
@@ -74,8 +76,8 @@ Program build_partial(const Binding& binding) {
   return b.finish();
 }
 
-// float x, y of the pair; x cos - y sin and y cos + x sin in fp32, one cast. Whether nvcc fuses a product and the sum is
-// left open: here none is.
+// float x, y of the pair; x cos - y sin and y cos + x sin in fp32, one cast. Whether nvcc fuses a product and the sum
+// is left open: here none is.
 template <Pairing pairing>
 Program build_kernel(const Binding& binding) {
   constexpr std::string_view kCode = "this kernel";
@@ -97,8 +99,10 @@ Program build_normed(const Binding& binding) {
   constexpr std::string_view kCode = "this norm of queries and keys";
   require_float_or_half(binding, kCode);
   require_format(binding, "weight", kCode, {binding.x});
-  if (turn == Turn::in_fp32) require_fp32_tables(binding, kCode);
-  else require_one_format(binding, kCode);
+  if (turn == Turn::in_fp32)
+    require_fp32_tables(binding, kCode);
+  else
+    require_one_format(binding, kCode);
   require_whole_rows(binding, kCode);
   const View view = paired(binding, pairing);
   Builder b("rmsnorm_rope", binding, view);
@@ -181,13 +185,13 @@ constexpr CastPath normed_path(std::string_view eps_class, std::span<const std::
 
 }  // namespace
 
-constinit const CastPath bfl_flux_rope = rope_path(
-    kElementwise, {.name = "bfl.flux.rope",
-                   .title = "FLUX's apply_rope: both products and their sum in fp32, one cast",
-                   .source = {"black-forest-labs/flux", "src/flux/math.py", "802fb47", "read"},
-                   .tail = "L",
-                   .pairing = kInterleaved,
-                   .build = build_rope<Pairing::interleaved, Turn::in_fp32>});
+constinit const CastPath bfl_flux_rope =
+    rope_path(kElementwise, {.name = "bfl.flux.rope",
+                             .title = "FLUX's apply_rope: both products and their sum in fp32, one cast",
+                             .source = {"black-forest-labs/flux", "src/flux/math.py", "802fb47", "read"},
+                             .tail = "L",
+                             .pairing = kInterleaved,
+                             .build = build_rope<Pairing::interleaved, Turn::in_fp32>});
 
 constinit const CastPath diffusers_rope = rope_path(
     kElementwise, {.name = "diffusers.rope",
@@ -206,30 +210,31 @@ constinit const CastPath diffusers_rope_halves = rope_path(
                    .build = build_rope<Pairing::half, Turn::in_fp32>});
 
 constinit const CastPath diffusers_rope_complex = rope_path(
-    kElementwise, {.name = "diffusers.rope.complex",
-                   .title = "diffusers' apply_rotary_emb on complex tables (Lumina, Qwen-Image): a complex product, one cast",
-                   .source = {"huggingface/diffusers", "src/diffusers/models/embeddings.py", "v0.42.1", "read"},
-                   .tail = "L",
-                   .pairing = kInterleaved,
-                   .build = build_rope<Pairing::interleaved, Turn::in_fp32>});
+    kElementwise,
+    {.name = "diffusers.rope.complex",
+     .title = "diffusers' apply_rotary_emb on complex tables (Lumina, Qwen-Image): a complex product, one cast",
+     .source = {"huggingface/diffusers", "src/diffusers/models/embeddings.py", "v0.42.1", "read"},
+     .tail = "L",
+     .pairing = kInterleaved,
+     .build = build_rope<Pairing::interleaved, Turn::in_fp32>});
 
 constinit const CastPath transformers_llama_rope = rope_path(
-    kElementwise, {.name = "transformers.llama.rope",
-                   .title = "apply_rotary_pos_emb of LLaMA and its kin: tables in T, every operation rounded to T",
-                   .source = {"huggingface/transformers", "src/transformers/models/llama/modeling_llama.py", "v5.23.0",
-                              "read"},
-                   .tail = "K",
-                   .pairing = kHalf,
-                   .build = build_rope<Pairing::half, Turn::eagerly>});
+    kElementwise,
+    {.name = "transformers.llama.rope",
+     .title = "apply_rotary_pos_emb of LLaMA and its kin: tables in T, every operation rounded to T",
+     .source = {"huggingface/transformers", "src/transformers/models/llama/modeling_llama.py", "v5.23.0", "read"},
+     .tail = "K",
+     .pairing = kHalf,
+     .build = build_rope<Pairing::half, Turn::eagerly>});
 
 constinit const CastPath transformers_gpt_neox_rope = rope_path(
-    kElementwise, {.name = "transformers.gpt_neox.rope",
-                   .title = "apply_rotary_pos_emb of GPT-NeoX: the first rotary columns as in LLaMA, the others passed on",
-                   .source = {"huggingface/transformers", "src/transformers/models/gpt_neox/modeling_gpt_neox.py",
-                              "v5.23.0", "read"},
-                   .tail = "K",
-                   .pairing = kHalf,
-                   .build = build_partial});
+    kElementwise,
+    {.name = "transformers.gpt_neox.rope",
+     .title = "apply_rotary_pos_emb of GPT-NeoX: the first rotary columns as in LLaMA, the others passed on",
+     .source = {"huggingface/transformers", "src/transformers/models/gpt_neox/modeling_gpt_neox.py", "v5.23.0", "read"},
+     .tail = "K",
+     .pairing = kHalf,
+     .build = build_partial});
 
 constinit const CastPath vllm_rope_neox = rope_path(
     kKernel, {.name = "vllm.rotary_embedding.neox",
@@ -240,12 +245,13 @@ constinit const CastPath vllm_rope_neox = rope_path(
               .build = build_kernel<Pairing::half>});
 
 constinit const CastPath vllm_rope_gptj = rope_path(
-    kKernel, {.name = "vllm.rotary_embedding.gptj",
-              .title = "vLLM's rotary_embedding, neighbours: a pair in fp32, one cast; contraction is left to the compiler",
-              .source = {"vllm-project/vllm", "csrc/libtorch_stable/pos_encoding_kernels.cu", "", "quoted"},
-              .tail = "L",
-              .pairing = kInterleaved,
-              .build = build_kernel<Pairing::interleaved>});
+    kKernel,
+    {.name = "vllm.rotary_embedding.gptj",
+     .title = "vLLM's rotary_embedding, neighbours: a pair in fp32, one cast; contraction is left to the compiler",
+     .source = {"vllm-project/vllm", "csrc/libtorch_stable/pos_encoding_kernels.cu", "", "quoted"},
+     .tail = "L",
+     .pairing = kInterleaved,
+     .build = build_kernel<Pairing::interleaved>});
 
 constinit const CastPath bfl_flux_qk_norm_rope =
     normed_path("hard-coded", kGapHardCoded, kEagerProfiles,
@@ -266,23 +272,22 @@ constinit const CastPath diffusers_qwen_image_qk_norm_rope =
                  .pairing = kInterleaved,
                  .build = build_normed<Pairing::interleaved, Turn::in_fp32>});
 
-constinit const CastPath transformers_qwen3_qk_norm_rope =
-    normed_path("fp32", {}, kEagerProfiles,
-                {.name = "transformers.qwen3.qk_norm_rope",
-                 .title = "Qwen3's norm of queries and keys and rotary embedding, every operation rounded to T",
-                 .source = {"huggingface/transformers", "src/transformers/models/qwen3/modeling_qwen3.py", "v5.23.0",
-                            "read"},
-                 .tail = "A, K",
-                 .pairing = kHalf,
-                 .build = build_normed<Pairing::half, Turn::eagerly>});
+constinit const CastPath transformers_qwen3_qk_norm_rope = normed_path(
+    "fp32", {}, kEagerProfiles,
+    {.name = "transformers.qwen3.qk_norm_rope",
+     .title = "Qwen3's norm of queries and keys and rotary embedding, every operation rounded to T",
+     .source = {"huggingface/transformers", "src/transformers/models/qwen3/modeling_qwen3.py", "v5.23.0", "read"},
+     .tail = "A, K",
+     .pairing = kHalf,
+     .build = build_normed<Pairing::half, Turn::eagerly>});
 
-constinit const CastPath flashinfer_qk_norm_rope =
-    normed_path("fp32", {}, kBlockProfiles,
-                {.name = "flashinfer.fused_qk_rmsnorm_rope",
-                 .title = "FlashInfer's fused norm and rotary embedding: the norm rounded to bf16 in between, as unfused",
-                 .source = {"flashinfer-ai/flashinfer", "fused_qk_rmsnorm_rope", "", "inferred"},
-                 .tail = "B, L",
-                 .pairing = kHalf,
-                 .build = build_flashinfer_normed});
+constinit const CastPath flashinfer_qk_norm_rope = normed_path(
+    "fp32", {}, kBlockProfiles,
+    {.name = "flashinfer.fused_qk_rmsnorm_rope",
+     .title = "FlashInfer's fused norm and rotary embedding: the norm rounded to bf16 in between, as unfused",
+     .source = {"flashinfer-ai/flashinfer", "fused_qk_rmsnorm_rope", "", "inferred"},
+     .tail = "B, L",
+     .pairing = kHalf,
+     .build = build_flashinfer_normed});
 
 }  // namespace norma::cast_paths

@@ -18,7 +18,12 @@ constexpr std::string_view kRead[] = {"pairing", "rotary"};  // both said or not
 constexpr FixedWord kWords[] = {{"eps_place", "inside"}};
 
 KernelInputs inputs_of(const RopeVariant& v) {
-  KernelInputs inputs{.norm = "rope", .required = kTables, .optional = {}, .numbers = {}, .ignored = kRead, .words = {},
+  KernelInputs inputs{.norm = "rope",
+                      .required = kTables,
+                      .optional = {},
+                      .numbers = {},
+                      .ignored = kRead,
+                      .words = {},
                       .one_format = v.roundings == RopeRoundings::each};
   if (v.normed) inputs.norm = "rmsnorm_rope", inputs.optional = kWeight, inputs.numbers = kEps, inputs.words = kWords;
   return inputs;
@@ -104,7 +109,8 @@ class Rope final : public Implementation {
                        .roundings = v_.roundings};
     if (v_.side == SideKind::host) launch_rope_on_host(l, {});
 #ifdef NORMA_CUDA_BUILT
-    else launch_rope_on_gpu(l, {});
+    else
+      launch_rope_on_gpu(l, {});
 #endif
     memory->finish();
     Tensors outputs;

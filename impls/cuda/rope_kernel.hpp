@@ -1,5 +1,5 @@
-// The rotary embedding of rows, which are heads of tokens: one warp a row, a lane every 32nd pair. Behind RMSNorm a lane
-// normalizes both columns of its pairs anew: the row is in the first cache by then.
+// The rotary embedding of rows, which are heads of tokens: one warp a row, a lane every 32nd pair. Behind RMSNorm a
+// lane normalizes both columns of its pairs anew: the row is in the first cache by then.
 #pragma once
 
 #include "impls/cuda/launch.hpp"
@@ -75,7 +75,8 @@ NORMA_KERNEL void rope_warp_per_row(const RopeArguments<T, W> a) {
   NORMA_NO_UNROLL
   for (unsigned pair = lane; pair < half; pair += kWarp) {
     const unsigned first = a.interleaved ? 2 * pair : pair, second = a.interleaved ? first + 1 : pair + half;
-    const std::size_t t1 = table + (a.table_of_columns ? first : pair), t2 = table + (a.table_of_columns ? second : pair);
+    const std::size_t t1 = table + (a.table_of_columns ? first : pair),
+                      t2 = table + (a.table_of_columns ? second : pair);
     const float n1 = values.at(first), n2 = values.at(second);
     y[first] = store<T>(turned<T>(a.roundings, n1, load<W>(a.cos[t1]), -n2, load<W>(a.sin[t1])));
     y[second] = store<T>(turned<T>(a.roundings, n2, load<W>(a.cos[t2]), n1, load<W>(a.sin[t2])));
@@ -102,17 +103,20 @@ void start_rope(const RopeLaunch& l, const LaunchOptions& options) {
                                       .table_of_columns = l.table_of_columns,
                                       .tables = l.tables,
                                       .roundings = l.roundings};
-  const LaunchShape shape{.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock,
-                          .threads = kRowsPerBlock * kWarp,
-                          .shared_bytes = 0};
-  if (l.normed) start<rope_warp_per_row<T, W, true>>(shape, options, arguments);
-  else start<rope_warp_per_row<T, W, false>>(shape, options, arguments);
+  const LaunchShape shape{
+      .blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0};
+  if (l.normed)
+    start<rope_warp_per_row<T, W, true>>(shape, options, arguments);
+  else
+    start<rope_warp_per_row<T, W, false>>(shape, options, arguments);
 }
 
 template <class T>
 void start_rope(const RopeLaunch& l, const LaunchOptions& options) {
-  if (l.tables_fp32) start_rope<T, Fp32>(l, options);
-  else start_rope<T, T>(l, options);
+  if (l.tables_fp32)
+    start_rope<T, Fp32>(l, options);
+  else
+    start_rope<T, T>(l, options);
 }
 
 inline void start_rope(const RopeLaunch& l, const LaunchOptions& options) {

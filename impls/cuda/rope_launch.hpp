@@ -28,13 +28,13 @@ struct RopeLaunch {
   const std::byte* sin = nullptr;
   const std::byte* weight = nullptr;  ///< null: none
   std::byte* y = nullptr;
-  FormatId format = FormatId::fp32;   ///< of x and y
-  bool tables_fp32 = false;           ///< else in x's format
-  bool weight_fp32 = false;           ///< else in x's format
-  bool normed = false;                ///< RMSNorm first: n = rT(rT(x r) w), with one rounding x r w in binary32
-  bool approximate_root = false;      ///< rsqrtf, not __frsqrt_rn
-  bool interleaved = false;           ///< else pairs of halves
-  bool table_of_columns = false;      ///< a value for each rotary column; else one for each pair
+  FormatId format = FormatId::fp32;  ///< of x and y
+  bool tables_fp32 = false;          ///< else in x's format
+  bool weight_fp32 = false;          ///< else in x's format
+  bool normed = false;               ///< RMSNorm first: n = rT(rT(x r) w), with one rounding x r w in binary32
+  bool approximate_root = false;     ///< rsqrtf, not __frsqrt_rn
+  bool interleaved = false;          ///< else pairs of halves
+  bool table_of_columns = false;     ///< a value for each rotary column; else one for each pair
   std::uint32_t rows = 0, cols = 0, rotary = 0;
   float eps = 0;
   TableRows tables;

@@ -68,9 +68,8 @@ struct RopeCall {
 
 std::int64_t rotary_columns(const CallReader& reader) {
   const std::int64_t cols = reader.x().cols();
-  const double said = reader.number("rotary", 0, "0 or an even number of columns", [](double v) {
-    return v >= 0 && v <= 0x1p31 && std::fmod(v, 2) == 0;
-  });
+  const double said = reader.number("rotary", 0, "0 or an even number of columns",
+                                    [](double v) { return v >= 0 && v <= 0x1p31 && std::fmod(v, 2) == 0; });
   const std::int64_t rotary = said == 0 ? cols : static_cast<std::int64_t>(said);
   if (rotary > cols || rotary % 2 != 0)
     reader.refuse("there are " + std::to_string(rotary) + " rotary columns, but they must be even and at most the " +
@@ -157,8 +156,9 @@ class ExactRope final : public TruthSource {
 
 // ---- exactly in binary64, of formats up to 24 bits ----
 
-/// A product of two numbers of at most 24 bits, of exponents from -149 to 127, is a binary64 number: 48 bits, from 2^-298
-/// to 2^256. The sum of two such is hi + lo without an error (TwoSum, Knuth), and hi the binary64 number nearest to it.
+/// A product of two numbers of at most 24 bits, of exponents from -149 to 127, is a binary64 number: 48 bits, from
+/// 2^-298 to 2^256. The sum of two such is hi + lo without an error (TwoSum, Knuth), and hi the binary64 number nearest
+/// to it.
 class NarrowRope final : public TruthSource {
  public:
   explicit NarrowRope(RopeCall call) : call_(call), exact_(std::move(call)) {}
@@ -225,8 +225,8 @@ constexpr NormInput kInputs[] = {
     {"cos", "pairs", true, "first table, [..., rotary] or [..., rotary/2], broadcast to x"},
     {"sin", "pairs", true, "second table, likewise"},
 };
-constexpr NormInput kNormInputs[] = {kInputs[0], kInputs[1], kInputs[2],
-                                     {"weight", "cols", false, "factor of every column, added to weight_offset"}};
+constexpr NormInput kNormInputs[] = {
+    kInputs[0], kInputs[1], kInputs[2], {"weight", "cols", false, "factor of every column, added to weight_offset"}};
 constexpr NormAttribute kPairing{"pairing", "half", "half|interleaved",
                                  "columns k and k + rotary/2 turn together, or 2k and 2k + 1"};
 constexpr NormAttribute kRotary{"rotary", "0", "", "columns that turn, the first of a row; 0: all"};

@@ -42,7 +42,8 @@ struct Recorded {
 Recorded read_call(const TensorFile& file, const nlohmann::json& call) {
   Recorded r;
   r.path = kPaths.at(call.at("norm").get<std::string>() + " " + call.at("operator").get<std::string>());
-  for (const auto& [name, tensor] : call.at("inputs").items()) r.inputs[name] = file.tensors.at(tensor.get<std::string>());
+  for (const auto& [name, tensor] : call.at("inputs").items())
+    r.inputs[name] = file.tensors.at(tensor.get<std::string>());
   for (const auto& [name, value] : call.at("attributes").items()) r.attributes[name] = value.get<double>();
   r.y = file.tensors.at(call.at("outputs").at("y").get<std::string>());
   return r;
@@ -83,8 +84,9 @@ TEST_CASE("rotary embeddings of transformers, diffusers and FLUX are reproduced 
       const Recorded r = read_call(file, call);
       const Program program = program_of(r);
       CAPTURE(format, name, r.path, print_program(program));
-      // torch's vectors hold four complex numbers, or eight; a product of those left over is compiled as one expression,
-      // in which the compiler contracts. So the last pairs of 20 columns in fp32, which no other row here has.
+      // torch's vectors hold four complex numbers, or eight; a product of those left over is compiled as one
+      // expression, in which the compiler contracts. So the last pairs of 20 columns in fp32, which no other row here
+      // has.
       const bool left_over = format == "fp32" && r.y.cols() == 20 && r.path.starts_with("diffusers.") &&
                              (r.path.ends_with("complex") || r.path.find("qwen_image") != std::string::npos);
       const std::int64_t until = left_over ? 16 : r.y.cols();

@@ -20,7 +20,8 @@ constexpr mpfr_prec_t kBits = 700;
 Tensor random_tensor(std::mt19937_64& rng, FormatId format, const Shape& shape, bool special) {
   Tensor t = Tensor::zeros(format, shape);
   for (std::int64_t i = 0; i < t.size(); ++i) {
-    const double v = (static_cast<double>(rng() >> 11) * 0x1p-52 - 1) * std::ldexp(1.0, static_cast<int>(rng() % 9) - 4);
+    const double v =
+        (static_cast<double>(rng() >> 11) * 0x1p-52 - 1) * std::ldexp(1.0, static_cast<int>(rng() % 9) - 4);
     const double odd[] = {0.0, -0.0, HUGE_VAL, std::nan(""), 1.0, -1.0};
     t.set_code(i, encode(format, special && rng() % 8 == 0 ? odd[rng() % 6] : v, Overflow::ieee));
   }
@@ -66,12 +67,15 @@ void turned(Number& y, std::deque<Number>& n, const Setting& s, const Tensors& t
   const std::size_t pair = neighbours ? col / 2 : col % (rotary / 2);
   const std::size_t first = neighbours ? 2 * pair : pair, second = neighbours ? first + 1 : first + rotary / 2;
   const auto width = static_cast<std::size_t>(s.table.back());
-  const auto at = static_cast<std::int64_t>(static_cast<std::size_t>(table_row(s, row)) * width + (width == rotary ? col : pair));
+  const auto at =
+      static_cast<std::int64_t>(static_cast<std::size_t>(table_row(s, row)) * width + (width == rotary ? col : pair));
   Number other(kBits);
   mpfr_mul_d(y, n[col], t.at("cos").value(at), MPFR_RNDN);
   mpfr_mul_d(other, n[col == first ? second : first], t.at("sin").value(at), MPFR_RNDN);
-  if (col == first) mpfr_sub(y, y, other, MPFR_RNDN);
-  else mpfr_add(y, y, other, MPFR_RNDN);
+  if (col == first)
+    mpfr_sub(y, y, other, MPFR_RNDN);
+  else
+    mpfr_add(y, y, other, MPFR_RNDN);
 }
 
 void check(const NormDef& norm, const Setting& s, const NormCall& call, bool normed, double eps, double offset,
@@ -108,7 +112,8 @@ void check(const NormDef& norm, const Setting& s, const NormCall& call, bool nor
       Number y(kBits), d(kBits);
       for (std::size_t c = 0; c < cols; ++c) {
         turned(y, n, s, t, row, c);
-        CAPTURE(norm.name, s.pairing, s.rotary, shape_text(s.x), shape_text(s.table), row, c, e[c].hi, mpfr_get_d(y, MPFR_RNDN));
+        CAPTURE(norm.name, s.pairing, s.rotary, shape_text(s.x), shape_text(s.table), row, c, e[c].hi,
+                mpfr_get_d(y, MPFR_RNDN));
         ++compared;
         if (mpfr_number_p(static_cast<mpfr_ptr>(y)) == 0) {
           const double want = mpfr_get_d(y, MPFR_RNDN);
@@ -153,7 +158,10 @@ TEST_CASE("the rotary embedding is the formula's, for every pairing, width and s
     for (const FormatId format : {FormatId::fp32, FormatId::bf16, FormatId::fp16, FormatId::fp64})
       for (const bool special : {false, true}) {
         const Tensors tensors = tensors_of(rng, s, format, format == FormatId::fp64 ? format : FormatId::fp32, special);
-        check(rope, s, {.inputs = &tensors, .numbers = {{"rotary", static_cast<double>(s.rotary)}}, .words = {{"pairing", s.pairing}}},
+        check(rope, s,
+              {.inputs = &tensors,
+               .numbers = {{"rotary", static_cast<double>(s.rotary)}},
+               .words = {{"pairing", s.pairing}}},
               false, 0, 0, compared);
       }
   CHECK(compared > 10'000);
@@ -188,14 +196,13 @@ TEST_CASE("what a rotary embedding cannot be called with is said in one sentence
     }
     return "";
   };
-  CHECK(refusal({2, 7}, {7}, 0) ==
-        "rope: there are 7 rotary columns, but they must be even and at most the 7 of x.");
-  CHECK(refusal({2, 8}, {8}, 10) ==
-        "rope: there are 10 rotary columns, but they must be even and at most the 8 of x.");
+  CHECK(refusal({2, 7}, {7}, 0) == "rope: there are 7 rotary columns, but they must be even and at most the 7 of x.");
+  CHECK(refusal({2, 8}, {8}, 10) == "rope: there are 10 rotary columns, but they must be even and at most the 8 of x.");
   CHECK(refusal({2, 8}, {8}, 3) == "rope: rotary is 3 but must be 0 or an even number of columns.");
-  CHECK(refusal({2, 3, 8}, {2, 8}, 0) ==
-        "rope: cos has shape 2x8 but must have a last axis of 8 or 4, and before it axes of x or of 1, beside x of shape "
-        "2x3x8.");
+  CHECK(
+      refusal({2, 3, 8}, {2, 8}, 0) ==
+      "rope: cos has shape 2x8 but must have a last axis of 8 or 4, and before it axes of x or of 1, beside x of shape "
+      "2x3x8.");
   CHECK(refusal({2, 3, 8}, {3, 8}, 0).empty());
 }
 
