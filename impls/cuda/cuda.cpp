@@ -4,12 +4,14 @@
 #include <utility>
 #include <vector>
 
+#include "impls/cuda/activation.hpp"
 #include "impls/cuda/ada_layernorm.hpp"
 #include "impls/cuda/channel_norm.hpp"
 #include "impls/cuda/elementwise.hpp"
 #include "impls/cuda/layernorm.hpp"
 #include "impls/cuda/rmsnorm.hpp"
 #include "impls/cuda/rope.hpp"
+#include "impls/cuda/softmax.hpp"
 
 namespace norma {
 
@@ -46,6 +48,12 @@ std::vector<std::unique_ptr<Implementation>> make_all() {
       all.push_back(cuda::make_modulate(side, roundings));
       all.push_back(cuda::make_gated_residual(side, roundings));
     }
+    for (const Activation activation :
+         {Activation::silu_library, Activation::silu_steps, Activation::gelu_erf, Activation::gelu_tanh})
+      all.push_back(make_activation(side, activation));
+    for (const RowThreads row : {RowThreads::warp, RowThreads::block})
+      for (const Exponential exponential : {Exponential::library, Exponential::steps})
+        all.push_back(make_softmax({.side = side, .row = row, .exponential = exponential}));
   }
   return all;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "impls/cuda/cuda.hpp"
+#include "impls/emulate/choices.hpp"
 #include "impls/emulate/emulate.hpp"
 #include "reference/program/layout.hpp"
 #include "tests/impls/tensors.hpp"
@@ -90,6 +91,10 @@ inline std::vector<Choice> channels_choices(const Implementation& kernel, const 
 }
 inline bool channels_fp32(const Implementation& kernel) { return !says(kernel, "rsqrtf"); }
 
+inline void complete_nothing(const Implementation&, ImplCall&) {}
+inline std::vector<Choice> nothing_beside(const Implementation&, const Shape&) { return {{}}; }
+inline bool only_x(const Implementation&) { return false; }
+
 inline constexpr NormRow kNormRows[] = {
     {.norm = "rmsnorm",
      .complete =
@@ -151,6 +156,13 @@ inline constexpr NormRow kNormRows[] = {
      },
      .takes_fp32 = [](const Implementation& kernel) { return !says(kernel, "eager"); },
      .x_shape = heads_shape},
+    {.norm = "silu", .complete = complete_nothing, .choices = nothing_beside, .takes_fp32 = only_x},
+    {.norm = "gelu",
+     .complete = [](const Implementation& kernel,
+                    ImplCall& call) { call.words["approximate"] = says(kernel, "tanh") ? "tanh" : "none"; },
+     .choices = nothing_beside,
+     .takes_fp32 = only_x},
+    {.norm = "softmax", .complete = complete_nothing, .choices = nothing_beside, .takes_fp32 = only_x},
     {.norm = "groupnorm",
      .complete = complete_channels,
      .choices = channels_choices,
@@ -200,8 +212,24 @@ inline void strike_unequal(const Layout& layout, const Tensor& got, const Tensor
   }
 }
 
+/// Elements of y that no choice of approximate functions gives, where choices are made element by element (decision 0013).
+inline std::int64_t outside_of_choices(const Program& program, const Tensors& inputs, const Attributes& numbers,
+                                       const Tensor& got) {
+  const ChoiceKind kind = choice_kind(program);
+  std::vector<Tensor> ideals{emulate(program, inputs, numbers).at("y")};
+  if (kind == ChoiceKind::range) {
+    OutputRange range = emulate_range(program, inputs, numbers);
+    ideals.push_back(std::move(range.low.at("y")));
+    ideals.push_back(std::move(range.high.at("y")));
+  } else {
+    for (int k = 1; k <= choice_ulp(program); ++k)
+      for (const int nudge : {k, -k}) ideals.push_back(emulate(program, inputs, numbers, {.nudge_ulp = nudge}).at("y"));
+  }
+  return differing(got, held_against(kind, ideals, got));
+}
+
 /// All outputs have the bits of the declared program's ideal; every row of them, for one choice of each approximate
-/// function.
+/// function, or every element for one of its own.
 inline void expect_ideal(Implementation& kernel, const Tensors& inputs) {
   const ImplCall call = kernel_call(kernel, inputs);
   if (call.numbers.contains("weight_offset") && !inputs.contains("weight")) {
@@ -213,6 +241,10 @@ inline void expect_ideal(Implementation& kernel, const Tensors& inputs) {
   const Tensors got = kernel.run(call);
   const Layout layout = place(*stages_of(*program).front(), inputs, call.numbers).layout;
   CAPTURE(kernel.name(), name_of(got.at("y").format), shape_text(got.at("y").shape), print_program(*program));
+  if (const ChoiceKind kind = choice_kind(*program); kind == ChoiceKind::element || kind == ChoiceKind::range) {
+    CHECK(outside_of_choices(*program, inputs, call.numbers, got.at("y")) == 0);
+    return;
+  }
   const int choices = choice_ulp(*program);
   std::vector<bool> conforms(static_cast<std::size_t>(layout.rows), false);
   for (int nudge = -choices; nudge <= choices; ++nudge) {

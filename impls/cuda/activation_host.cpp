@@ -1,0 +1,10 @@
+// Activations on the host executor.
+#include "impls/cuda/activation_kernel.hpp"
+
+namespace norma::cuda {
+
+void launch_activation_on_host(const ActivationLaunch& launch, const LaunchOptions& options) {
+  start_activation(launch, options);
+}
+
+}  // namespace norma::cuda
