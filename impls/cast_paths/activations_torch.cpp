@@ -185,8 +185,9 @@ constinit const CastPath torch_gelu_cpu = activation_path(
 constinit const CastPath torch_gelu_cpu_scalar = activation_path(
     "gelu", "L", kCpuProfiles,
     {.name = "torch.gelu.cpu.scalar",
-     .title = "as torch.gelu.cpu, the elements left after whole pairs of vectors (the last numel mod 32, 16-bit mod 64): "
-              "std::erf",
+     .title =
+         "as torch.gelu.cpu, the elements left after whole pairs of vectors (the last numel mod 32, 16-bit mod 64): "
+         "std::erf",
      .source = {"pytorch/pytorch", "aten/src/ATen/native/cpu/Gelu.h:64-69", "d0f2af8b", "read"},
      .required = "",
      .optional = "",

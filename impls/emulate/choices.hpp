@@ -29,9 +29,9 @@ struct OutputRange {
 /// (moments, a divisor that may be 0) allow anything. Errors: as emulate; ProgramError for a program of several stages.
 OutputRange emulate_range(const Program& program, const Tensors& inputs, const Attributes& attributes);
 
-/// Of a program with choices of kind `element` or `range`: got's own bits where they are allowed, the plain ideal's where
-/// not. `ideals`: element: all nudges, the plain one first; range: the plain one, then lowest and highest. In a range
-/// zeros of both signs are one number.
+/// Of a program with choices of kind `element` or `range`: got's own bits where they are allowed, the plain ideal's
+/// where not. `ideals`: element: all nudges, the plain one first; range: the plain one, then lowest and highest. In a
+/// range zeros of both signs are one number.
 Tensor held_against(ChoiceKind kind, std::span<const Tensor> ideals, const Tensor& got);
 
 }  // namespace norma

@@ -21,8 +21,8 @@ void require_y(const NormCall& call, std::string_view output) {
   if (output != "y") CallReader("softmax", call).refuse("there is no output " + std::string(output) + "; known: y.");
 }
 
-/// Enclosures from the formula; comparisons, which know what the formula does not (y > 0 however small), from the tiers',
-/// where they are MPFR's too.
+/// Enclosures from the formula; comparisons, which know what the formula does not (y > 0 however small), from the
+/// tiers', where they are MPFR's too.
 class MpfrTruth final : public TruthSource {
  public:
   MpfrTruth(std::unique_ptr<TruthSource> formula, std::unique_ptr<TruthSource> tiers)

@@ -69,8 +69,7 @@ Compared compare(std::string_view path_name, const Call& call, std::int64_t begi
   } else {
     REQUIRE(kind == ChoiceKind::element);
     for (int k = 1; k <= choice_ulp(program); ++k)
-      for (const int nudge : {k, -k})
-        ideals.push_back(emulate(program, call.inputs, {}, {.nudge_ulp = nudge}).at("y"));
+      for (const int nudge : {k, -k}) ideals.push_back(emulate(program, call.inputs, {}, {.nudge_ulp = nudge}).at("y"));
   }
   const Tensor held = held_against(kind, ideals, call.y);
   Compared compared;

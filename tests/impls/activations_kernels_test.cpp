@@ -42,15 +42,17 @@ float rounded(Op op, float x) {
 template <class Check>
 void for_numbers(float from, float to, const Check& check) {
   const auto first = std::bit_cast<std::uint32_t>(from), last = std::bit_cast<std::uint32_t>(to);
-  for (std::uint64_t bits = first; bits <= last; bits += 4099) check(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+  for (std::uint64_t bits = first; bits <= last; bits += 4099)
+    check(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
 }
 
 }  // namespace
 
 TEST_CASE("activations and softmax have their program's bits at every magnitude, and where x is not finite", "[cuda]") {
   // Overflow and underflow of e^x, saturation of erf and tanh, ties of n, zeros.
-  const std::vector<double> values{0, -0.0, 0.5, -0.5, 88.7, -88.7, 88.9, -88.9, 103.9, -103.9, 104.5, -104.5, 700, -700,
-                                   0x1p-149, -0x1p-126, 5.5, -5.5, -13.1, 0.34657359, -0.34657359, 1.0397208, 3e38, -3e38};
+  const std::vector<double> values{0,     -0.0,   0.5,   -0.5,       88.7,        -88.7,     88.9,     -88.9,
+                                   103.9, -103.9, 104.5, -104.5,     700,         -700,      0x1p-149, -0x1p-126,
+                                   5.5,   -5.5,   -13.1, 0.34657359, -0.34657359, 1.0397208, 3e38,     -3e38};
   for (const FormatId format : kStorage)
     for (const std::string_view prefix : kNorms)
       for (Implementation* kernel : kernels_named(prefix)) {

@@ -29,8 +29,12 @@ std::vector<const CastPath*> paths() {
 }
 
 Program program_of(const CastPath& path, const Tensor& x, std::string_view profile = "") {
-  return build_path(path, {.x = x.format, .formats = {}, .attributes = {}, .cols = x.cols(),
-                           .profile = std::string(profile), .shape = x.shape});
+  return build_path(path, {.x = x.format,
+                           .formats = {},
+                           .attributes = {},
+                           .cols = x.cols(),
+                           .profile = std::string(profile),
+                           .shape = x.shape});
 }
 
 std::unique_ptr<TruthSource> canonical(const CastPath& path, const Tensors& inputs) {
@@ -44,9 +48,9 @@ std::unique_ptr<TruthSource> canonical(const CastPath& path, const Tensors& inpu
 double gap_bound(const CastPath& path) {
   if (path.gaps.empty()) return 0x1p-90;
   const std::string_view gap = path.gaps.front();
-  if (gap == "constant_in_binary64") return 0x1p-50;    // sqrt(2 / pi) to 2^-54, through tanh's slope
-  if (gap == "constant_of_ten_digits") return 1e-10;    // sqrt(2 / pi) to 3e-11
-  if (gap == "erf_polynomial") return 0.76e-7;          // 1.5e-7 of erf, halved: Abramowitz & Stegun 7.1.26, and its digits
+  if (gap == "constant_in_binary64") return 0x1p-50;  // sqrt(2 / pi) to 2^-54, through tanh's slope
+  if (gap == "constant_of_ten_digits") return 1e-10;  // sqrt(2 / pi) to 3e-11
+  if (gap == "erf_polynomial") return 0.76e-7;  // 1.5e-7 of erf, halved: Abramowitz & Stegun 7.1.26, and its digits
   REQUIRE(gap == "sigmoid_approximation");
   return 0.0205;  // measured: largest at |x| = 2.2
 }
@@ -68,8 +72,10 @@ TEST_CASE("activations print what parses to the same, under every profile", "[ca
         const Tensor x = ordinary(format, {2, 33}, -6, 3, 1);
         const Program program = program_of(*path, x, profile);
         CAPTURE(path->name, name_of(format), profile);
-        CHECK(parse_program(print_program(program), {.x = format, .formats = {}, .attributes = {}, .cols = 33, .profile = "",
-                                                     .shape = x.shape}) == program);
+        CHECK(parse_program(
+                  print_program(program),
+                  {.x = format, .formats = {}, .attributes = {}, .cols = 33, .profile = "", .shape = x.shape}) ==
+              program);
         CHECK((choice_ulp(program) == 0) == (profile == "exact"));
       }
 }
@@ -116,9 +122,9 @@ TEST_CASE("which kind of choice a path leaves", "[choices]") {
     for (const std::string_view profile : path->profiles) {
       const ChoiceKind kind = choice_kind(program_of(*path, x, profile));
       CAPTURE(path->name, profile);
-      CHECK(kind == (profile == "exact"           ? ChoiceKind::none
-                     : path->norm == "softmax"    ? ChoiceKind::range
-                                                  : ChoiceKind::element));
+      CHECK(kind == (profile == "exact"        ? ChoiceKind::none
+                     : path->norm == "softmax" ? ChoiceKind::range
+                                               : ChoiceKind::element));
     }
 }
 
@@ -150,7 +156,8 @@ TEST_CASE("a range follows signs, zeros and what is not finite", "[choices]") {
     const std::string text = "norm silu\nin x:T\n" + std::string(steps);
     const Tensors inputs{{"x", one(FormatId::fp32, x)}};
     const OutputRange r = emulate_range(
-        parse_program(text, {.x = FormatId::fp32, .formats = {}, .attributes = {}, .cols = 1, .profile = "", .shape = {1}}),
+        parse_program(text,
+                      {.x = FormatId::fp32, .formats = {}, .attributes = {}, .cols = 1, .profile = "", .shape = {1}}),
         inputs, {});
     return std::pair{r.low.at("y").value(0), r.high.at("y").value(0)};
   };
@@ -170,7 +177,8 @@ TEST_CASE("an output is held against the choices of each element, or against the
   const FormatId f = FormatId::fp16;
   const auto row = [&](std::vector<double> values) {
     Tensor t = Tensor::zeros(f, {static_cast<std::int64_t>(values.size())});
-    for (std::int64_t i = 0; i < t.size(); ++i) t.set_code(i, encode(f, values[static_cast<std::size_t>(i)], Overflow::ieee));
+    for (std::int64_t i = 0; i < t.size(); ++i)
+      t.set_code(i, encode(f, values[static_cast<std::size_t>(i)], Overflow::ieee));
     return t;
   };
   const double nan = std::nan("");

@@ -121,8 +121,9 @@ TEST_CASE("softmax is MPFR's quotient, by both truths") {
 
 TEST_CASE("softmax of masked rows, of equal scores and of rows that are not finite") {
   const double n = std::nan("");
-  const std::vector<double> x{-kInfinity, 3, -kInfinity, 3, -kInfinity, -kInfinity, -kInfinity, -kInfinity,
-                              1, kInfinity, 2, 3, 1, n, 2, -kInfinity, 0.0, -0.0, 0.0, -0.0};
+  const std::vector<double> x{-kInfinity, 3,          -kInfinity, 3,    -kInfinity, -kInfinity, -kInfinity,
+                              -kInfinity, 1,          kInfinity,  2,    3,          1,          n,
+                              2,          -kInfinity, 0.0,        -0.0, 0.0,        -0.0};
   const std::vector<double> y{0, 0.5, 0, 0.5, n, n, n, n, n, n, n, n, n, n, n, n, 0.25, 0.25, 0.25, 0.25};
   const Tensors inputs{{"x", tensor_of(FormatId::fp16, {5, 4}, x)}};
   for (const TruthKind kind : kKinds) {
