@@ -17,6 +17,7 @@ void add_gate(CLI::App& app, Outcome& outcome);
 void add_accept(CLI::App& app, Outcome& outcome);
 void add_report(CLI::App& app, Outcome& outcome);
 void add_merge(CLI::App& app, Outcome& outcome);
+void add_rejudge(CLI::App& app, Outcome& outcome);
 void add_list(CLI::App& app, Outcome& outcome);
 
 }  // namespace norma::cli

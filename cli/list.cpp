@@ -1,10 +1,14 @@
 // norma list: the catalogues.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "cli/commands.hpp"
 #include "harness/cases/files.hpp"
 #include "harness/inputs/families.hpp"
+#include "harness/inputs/inputs.hpp"
 #include "harness/judge/criteria.hpp"
+#include "harness/run/context.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 
 namespace norma::cli {
@@ -108,6 +112,36 @@ Json paths_json(const std::string& norm) {
   return rows;
 }
 
+/// What a kernel declares of itself on a small call that it takes: the norm, the orders of its sums, whether it claims an
+/// error. Nothing where it declares no program of its own.
+Json declared_by(Session& session, Implementation& kernel) {
+  for (const NormDef* norm : all_norms()) {
+    if (!kernel.accepts_norm(norm->name)) continue;
+    for (const char* rest : {"bf16 2x64", "bf16 2x64 weight_offset=1", "bf16 2x4x16", "bf16 2x4x16 groups=2", "bf16 2x4x16 statistics=running"})
+      try {
+        const Case sample = expand_defaults(read_cases(fmt::format("{} {}", norm->name, rest), "sample").front().value);
+        const auto inputs = session.inputs(sample);
+        CaseAttributes attributes = attributes_of(sample);
+        const ImplCall call{.norm = sample.norm, .inputs = &inputs->tensors, .numbers = std::move(attributes.numbers),
+                            .words = std::move(attributes.words), .path = "", .profile = ""};
+        const auto program = kernel.declared_program(call);
+        if (!program) return Json::object();
+        Json orders = Json::array();
+        for (const Program* stage : stages_of(*program))
+          for (const Node& node : stage->nodes)
+            if (const std::string order = text_of(node.reduction.order);
+                node.kind == NodeKind::reduce && std::ranges::find(orders, Json(order)) == orders.end())
+              orders.push_back(order);
+        const bool claims = kernel.declares(call).claim_ulp.has_value();
+        return {{"norm", norm->name}, {"sample", print_case(sample)}, {"order", orders},
+                {"claim", claims ? "max_ulp, proved from its program for each call" : "none"}};
+      } catch (const std::runtime_error&) {
+        continue;  // not what this kernel takes
+      }
+  }
+  return Json::object();
+}
+
 Json catalogue(const std::string& what, const std::string& norm) {
   Json rows = Json::array();
   if (what == "formats") {
@@ -131,14 +165,25 @@ Json catalogue(const std::string& what, const std::string& norm) {
   } else if (what == "ops") {
     for (const OpRow& o : all_ops()) rows.push_back({{"name", o.name}, {"title", o.meaning}, {"operands", o.arity}, {"onnx", o.onnx}});
   } else if (what == "impls") {
-    for (const Implementation* i : builtin_implementations())
-      if ((norm.empty() || i->accepts_norm(norm)) && !i->name().starts_with(kHostExecutor))
+    Session session;
+    for (Implementation* i : builtin_implementations())
+      if ((norm.empty() || i->accepts_norm(norm)) && !i->name().starts_with(kHostExecutor)) {
         rows.push_back({{"name", i->name()}, {"title", i->title()}});
+        rows.back().update(declared_by(session, *i));
+      }
     rows.push_back({{"name", std::string(kHostExecutor) + "KERNEL"},
                     {"title", "the source of cuda.KERNEL, run on the CPU by the host executor"}});
     rows.push_back({{"name", "path:NAME"}, {"title", "a cast path, emulated bit for bit"}});
     rows.push_back({{"name", "file:OUT.safetensors#y"}, {"title", "an output made elsewhere"}});
     rows.push_back({{"name", "cmd:\"COMMAND\""}, {"title", "any program that answers JSON lines"}});
+  } else if (what == "devices") {
+    rows.push_back({{"name", "host"}, {"title", "the host executor: CUDA kernels' source on the CPU"}});
+    Json gpu = {{"name", "gpu"}};
+    const Json facts = gpu_facts();
+    gpu["title"] = facts.contains("problem") ? facts["problem"].get<std::string>()
+                                             : fmt::format("{}, compute capability {}", facts.value("device", ""), facts.value("capability", ""));
+    gpu.update(facts);
+    rows.push_back(std::move(gpu));
   } else if (what == "inputs") {
     for (const InputFamily& f : all_families())
       rows.push_back({{"name", versioned_name(f)}, {"title", f.title}, {"finds", f.finds}, {"precondition", f.precondition}});
@@ -150,7 +195,7 @@ Json catalogue(const std::string& what, const std::string& norm) {
   } else if (what == "suites") {
     for (const Suite& s : all_suites()) rows.push_back({{"name", s.name}, {"title", title_of(s)}});
   } else if (what != "blocks") {
-    throw UsageError(fmt::format("unknown catalogue '{}'; known: formats norms blocks paths profiles orders ops impls inputs metrics views suites", what));
+    throw UsageError(fmt::format("unknown catalogue '{}'; known: formats norms blocks paths profiles orders ops impls devices inputs metrics views suites", what));
   }
   return rows;
 }
@@ -206,7 +251,7 @@ int list(const Options& options) {
 
 void add_list(CLI::App& app, Outcome& outcome) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("list", "the catalogues: formats norms blocks paths profiles orders ops impls inputs metrics views suites");
+  CLI::App* command = app.add_subcommand("list", "the catalogues: formats norms blocks paths profiles orders ops impls devices inputs metrics views suites");
   command->add_option("WHAT", options->what, "which catalogue")->required()->type_name("");
   command->add_option("--show", options->show, "one entry whole; a path as the text that path=file: reads")->type_name("NAME");
   command->add_option("--norm", options->norm, "with paths and impls: only those of this norm")->type_name("NORM");

@@ -64,6 +64,7 @@ int main(int argc, char** argv) {
   cli::add_accept(app, outcome);
   cli::add_report(app, outcome);
   cli::add_merge(app, outcome);
+  cli::add_rejudge(app, outcome);
   cli::add_list(app, outcome);
   if (const std::string word = unknown_command(app, argc, argv); !word.empty()) return refuse(word);
   try {

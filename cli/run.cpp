@@ -8,6 +8,7 @@
 #include "harness/cases/files.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/judge/gate.hpp"
+#include "harness/run/kept.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 
 namespace norma::cli {
@@ -16,7 +17,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> words, impls, limits;
-  std::string out, html, shard, truth;
+  std::string out, html, outputs, shard, truth;
   bool resume = false, json = false;
   int jobs = 0;
   double timeout_s = 60;
@@ -97,10 +98,14 @@ int run_cases(const Options& options, const std::vector<std::string>& command_li
   if (options.resume && options.out.empty()) throw UsageError("--resume needs --out, the file to go on with");
   Session session(truth_kind(options.truth), options.timeout_s);
   std::vector<CheckJob> jobs = jobs_of(session, options);
+  const std::vector<CheckJob> all = options.outputs.empty() ? std::vector<CheckJob>{} : jobs;
+  if (!options.outputs.empty() && (options.resume || !options.shard.empty()))
+    throw UsageError("--outputs keeps what one whole run returned; leave out --resume and --shard");
   RunOptions run{.jobs = threads_or_all(options.jobs), .shard = parse_shard(options.shard), .out = options.out,
                  .resume = options.resume, .append = false, .command = command_line, .stop = &interrupt_flag(),
                  .progress = progress_line()};
   const RunResult result = run_checks(session, std::move(jobs), run);
+  if (!options.outputs.empty()) write_kept(options.outputs, keep_outputs(session, all, result.records));
   std::vector<nlohmann::ordered_json> lines{result.context};
   lines.insert(lines.end(), result.records.begin(), result.records.end());
   if (!options.html.empty()) write_page(options.html, lines);
@@ -129,6 +134,7 @@ void add_run(CLI::App& app, Outcome& outcome) {
   add_truth_option(*command, options->truth);
   command->add_option("--shard", options->shard, "only every N-th case, from the I-th")->type_name("I/N");
   command->add_option("--out", options->out, "write the run.jsonl")->type_name("FILE");
+  command->add_option("--outputs", options->outputs, "keep the outputs' bits, for norma rejudge")->type_name("FILE");
   command->add_flag("--resume", options->resume, "go on with --out where it was cut off");
   command->add_option("--html", options->html, "write the page")->type_name("FILE");
   command->add_flag("--json", options->json, "print the run as JSON lines: the context, then the records");

@@ -24,6 +24,7 @@ nlohmann::ordered_json to_json(const Record& record) {
                {"hashes", {{"inputs", record.inputs_hash}, {"outputs", record.outputs_hash}}},
                {"repro", record.repro}};
   if (!record.depends_on.empty()) json["depends_on"] = record.depends_on;
+  if (!record.ran.empty()) json["ran"] = record.ran;
   return json;
 }
 

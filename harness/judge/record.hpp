@@ -21,6 +21,8 @@ struct Record {
   /// values; empty: its bits are the same everywhere. Part of the baseline's key; written only if
   /// not empty.
   nlohmann::ordered_json depends_on{};
+  /// The kernels that were started for the outputs, in order: kernel, grid, block, shared_bytes. Written only if not empty.
+  nlohmann::ordered_json ran{};
 };
 
 nlohmann::ordered_json to_json(const Record& record);

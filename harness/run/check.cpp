@@ -9,6 +9,7 @@
 #include "harness/inputs/inputs.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
+#include "impls/launch_log.hpp"
 
 namespace norma {
 
@@ -156,7 +157,7 @@ Record check(Session& session, const CheckJob& job) {
   };
   const auto inputs = session.inputs(job.value);
   record.inputs_hash = inputs->hash;
-  const auto implementation = session.implementation(job.impl);
+  const auto implementation = job.instead ? job.instead : session.implementation(job.impl);
   const CaseAttributes attributes = attributes_of(job.value);
   const ImplCall call{.norm = job.value.norm, .inputs = &inputs->tensors, .numbers = attributes.numbers,
                       .words = attributes.words, .path = record.path, .profile = std::string(job.value.get("profile"))};
@@ -190,7 +191,10 @@ Record check(Session& session, const CheckJob& job) {
   } else {
     try {
       claim = implementation->declares(call).claim_ulp;
+      const LaunchLog log;
       got = named_by(norm_of(job.value), job.impl, implementation->run(call));
+      for (const StartedKernel& k : log.started())
+        record.ran.push_back({{"kernel", k.kernel}, {"grid", k.grid}, {"block", k.block}, {"shared_bytes", k.shared_bytes}});
     } catch (const ImplSkipped& e) {
       return end(VerdictKind::skip, e.what());
     } catch (const ImplCrashed& e) {

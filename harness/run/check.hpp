@@ -1,6 +1,7 @@
 // The way data flows, for one case and one implementation: one function an arrow, in this order.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct CheckJob {
   std::vector<Criterion> limits{};  ///< all must hold; none: what the contract asks for
   std::string no_worse_than{};      ///< a path whose max and rms error bound this output's
   std::string repro{};              ///< how to repeat it; empty: norma run CASE --impl IMPL
+  std::shared_ptr<Implementation> instead{};  ///< called for the one that `impl` names
 };
 
 /// What formats, tensors and attributes a case binds a program to.

@@ -8,6 +8,7 @@
 #include <boost/version.hpp>
 
 #include "harness/run/runner.hpp"
+#include "impls/cuda/side.hpp"
 #include "reference/formats/environment.hpp"
 
 #ifndef NORMA_VERSION
@@ -40,6 +41,16 @@ nlohmann::ordered_json machine_facts() {
            {{"mpfr", mpfr_get_version()},
             {"boost", fmt::format("{}.{}.{}", BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100)},
             {"tbb", fmt::format("{}.{}", TBB_VERSION_MAJOR, TBB_VERSION_MINOR)}}}};
+}
+
+nlohmann::ordered_json gpu_facts() {
+  const cuda::SideDescription d = cuda::describe(cuda::SideKind::gpu);
+  nlohmann::ordered_json facts;
+  for (const auto& [name, value] : {std::pair("device", d.device), {"capability", d.capability}, {"driver", d.driver},
+                                    {"runtime", d.runtime}, {"compiler", d.compiler}, {"flags", d.flags}, {"code", d.code},
+                                    {"problem", d.problem}})
+    if (!value.empty()) facts[name] = value;
+  return facts;
 }
 
 nlohmann::ordered_json run_context(std::size_t total, TruthKind truth, const RunOptions& options) {

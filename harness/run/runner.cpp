@@ -149,6 +149,8 @@ RunResult run_checks(Session& session, std::vector<CheckJob> jobs, const RunOpti
     return job.ordinal % options.shard.count != options.shard.index - 1;
   });
   result.context = run_context(total, session.truth_kind(), options);
+  if (std::ranges::any_of(jobs, [](const CheckJob& job) { return job.impl.starts_with("cuda."); }))
+    result.context["volatile"]["gpu"] = gpu_facts();
   if (!kept.empty()) refuse_other_truth(options.out, kept.front(), result.context, "append to");
   result.records = resumable(options, result.context, jobs);
   std::optional<LineFile> file;

@@ -14,7 +14,7 @@ import unittest
 
 NORMA = ""
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/suites.md"
-GENERAL = {"smoke", "ci", "nightly", "main", "claims", "articles"}
+GENERAL = {"smoke", "ci", "nightly", "main", "claims", "articles", "cuda", "cuda_record"}
 # Suites across projects.
 ACROSS = {"qwen"}
 # Packages of a project whose suite has another name.
@@ -29,9 +29,9 @@ def listed(*words):
     return json.loads(call("list", *words, "--json").stdout)
 
 
-def records(suite):
+def records(suite, *words):
     """(exit code, records, standard error) of a run."""
-    done = call("run", "@" + suite, "--json")
+    done = call("run", "@" + suite, "--json", *words)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return done.returncode, [line for line in lines if line.get("kind") == "record"], done.stderr
 
@@ -76,6 +76,23 @@ class Suites(unittest.TestCase):
                 code, found, error = records(suite)
                 self.assertEqual(code, 0, error)
                 self.assertGreaterEqual(len(found), 20)
+
+    def test_what_is_kept_of_a_gpu_has_every_kernel_of_its_norms(self):
+        def norms_of(suite):
+            return {line.split()[0] for line in call("list", "suites", "--show", suite).stdout.splitlines() if line[:1] != "#"}
+
+        self.assertEqual(norms_of("cuda"), norms_of("cuda_record"))
+        kernels = set()
+        for norm in norms_of("cuda_record"):
+            kernels |= {impl["name"] for impl in listed("impls", "--norm", norm) if impl["name"].startswith("cuda.")}
+        self.assertGreater(len(kernels), 20)
+        code, found, error = records("cuda_record", "--impl", "cuda_host.*")
+        self.assertEqual(code, 0, error)
+        passed = {record["impl"].replace("cuda_host.", "cuda.") for record in found if record["verdict"] == "pass"}
+        self.assertEqual(kernels - passed, set(), "no line of the suite has what they take")
+        for record in found:
+            if record["verdict"] == "pass":
+                self.assertTrue(record["ran"], record["case"])
 
     def test_the_wide_ones_name_every_path_of_every_norm(self):
         with_paths = {path["norm"] for path in self.paths}
