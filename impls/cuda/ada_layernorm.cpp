@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "impls/cuda/layernorm.hpp"
+#include "impls/claim.hpp"
 #include "impls/cuda/row_kernel.hpp"
 
 namespace norma::cuda {
@@ -39,7 +40,7 @@ class AdaLayerNorm final : public Implementation {
            (v_.side == SideKind::gpu ? ", on a GPU" : ", the kernel's source on the host executor");
   }
   bool accepts_norm(std::string_view norm) const override { return norm == inputs_.norm; }
-  Declaration declares(const ImplCall&) const override { return {}; }
+  Declaration declares(const ImplCall& call) const override { return declare_claim(*declared_program(call), call); }
 
   std::optional<Program> declared_program(const ImplCall& call) const override {
     check(call);

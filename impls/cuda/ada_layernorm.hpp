@@ -16,7 +16,7 @@ struct AdaLayerNormVariant {
   Roundings roundings = Roundings::one;
 };
 
-/// Declares its orders and fused steps; claims no error. x in fp32, bf16, fp16, e4m3fn or e5m2; parameters in x's format
+/// Declares its orders and fused steps. x in fp32, bf16, fp16, e4m3fn or e5m2; parameters in x's format
 /// or, with one rounding, all in fp32; scale and shift for all rows, for each sample or for each row.
 std::unique_ptr<Implementation> make_ada_layernorm(const AdaLayerNormVariant& variant);
 

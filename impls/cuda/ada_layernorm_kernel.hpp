@@ -70,11 +70,14 @@ void start_ada_layernorm(const AdaLayerNormLaunch& l, const LaunchOptions& optio
                                               .approximate_root = l.approximate_root,
                                               .statistic = l.statistic};
   if (l.row == RowThreads::warp)
-    start({.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
-          options, ada_layernorm_warp_per_row<T, W, kRoundings>, arguments);
+    start<ada_layernorm_warp_per_row<T, W, kRoundings>>(
+        {.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
+        options, arguments);
   else
-    start({.blocks = l.rows, .threads = row_shape(l.row, l.format, l.cols).threads, .shared_bytes = 3 * kWarp * sizeof(float)},
-          options, ada_layernorm_block_per_row<T, W, kRoundings>, arguments);
+    start<ada_layernorm_block_per_row<T, W, kRoundings>>({.blocks = l.rows,
+                                                          .threads = row_shape(l.row, l.format, l.cols).threads,
+                                                          .shared_bytes = 3 * kWarp * sizeof(float)},
+                                                         options, arguments);
 }
 
 template <class T>
