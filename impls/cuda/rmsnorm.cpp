@@ -7,18 +7,13 @@ namespace norma::cuda {
 
 namespace {
 
-struct TailWords {
-  std::string_view name, formula;
-};
-constexpr TailWords kTails[] = {
+constexpr RmsTailWords kTails[] = {
     {"", "y = rT((x r) w)"},
     {".cast_before_weight", "y = rT(rT(x r) w)"},
     {".one_plus_weight", "y = rT((x r) (1 + w))"},
     {".rounded_one_plus_weight", "y = rT(rT(x r) rT(1 + w))"},
     {".all_rounded", "y = rT(rT(x rT(r)) w)"},
 };
-const TailWords& words_of(RmsTail tail) { return kTails[static_cast<std::size_t>(tail)]; }
-
 bool offset_one(RmsTail tail) { return tail == RmsTail::one_plus_weight || tail == RmsTail::rounded_one_plus_weight; }
 
 constexpr std::string_view kWeight[] = {"weight"};
@@ -50,27 +45,8 @@ class RmsNorm final : public RowKernel {
     const Operand x = b.input("x");
     const bool weighted = b.binding().has("weight");
     const Operand weight = weighted ? b.input("weight") : Operand{};
-    const Operand mean_square = b.reduce("ms", kFp32, x,
-                                         {.kind = ReduceKind::mean,
-                                          .term = Term::square,
-                                          .order = order_of(v_.row, shape),
-                                          .contract = true,
-                                          .term_format = {}});
-    const Operand sum = plus_eps_fp32(b, "ms_eps", mean_square);
-    Operand r = b.map("r", Op::rsqrt, Rounding{.format = kFp32, .within_ulp = v_.approximate_root ? 2 : 0}, {sum});
-    const bool all_rounded = v_.tail == RmsTail::all_rounded;
-    if (all_rounded) r = to_storage(b, "r_T", r);
-    if (!weighted) {
-      b.output("y", to_storage(b, "y", b.mul(last_step(b), kFp32, x, r)));
-      return b.finish();
-    }
-    Operand n = b.mul("n", kFp32, x, r);
-    if (all_rounded || v_.tail == RmsTail::before_weight || v_.tail == RmsTail::rounded_one_plus_weight)
-      n = to_storage(b, "n_T", n);
-    Operand w = weight;
-    if (offset_one(v_.tail)) w = b.add("one_plus_w", kFp32, b.constant("one", 1), weight);
-    if (v_.tail == RmsTail::rounded_one_plus_weight) w = to_storage(b, "one_plus_w_T", w);
-    b.output("y", to_storage(b, "y", b.mul(last_step(b), kFp32, n, w)));
+    const Operand r = declare_rms_root(b, x, v_.row, shape, v_.approximate_root);
+    b.output("y", declare_rms_tail(b, v_.tail, x, r, weighted ? std::optional(weight) : std::nullopt));
     return b.finish();
   }
 
@@ -88,6 +64,32 @@ class RmsNorm final : public RowKernel {
 };
 
 }  // namespace
+
+const RmsTailWords& words_of(RmsTail tail) { return kTails[static_cast<std::size_t>(tail)]; }
+
+Operand declare_rms_root(Builder& b, Operand h, RowThreads row, const RowShape& shape, bool approximate) {
+  const Operand mean_square = b.reduce("ms", kFp32, h,
+                                       {.kind = ReduceKind::mean,
+                                        .term = Term::square,
+                                        .order = order_of(row, shape),
+                                        .contract = true,
+                                        .term_format = {}});
+  const Operand sum = plus_eps_fp32(b, "ms_eps", mean_square);
+  return b.map("r", Op::rsqrt, Rounding{.format = kFp32, .within_ulp = approximate ? 2 : 0}, {sum});
+}
+
+Operand declare_rms_tail(Builder& b, RmsTail tail, Operand h, Operand r, std::optional<Operand> weight) {
+  const bool all_rounded = tail == RmsTail::all_rounded;
+  if (all_rounded) r = to_storage(b, "r_T", r);
+  if (!weight) return to_storage(b, "y", b.mul(last_step(b), kFp32, h, r));
+  Operand n = b.mul("n", kFp32, h, r);
+  if (all_rounded || tail == RmsTail::before_weight || tail == RmsTail::rounded_one_plus_weight)
+    n = to_storage(b, "n_T", n);
+  Operand w = *weight;
+  if (offset_one(tail)) w = b.add("one_plus_w", kFp32, b.constant("one", 1), w);
+  if (tail == RmsTail::rounded_one_plus_weight) w = to_storage(b, "one_plus_w_T", w);
+  return to_storage(b, "y", b.mul(last_step(b), kFp32, n, w));
+}
 
 std::unique_ptr<Implementation> make_rmsnorm(const RmsVariant& variant) { return std::make_unique<RmsNorm>(variant); }
 

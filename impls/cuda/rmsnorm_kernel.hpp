@@ -32,13 +32,17 @@ NORMA_DEVICE float rms_tail(float x, float r, bool weighted, float w) {
   return n;
 }
 
+NORMA_DEVICE float rms_root(float sum, unsigned cols, float eps, bool approximate) {
+  const float root = add(div(sum, static_cast<float>(cols)), eps);
+  return approximate ? rsqrt_approximate(root) : rsqrt_correct(root);
+}
+
 template <class T, class W, RmsTail kTail, class Sum>
 NORMA_DEVICE void rmsnorm_row(const RmsArguments<T, W>& a, unsigned row, unsigned index, unsigned threads, const Sum& all) {
   const std::size_t from = static_cast<std::size_t>(row) * a.cols;
   const RowPart<T> part(a.x + from, a.cols, a.aligned, index, threads);
   const float sum = all(part.fold(0.0f, [](float s, float v) { return fma(v, v, s); }));
-  const float root = add(div(sum, static_cast<float>(a.cols)), a.eps);
-  float r = a.approximate_root ? rsqrt_approximate(root) : rsqrt_correct(root);
+  float r = rms_root(sum, a.cols, a.eps, a.approximate_root);
   if (kTail == RmsTail::all_rounded) r = rounded_to<T>(r);
   const typename W::Stored* const parameters[1] = {a.weight};
   part.template write<W>(a.y + from, parameters, [&](float v, const float (&p)[1]) {
@@ -59,25 +63,30 @@ NORMA_KERNEL void rmsnorm_block_per_row(const RmsArguments<T, W> a) {
                            [](float v) { return block_sum(v, shared_memory<float>()); });
 }
 
+template <class T, class W>
+RmsArguments<T, W> rms_arguments(const RmsLaunch& l) {
+  return {.x = reinterpret_cast<const typename T::Stored*>(l.x),
+          .weight = reinterpret_cast<const typename W::Stored*>(l.weight),
+          .y = reinterpret_cast<typename T::Stored*>(l.y),
+          .rows = l.rows,
+          .cols = l.cols,
+          .eps = l.eps,
+          .aligned = std::size_t{l.cols} * sizeof(typename T::Stored) % 16 == 0,
+          .approximate_root = l.approximate_root};
+}
+
+inline LaunchShape rms_shape(const RmsLaunch& l) {
+  if (l.row == RowThreads::warp)
+    return {.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0};
+  return {.blocks = l.rows, .threads = row_shape(l.row, l.format, l.cols).threads, .shared_bytes = kWarp * sizeof(float)};
+}
+
 template <class T, class W, RmsTail kTail>
 void start_rmsnorm(const RmsLaunch& l, const LaunchOptions& options) {
-  const std::size_t row_bytes = std::size_t{l.cols} * sizeof(typename T::Stored);
-  const RmsArguments<T, W> arguments{.x = reinterpret_cast<const typename T::Stored*>(l.x),
-                                     .weight = reinterpret_cast<const typename W::Stored*>(l.weight),
-                                     .y = reinterpret_cast<typename T::Stored*>(l.y),
-                                     .rows = l.rows,
-                                     .cols = l.cols,
-                                     .eps = l.eps,
-                                     .aligned = row_bytes % 16 == 0,
-                                     .approximate_root = l.approximate_root};
-  const unsigned threads = row_shape(l.row, l.format, l.cols).threads;
   if (l.row == RowThreads::warp)
-    start<rmsnorm_warp_per_row<T, W, kTail>>(
-        {.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
-        options, arguments);
+    start<rmsnorm_warp_per_row<T, W, kTail>>(rms_shape(l), options, rms_arguments<T, W>(l));
   else
-    start<rmsnorm_block_per_row<T, W, kTail>>(
-        {.blocks = l.rows, .threads = threads, .shared_bytes = kWarp * sizeof(float)}, options, arguments);
+    start<rmsnorm_block_per_row<T, W, kTail>>(rms_shape(l), options, rms_arguments<T, W>(l));
 }
 
 template <class T, class W>
