@@ -9,6 +9,8 @@
 #include "impls/cuda/channel_norm.hpp"
 #include "impls/cuda/elementwise.hpp"
 #include "impls/cuda/layernorm.hpp"
+#include "impls/cuda/rms_quantized.hpp"
+#include "impls/cuda/rms_residual.hpp"
 #include "impls/cuda/rmsnorm.hpp"
 #include "impls/cuda/rope.hpp"
 #include "impls/cuda/softmax.hpp"
@@ -27,6 +29,13 @@ std::vector<std::unique_ptr<Implementation>> make_all() {
                                  RmsTail::rounded_one_plus_weight, RmsTail::all_rounded})
         for (const bool approximate : {false, true})
           all.push_back(make_rmsnorm({.side = side, .row = row, .tail = tail, .approximate_root = approximate}));
+    for (const RowThreads row : {RowThreads::warp, RowThreads::block})
+      for (const ResidualSum sum : {ResidualSum::rounded, ResidualSum::unrounded})
+        for (const RmsTail tail : {RmsTail::once, RmsTail::before_weight, RmsTail::one_plus_weight})
+          for (const bool approximate : {false, true})
+            all.push_back(make_rms_residual(
+                {.side = side, .row = row, .sum = sum, .tail = tail, .approximate_root = approximate}));
+    for (auto& kernel : make_rms_quantized(side)) all.push_back(std::move(kernel));
     for (const RowThreads row : {RowThreads::warp, RowThreads::block})
       for (const Statistic statistic : {Statistic::two_pass, Statistic::welford, Statistic::one_pass})
         for (const bool approximate : {false, true}) {

@@ -1,0 +1,10 @@
+// Residual sum and RMSNorm on a GPU.
+#include "impls/cuda/rms_residual_kernel.hpp"
+
+namespace norma::cuda {
+
+void launch_rms_residual_on_gpu(const RmsResidualLaunch& launch, const LaunchOptions& options) {
+  start_rms_residual(launch, options);
+}
+
+}  // namespace norma::cuda
