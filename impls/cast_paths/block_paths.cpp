@@ -3,11 +3,14 @@
 
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/dit_block.hpp"
+#include "impls/cast_paths/llama_block.hpp"
+#include "impls/cast_paths/wan_block.hpp"
 
 namespace norma {
 
 std::span<const BlockPath* const> all_block_paths() {
-  static constexpr const BlockPath* kPaths[] = {&blocks::facebook_dit_block};
+  static constexpr const BlockPath* kPaths[] = {&blocks::facebook_dit_block, &blocks::transformers_llama_block,
+                                               &blocks::transformers_llama_block_eager, &blocks::diffusers_wan_block};
   return kPaths;
 }
 

@@ -43,33 +43,9 @@ Value PathBuilder::linear(const std::string& name, Value x, std::int64_t out, bo
   return g.linear(name, site, x, w, weight(name + ".bias", {out}));
 }
 
-// aten/src/ATen/native/cpu/Activation.cpp: x / (1 + exp(-x)) in fp32, one cast; Sleef's exp is within 1 ulp.
-Value PathBuilder::silu(const std::string& name, Value x) {
-  return by_text(name,
-                 "norm silu\n"
-                 "in x:T\n"
-                 "n = neg fp32 x\n"
-                 "e = exp fp32 n within=1\n"
-                 "q = div fp32 x, 1 + e\n"
-                 "out y = cast T q\n",
-                 {{"x", x}});
-}
+Value PathBuilder::silu(const std::string& name, Value x) { return by_path(name, "torch.silu", {{"x", x}}); }
 
-// The same file: 0.5 x (1 + tanh(kBeta (x + kKappa x x x))) in fp32, one cast; Sleef's tanh is within 1 ulp.
-Value PathBuilder::gelu_tanh(const std::string& name, Value x) {
-  return by_text(name,
-                 "norm gelu\n"
-                 "in x:T\n"
-                 "c = mul fp32 x * x, x\n"
-                 "k = mul fp32 c, 0x1.6e4e26p-5\n"
-                 "i = add fp32 x, k\n"
-                 "s = mul fp32 i, 0x1.988454p-1\n"
-                 "t = tanh fp32 s within=1\n"
-                 "h = mul fp32 x, 0.5\n"
-                 "p = mul fp32 h, 1 + t\n"
-                 "out y = cast T p\n",
-                 {{"x", x}});
-}
+Value PathBuilder::gelu_tanh(const std::string& name, Value x) { return by_path(name, "torch.gelu_tanh", {{"x", x}}); }
 
 Value PathBuilder::attention(const std::string& name, Value q, Value k, Value v, bool causal) {
   const AttentionSite site{.causal = causal,

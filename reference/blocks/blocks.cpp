@@ -5,11 +5,13 @@
 
 #include "reference/blocks/block.hpp"
 #include "reference/blocks/dit.hpp"
+#include "reference/blocks/llama.hpp"
+#include "reference/blocks/wan.hpp"
 
 namespace norma {
 
 std::span<const BlockDef* const> all_blocks() {
-  static constexpr const BlockDef* kBlocks[] = {&blocks::dit_block};
+  static constexpr const BlockDef* kBlocks[] = {&blocks::dit_block, &blocks::llama_block, &blocks::wan_block};
   return kBlocks;
 }
 

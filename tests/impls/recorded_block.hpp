@@ -1,0 +1,57 @@
+// A block's path against what the real classes passed on, site by site (python/capture/capture_blocks.py).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "harness/inputs/safetensors.hpp"
+#include "harness/trace/trace.hpp"
+#include "impls/cast_paths/block_path.hpp"
+#include "reference/blocks/block.hpp"
+
+namespace norma::test {
+
+/// One call of a file.
+struct RecordedBlock {
+  const BlockPath* path = nullptr;
+  BlockCall call;
+  Graph graph;     ///< of the path
+  Tensors inputs;  ///< weights among them
+  Tensors sites;   ///< what was recorded, by site
+};
+RecordedBlock recorded_block(const TensorFile& file, const std::string& call);
+/// tests/golden/captures/blocks_NAME.FORMAT.safetensors
+TensorFile recorded_blocks(std::string_view name, std::string_view format);
+
+/// A site on the operands that were recorded, beside the result that was.
+struct SiteCheck {
+  std::string name, kind;
+  std::int64_t elements = 0;
+  std::int64_t differing = 0;  ///< from the declared steps
+  /// Elements that the site's meaning refuses: of programs, those that differ from every result that the steps allow;
+  /// of products, those beyond the bound for any order of summation.
+  std::int64_t refused = 0;
+  double largest_share = 0;  ///< of products: the most that an element uses of its bound
+};
+/// Every site that computes, in order. Sites that only move values take them from what was recorded.
+std::vector<SiteCheck> check_sites(const RecordedBlock& block);
+
+struct SiteCounts {
+  int programs = 0, products = 0;
+};
+/// No site is refused, and there are so many.
+void require_sites_as_recorded(const RecordedBlock& block, SiteCounts counts);
+
+/// The whole block from its inputs, emulated and recorded: at every site what leaves is what entered and what was
+/// added, and both outputs are as near to the truth as their format lets a block be.
+void require_errors_apart(const RecordedBlock& block);
+
+/// Whether some site is refused if the block is built with another attribute, two tensors are exchanged (inputs or
+/// sites), or the bits of one recorded element are changed: to the next number at a program, by a tenth of the largest
+/// at a product.
+bool refused_with_another_attribute(RecordedBlock block, const std::string& attribute, double value);
+bool refused_with_exchanged(RecordedBlock block, const std::string& one, const std::string& other);
+bool refused_with_a_code_changed(RecordedBlock block, const std::string& site);
+
+}  // namespace norma::test
