@@ -5,13 +5,17 @@
 
 #include "reference/blocks/block.hpp"
 #include "reference/blocks/dit.hpp"
+#include "reference/blocks/flux.hpp"
 #include "reference/blocks/llama.hpp"
+#include "reference/blocks/qwen_image.hpp"
 #include "reference/blocks/wan.hpp"
 
 namespace norma {
 
 std::span<const BlockDef* const> all_blocks() {
-  static constexpr const BlockDef* kBlocks[] = {&blocks::dit_block, &blocks::llama_block, &blocks::wan_block};
+  static constexpr const BlockDef* kBlocks[] = {&blocks::dit_block, &blocks::llama_block, &blocks::wan_block,
+                                               &blocks::flux_double_block, &blocks::flux_single_block,
+                                               &blocks::flux_last_layer, &blocks::qwen_image_block};
   return kBlocks;
 }
 

@@ -1,0 +1,196 @@
+// One row a tensor of a checkpoint: its name there, and the block's weights that it holds, one below the other.
+#include "reference/blocks/layouts.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <iterator>
+#include <string>
+#include <utility>
+
+namespace norma {
+
+namespace {
+
+/// NAME.weight and NAME.bias of a Linear, or, with `tensor`, one tensor of exactly these names.
+struct Row {
+  std::string_view there;
+  std::array<std::string_view, 4> here;
+  bool tensor = false;
+};
+
+constexpr Row kDiffusersDouble[] = {
+    {"norm1.linear", {"img.mod"}},
+    {"attn.to_q", {"img.q"}},
+    {"attn.to_k", {"img.k"}},
+    {"attn.to_v", {"img.v"}},
+    {"attn.norm_q.weight", {"img.q_norm.weight"}, true},
+    {"attn.norm_k.weight", {"img.k_norm.weight"}, true},
+    {"attn.to_out.0", {"img.proj"}},
+    {"ff.net.0.proj", {"img.mlp.0"}},
+    {"ff.net.2", {"img.mlp.2"}},
+    {"norm1_context.linear", {"txt.mod"}},
+    {"attn.add_q_proj", {"txt.q"}},
+    {"attn.add_k_proj", {"txt.k"}},
+    {"attn.add_v_proj", {"txt.v"}},
+    {"attn.norm_added_q.weight", {"txt.q_norm.weight"}, true},
+    {"attn.norm_added_k.weight", {"txt.k_norm.weight"}, true},
+    {"attn.to_add_out", {"txt.proj"}},
+    {"ff_context.net.0.proj", {"txt.mlp.0"}},
+    {"ff_context.net.2", {"txt.mlp.2"}},
+};
+
+constexpr Row kBflDouble[] = {
+    {"img_mod.lin", {"img.mod"}},
+    {"img_attn.qkv", {"img.q", "img.k", "img.v"}},
+    {"img_attn.norm.query_norm.scale", {"img.q_norm.weight"}, true},
+    {"img_attn.norm.key_norm.scale", {"img.k_norm.weight"}, true},
+    {"img_attn.proj", {"img.proj"}},
+    {"img_mlp.0", {"img.mlp.0"}},
+    {"img_mlp.2", {"img.mlp.2"}},
+    {"txt_mod.lin", {"txt.mod"}},
+    {"txt_attn.qkv", {"txt.q", "txt.k", "txt.v"}},
+    {"txt_attn.norm.query_norm.scale", {"txt.q_norm.weight"}, true},
+    {"txt_attn.norm.key_norm.scale", {"txt.k_norm.weight"}, true},
+    {"txt_attn.proj", {"txt.proj"}},
+    {"txt_mlp.0", {"txt.mlp.0"}},
+    {"txt_mlp.2", {"txt.mlp.2"}},
+};
+
+constexpr Row kDiffusersSingle[] = {
+    {"norm.linear", {"mod"}},
+    {"attn.to_q", {"q"}},
+    {"attn.to_k", {"k"}},
+    {"attn.to_v", {"v"}},
+    {"attn.norm_q.weight", {"q_norm.weight"}, true},
+    {"attn.norm_k.weight", {"k_norm.weight"}, true},
+    {"proj_mlp", {"mlp.0"}},
+    {"proj_out", {"proj"}},
+};
+
+constexpr Row kBflSingle[] = {
+    {"modulation.lin", {"mod"}},
+    {"linear1", {"q", "k", "v", "mlp.0"}},
+    {"norm.query_norm.scale", {"q_norm.weight"}, true},
+    {"norm.key_norm.scale", {"k_norm.weight"}, true},
+    {"linear2", {"proj"}},
+};
+
+// diffusers has the scale first.
+constexpr Row kDiffusersLast[] = {{"norm_out.linear", {"scale", "shift"}}, {"proj_out", {"y"}}};
+constexpr Row kBflLast[] = {{"adaLN_modulation.1", {"shift", "scale"}}, {"linear", {"y"}}};
+
+constexpr Row kDiffusersQwen[] = {
+    {"img_mod.1", {"img.mod"}},
+    {"attn.to_q", {"img.q"}},
+    {"attn.to_k", {"img.k"}},
+    {"attn.to_v", {"img.v"}},
+    {"attn.norm_q.weight", {"img.q_norm.weight"}, true},
+    {"attn.norm_k.weight", {"img.k_norm.weight"}, true},
+    {"attn.to_out.0", {"img.proj"}},
+    {"img_mlp.net.0.proj", {"img.mlp.0"}},
+    {"img_mlp.net.2", {"img.mlp.2"}},
+    {"txt_mod.1", {"txt.mod"}},
+    {"attn.add_q_proj", {"txt.q"}},
+    {"attn.add_k_proj", {"txt.k"}},
+    {"attn.add_v_proj", {"txt.v"}},
+    {"attn.norm_added_q.weight", {"txt.q_norm.weight"}, true},
+    {"attn.norm_added_k.weight", {"txt.k_norm.weight"}, true},
+    {"attn.to_add_out", {"txt.proj"}},
+    {"txt_mlp.net.0.proj", {"txt.mlp.0"}},
+    {"txt_mlp.net.2", {"txt.mlp.2"}},
+};
+
+struct LayoutTable {
+  std::string_view block, layout;
+  std::span<const Row> rows;
+};
+constexpr LayoutTable kTables[] = {
+    {"flux_double_block", "diffusers", kDiffusersDouble}, {"flux_double_block", "bfl", kBflDouble},
+    {"flux_single_block", "diffusers", kDiffusersSingle}, {"flux_single_block", "bfl", kBflSingle},
+    {"flux_last_layer", "diffusers", kDiffusersLast},     {"flux_last_layer", "bfl", kBflLast},
+    {"qwen_image_block", "diffusers", kDiffusersQwen},
+};
+
+struct Piece {
+  std::string there;
+  std::vector<const GraphValue*> here;
+};
+
+std::vector<Piece> pieces_of(const Graph& block, std::span<const Row> rows) {
+  std::vector<Piece> pieces;
+  for (const Row& row : rows)
+    for (const std::string_view end : {".weight", ".bias"}) {
+      if (row.tensor && end == ".bias") continue;
+      const std::string suffix(row.tensor ? "" : end);
+      Piece piece{.there = std::string(row.there) + suffix, .here = {}};
+      for (const std::string_view name : row.here)
+        if (!name.empty()) piece.here.push_back(block.find(std::string(name) + suffix));
+      pieces.push_back(std::move(piece));
+    }
+  return pieces;
+}
+
+Shape joined_shape(const Piece& piece) {
+  Shape shape = piece.here.front()->shape;
+  for (std::size_t k = 1; k < piece.here.size(); ++k) shape[0] += piece.here[k]->shape[0];
+  return shape;
+}
+
+void cut(const Piece& piece, const Tensor& whole, Tensors& weights) {
+  auto from = whole.bytes.begin();
+  for (const GraphValue* value : piece.here) {
+    Tensor part = Tensor::zeros(whole.format, value->shape);
+    const auto size = static_cast<std::ptrdiff_t>(part.bytes.size());
+    std::copy(from, from + size, part.bytes.begin());
+    from += size;
+    weights[value->name] = std::move(part);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string_view> layouts_of(std::string_view block) {
+  std::vector<std::string_view> names;
+  for (const LayoutTable& table : kTables)
+    if (table.block == block) names.push_back(table.layout);
+  return names;
+}
+
+Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& given, std::string_view prefix) {
+  const auto* table =
+      std::ranges::find_if(kTables, [&](const LayoutTable& t) { return t.block == block.block && t.layout == layout; });
+  if (table == std::end(kTables)) {
+    std::string known;
+    for (const std::string_view name : layouts_of(block.block)) known.append(known.empty() ? "" : ", ").append(name);
+    throw ProgramError("block " + block.block + " has no layout " + std::string(layout) + "; it has " +
+                       (known.empty() ? "none" : known));
+  }
+  Tensors weights;
+  std::vector<std::string> used;
+  for (const Piece& piece : pieces_of(block, table->rows)) {
+    const std::string name = std::string(prefix) + piece.there;
+    const auto found = given.find(name);
+    if (found == given.end())
+      throw ProgramError("layout " + std::string(layout) + " of " + block.block + " has a tensor " + name +
+                         ", which is missing");
+    const Shape shape = joined_shape(piece);
+    if (found->second.shape != shape)
+      throw ProgramError("tensor " + name + " must be " + shape_text(shape) + ", got " +
+                         shape_text(found->second.shape));
+    cut(piece, found->second, weights);
+    used.push_back(name);
+  }
+  for (const auto& [name, tensor] : given) {
+    const bool own =
+        std::ranges::any_of(block.inputs, [&](const GraphInput& i) { return !i.weight && i.value.name == name; });
+    if (own)
+      weights[name] = tensor;
+    else if (name.starts_with(prefix) && std::ranges::find(used, name) == used.end())
+      throw ProgramError("tensor " + name + " is none that layout " + std::string(layout) + " of " + block.block +
+                         " has");
+  }
+  return weights;
+}
+
+}  // namespace norma
