@@ -3,6 +3,8 @@
 
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/dit_block.hpp"
+#include "impls/cast_paths/flux_blocks.hpp"
+#include "impls/cast_paths/qwen_image_block.hpp"
 #include "impls/cast_paths/llama_block.hpp"
 #include "impls/cast_paths/wan_block.hpp"
 
@@ -10,7 +12,10 @@ namespace norma {
 
 std::span<const BlockPath* const> all_block_paths() {
   static constexpr const BlockPath* kPaths[] = {&blocks::facebook_dit_block, &blocks::transformers_llama_block,
-                                               &blocks::transformers_llama_block_eager, &blocks::diffusers_wan_block};
+                                               &blocks::transformers_llama_block_eager, &blocks::diffusers_wan_block,
+                                               &blocks::diffusers_flux_double_block, &blocks::diffusers_flux_single_block,
+                                               &blocks::bfl_flux_double_block, &blocks::bfl_flux_single_block,
+                                               &blocks::diffusers_qwen_image_block};
   return kPaths;
 }
 

@@ -1,0 +1,11 @@
+// FLUX.1's blocks in their own code and in diffusers.
+#pragma once
+
+#include "impls/cast_paths/block_path.hpp"
+
+namespace norma::blocks {
+
+extern const BlockPath diffusers_flux_double_block, diffusers_flux_single_block, bfl_flux_double_block,
+    bfl_flux_single_block;
+
+}  // namespace norma::blocks
