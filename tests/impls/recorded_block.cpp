@@ -141,13 +141,13 @@ void require_errors_apart(const RecordedBlock& block) {
     CHECK(site.uncertainty < 1e-9);
     CHECK(site.leaving.relative_l2 <= (site.entering.relative_l2 + site.added.relative_l2) * (1 + 1e-9));
   }
-  // Measured: within a factor of 1.3 of each other in all recordings.
+  // Measured: 0.995 to 1.033 of each other; 0.6 to 2 units for the block.
   const double own = path.sites.back().leaving.relative_l2, theirs = recorded.sites.back().leaving.relative_l2;
   const double unit = std::ldexp(1.0, -format_of(block.inputs.at("x").format).precision);
-  CHECK(theirs < 1.5 * own);
-  CHECK(own < 1.5 * theirs);
-  CHECK(theirs > unit / 8);
-  CHECK(theirs < 32 * unit);
+  CHECK(theirs < 1.1 * own);
+  CHECK(own < 1.1 * theirs);
+  CHECK(theirs > unit / 4);
+  CHECK(theirs < 4 * unit);
 }
 
 bool refused_with_another_attribute(RecordedBlock block, const std::string& attribute, double value) {
