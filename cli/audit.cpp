@@ -77,7 +77,7 @@ void print_overview(const std::vector<nlohmann::ordered_json>& lines) {
 int run_audit(const Options& options, const std::vector<std::string>& command_line) {
   Session session(truth_kind(options.truth));
   TensorOptions tensors{.norm = options.norm, .in = "", .path = options.path, .map = options.map, .set = options.set};
-  std::vector<Site> sites;
+  std::vector<AuditSite> sites;
   for (const std::string& file : options.in) {
     auto more = sites_of(file, tensors.site_options());
     sites.insert(sites.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));

@@ -5,6 +5,7 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "impls/cast_paths/cast_path.hpp"
+#include "reference/blocks/block.hpp"
 
 namespace norma::cli {
 
@@ -18,7 +19,7 @@ struct Options {
   int jobs = 0;
 };
 
-std::string recorded_of(const Options& options, const Site& site) {
+std::string recorded_of(const Options& options, const AuditSite& site) {
   const std::string first(norm_of(site.value).outputs.front());
   if (options.got.empty()) {
     if (site.recorded.empty())
@@ -33,7 +34,7 @@ std::string recorded_of(const Options& options, const Site& site) {
   return "file:" + options.got + "#" + (file.entries.contains(own) ? own : first);
 }
 
-CheckJob job_of(const Options& options, const Site& site) {
+CheckJob job_of(const Options& options, const AuditSite& site) {
   Case value = site.value;
   if (!site.declared.empty()) value.keys["path"] = site.declared;
   if (!site.profile.empty()) value.keys["profile"] = site.profile;
@@ -45,10 +46,10 @@ CheckJob job_of(const Options& options, const Site& site) {
 }
 
 /// --path auto: the catalogue's paths by their share of equal bits.
-int list_by_equal_bits(Session& session, const Options& options, const std::vector<Site>& sites) {
+int list_by_equal_bits(Session& session, const Options& options, const std::vector<AuditSite>& sites) {
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
-  for (const Site& site : sites) {
-    Site bare = site;
+  for (const AuditSite& site : sites) {
+    AuditSite bare = site;
     bare.recorded.clear();
     const Audit audit = plan_audit(session, {bare}, "*");
     struct Row {
@@ -82,18 +83,27 @@ int list_by_equal_bits(Session& session, const Options& options, const std::vect
   return 0;
 }
 
+/// The job of a block: its outputs stand in --got, or in the input file's place if --path alone is asked.
+std::vector<CheckJob> block_jobs(const Options& options) {
+  const Case value = expand_defaults(block_case(options.tensors));
+  if (options.got.empty())
+    throw UsageError(fmt::format("check {} needs --got FILE, the safetensors file with the block's outputs", options.tensors.norm));
+  return {{.value = value, .impl = "file:" + options.got + "#y", .limits = criteria(options.limits)}};
+}
+
 int run_check(const Options& options, const std::vector<std::string>& command_line) {
   Session session(truth_kind(options.truth));
   SiteOptions site_options = options.tensors.site_options();
   const bool automatic = options.tensors.path == "auto";
   if (automatic) site_options.path.clear();
-  const std::vector<Site> sites = sites_of(options.tensors.in, site_options);
+  const bool block = find_block(options.tensors.norm) != nullptr;
+  const std::vector<AuditSite> sites = block ? std::vector<AuditSite>{} : sites_of(options.tensors.in, site_options);
   if (automatic) return list_by_equal_bits(session, options, sites);
   if (!options.no_worse_than.empty() && find_cast_path(options.no_worse_than) == nullptr)
     throw CaseError(fmt::format("--no-worse-than: unknown path '{}'; 'norma list paths' prints the known ones",
                                 options.no_worse_than));
-  std::vector<CheckJob> jobs;
-  for (const Site& site : sites) {
+  std::vector<CheckJob> jobs = block ? block_jobs(options) : std::vector<CheckJob>{};
+  for (const AuditSite& site : sites) {
     jobs.push_back(job_of(options, site));
     // A file that cannot be read, or a path whose code does not take these tensors, is refused before any work: a check
     // that was asked for must not end as a skip.

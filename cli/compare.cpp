@@ -87,7 +87,7 @@ std::vector<Case> cases_of(const Options& options) {
     throw UsageError("with --in, compare takes the norm's name: norma compare path:A path:B rmsnorm --in FILE");
   const TensorOptions tensors{
       .norm = options.words.front(), .in = options.in, .path = "", .map = options.map, .set = options.set};
-  for (const Site& site : sites_of(options.in, tensors.site_options())) {
+  for (const AuditSite& site : sites_of(options.in, tensors.site_options())) {
     Case value = site.value;
     if (!site.profile.empty()) value.keys["profile"] = site.profile;
     cases.push_back(expand_site(value, options.in));

@@ -7,6 +7,8 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "harness/metrics/watched.hpp"
+#include "harness/run/block_check.hpp"
+#include "reference/blocks/block.hpp"
 #include "reference/exact/decide.hpp"
 
 namespace norma::cli {
@@ -60,7 +62,7 @@ TierCounts add_truth(Tensors& outputs, const TruthSource& truth, const Shape& sh
   return tiers;
 }
 
-void evaluate_site(Session& session, const Options& options, const Site& site, const std::string& prefix, Tensors& outputs,
+void evaluate_site(Session& session, const Options& options, const AuditSite& site, const std::string& prefix, Tensors& outputs,
                    nlohmann::ordered_json& tiers) {
   Case value = site.value;
   std::string what = options.what, path = options.tensors.site_options().path;
@@ -101,15 +103,34 @@ void evaluate_site(Session& session, const Options& options, const Site& site, c
   for (auto& [name, tensor] : made_by(session, expanded, what)) outputs[prefix + name] = std::move(tensor);
 }
 
+/// A block: all its tensors are in the file.
+int evaluate_block(Session& session, const Options& options) {
+  const Case expanded = expand_defaults(block_case(options.tensors));
+  Tensors outputs;
+  if (options.what == "truth") {
+    if (!options.round_to.empty()) throw UsageError("--round-to is for norms: a block's truth may be too wide to be rounded");
+    for (const BlockTruth& truth : block_truths(expanded, session.inputs(expanded)->tensors, threads_or_all(0)))
+      add_truth(outputs, *truth.truth, truth.shape, truth.output == "y" ? "" : truth.output + ".", std::nullopt, Overflow::ieee);
+  } else {
+    const std::string path = options.what == "ideal" ? "path:" + std::string(expanded.get("path")) : options.what;
+    if (path == "path:") throw UsageError("eval ideal needs --path NAME");
+    outputs = block_made_by(session, expanded, path);
+  }
+  write_safetensors(options.out, outputs, {{"norm", options.tensors.norm}, {"made_by", options.what}});
+  if (options.json) fmt::print("{}\n", nlohmann::ordered_json({{"out", options.out}}).dump());
+  return 0;
+}
+
 int evaluate(const Options& options) {
   Session session(truth_kind(options.truth));
+  if (find_block(options.tensors.norm) != nullptr) return evaluate_block(session, options);
   if (options.what.starts_with("path:") && !options.tensors.path.empty())
     throw UsageError(fmt::format("eval {} names a path already; leave out --path {}", options.what, options.tensors.path));
   if (options.what != "truth" && options.what != "ideal") session.implementation(options.what);
-  const std::vector<Site> sites = sites_of(options.tensors.in, options.tensors.site_options());
+  const std::vector<AuditSite> sites = sites_of(options.tensors.in, options.tensors.site_options());
   Tensors outputs;
   nlohmann::ordered_json tiers = nlohmann::ordered_json::object();
-  for (const Site& site : sites)
+  for (const AuditSite& site : sites)
     evaluate_site(session, options, site, sites.size() == 1 ? "" : site.label + ".", outputs, tiers);
   write_safetensors(options.out, outputs, {{"norm", options.tensors.norm}, {"made_by", options.what}});
   if (options.json) {

@@ -50,7 +50,7 @@ int explain_element(const Options& options) {
     if (options.words.size() != 1 || find_norm(options.words.front()) == nullptr)
       throw UsageError("with --in, explain takes the norm's name: norma explain rmsnorm --in FILE --impl path:NAME");
     TensorOptions tensors{.norm = options.words.front(), .in = options.in, .path = options.path, .map = options.map, .set = options.set};
-    const std::vector<Site> sites = sites_of(options.in, tensors.site_options());
+    const std::vector<AuditSite> sites = sites_of(options.in, tensors.site_options());
     if (sites.size() != 1)
       throw UsageError(fmt::format("'{}' has {} sites; choose one by --map x=TENSOR --map weight=TENSOR", options.in, sites.size()));
     value = sites.front().value;

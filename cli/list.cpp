@@ -9,7 +9,9 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/judge/criteria.hpp"
 #include "harness/run/context.hpp"
+#include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/cast_path.hpp"
+#include "reference/blocks/block.hpp"
 
 namespace norma::cli {
 
@@ -142,6 +144,23 @@ Json declared_by(Session& session, Implementation& kernel) {
   return Json::object();
 }
 
+Json blocks_json() {
+  Json rows = Json::array();
+  for (const BlockDef* block : all_blocks()) {
+    Json attributes = Json::array(), paths = Json::array(), streams = Json::object();
+    for (const BlockAttribute& a : block->attributes)
+      attributes.push_back({{"name", a.name}, {"default", a.fallback}, {"meaning", a.meaning}});
+    for (const auto& [output, input] : block->streams) streams[std::string(output)] = input;
+    for (const BlockPath* p : all_block_paths())
+      if (p->block == block->name)
+        paths.push_back({{"name", p->name}, {"title", p->title},
+                         {"source", {{"project", p->source.project}, {"file", p->source.file}, {"commit", p->source.commit}, {"evidence", p->source.evidence}}}});
+    rows.push_back({{"name", block->name}, {"title", block->title}, {"formula", block->formula}, {"source", block->source},
+                    {"input", block->input}, {"attributes", attributes}, {"streams", streams}, {"paths", paths}});
+  }
+  return rows;
+}
+
 Json catalogue(const std::string& what, const std::string& norm) {
   Json rows = Json::array();
   if (what == "formats") {
@@ -194,7 +213,9 @@ Json catalogue(const std::string& what, const std::string& norm) {
     rows.push_back({{"name", "terminal"}, {"title", "a table of records and failure texts"}});
   } else if (what == "suites") {
     for (const Suite& s : all_suites()) rows.push_back({{"name", s.name}, {"title", title_of(s)}});
-  } else if (what != "blocks") {
+  } else if (what == "blocks") {
+    rows = blocks_json();
+  } else {
     throw UsageError(fmt::format("unknown catalogue '{}'; known: formats norms blocks paths profiles orders ops impls devices inputs metrics views suites", what));
   }
   return rows;

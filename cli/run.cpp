@@ -10,6 +10,7 @@
 #include "harness/judge/gate.hpp"
 #include "harness/run/kept.hpp"
 #include "impls/cast_paths/cast_path.hpp"
+#include "reference/blocks/block.hpp"
 
 namespace norma::cli {
 
@@ -80,7 +81,7 @@ std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
         Case value = located.value;
         // An emulated path without a contract is held to itself.
         if (impl.starts_with("path:") && path.empty()) value.keys["path"] = impl.substr(5);
-        session.implementation(impl);
+        if (!impl.starts_with("file:") || find_block(value.norm) == nullptr) session.implementation(impl);
         try {
           const Case expanded = expand_defaults(value);
           check_path_file(expanded);

@@ -11,6 +11,9 @@
 #include <thread>
 #include <unistd.h>
 
+#include "harness/cases/block_words.hpp"
+#include "harness/inputs/safetensors.hpp"
+#include "reference/blocks/block.hpp"
 #include "reports/views/page.hpp"
 #include "reports/views/terminal.hpp"
 
@@ -59,6 +62,28 @@ SiteOptions TensorOptions::site_options() const {
     options.set.erase(profile);
   }
   return options;
+}
+
+Case block_case(const TensorOptions& tensors) {
+  const BlockDef& block = *find_block(tensors.norm);
+  const SafetensorsFile file = open_safetensors(tensors.in);
+  const SiteOptions options = tensors.site_options();
+  if (!options.map.empty()) throw UsageError("--map is for norms: a block's file has the block's names, or those of --set layout=...");
+  std::map<std::string, std::string> set;
+  for (const auto& [key, value] : file.metadata)
+    if (find_block_words(block.name) != nullptr &&
+        std::ranges::find(find_block_words(block.name)->attributes, key, &NormAttribute::name) != find_block_words(block.name)->attributes.end())
+      set[key] = value;
+  for (const auto& [key, value] : options.set) set[key] = value;
+  const std::string main(block.input);
+  const auto entry = file.entries.find(main);
+  if (entry == file.entries.end())
+    throw UsageError(fmt::format("'{}' has no tensor '{}', which {} begins with", tensors.in, main, block.name));
+  std::string line = fmt::format("{} {} - input=file:{}", block.name, name_of(read_tensor(file, main).format), tensors.in);
+  if (!options.path.empty()) line += " path=" + options.path;
+  if (!options.profile.empty()) line += " profile=" + options.profile;
+  for (const auto& [key, value] : set) line += fmt::format(" {}={}", key, value);
+  return parse_case(line);
 }
 
 bool colour_on(int descriptor) {

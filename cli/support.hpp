@@ -37,6 +37,9 @@ struct TensorOptions {
   SiteOptions site_options() const;
 };
 
+/// The case of a block whose tensors stand in --in: FORMAT is that of its input, attributes are --set's.
+Case block_case(const TensorOptions& tensors);
+
 /// Colour is wanted: a terminal, and NO_COLOR is not set.
 bool colour_on(int descriptor);
 std::size_t terminal_width();

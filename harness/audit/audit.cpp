@@ -111,7 +111,7 @@ struct Ranked {
 };
 
 /// The path's meaning is the site's norm: no definition gap, and no other attribute of the norm.
-bool computes(const Ranked& r, const Site& site) {
+bool computes(const Ranked& r, const AuditSite& site) {
   return r.path->gaps.empty() && std::all_of(r.path->norm_attributes.begin(), r.path->norm_attributes.end(),
                                              [&](const CaseDefault& own) { return same_value(site.value.get(own.key), own.value); });
 }
@@ -134,7 +134,7 @@ std::string tail_text(std::string_view tail) {
 
 /// The path to change to: of those that compute the norm in this format with an rms error within 1 % of the best,
 /// the one most like the path in use (same project, root, eps); so that a tie does not send anybody elsewhere.
-const Ranked* best_of(const std::vector<Ranked>& ranking, const Site& site, const std::string& format) {
+const Ranked* best_of(const std::vector<Ranked>& ranking, const AuditSite& site, const std::string& format) {
   const CastPath* used = find_cast_path(site.declared);
   const Ranked* best = nullptr;
   int best_likeness = -1;
@@ -159,7 +159,7 @@ const Ranked* best_of(const std::vector<Ranked>& ranking, const Site& site, cons
 
 /// One sentence on what to change: where the declared path loses, and which path of the same output format and
 /// the same function loses less.
-std::string advice_for(Session& session, const Site& site, const std::vector<Ranked>& ranking) {
+std::string advice_for(Session& session, const AuditSite& site, const std::vector<Ranked>& ranking) {
   const auto declared = std::find_if(ranking.begin(), ranking.end(),
                                      [&](const Ranked& r) { return r.path->name == site.declared; });
   if (declared == ranking.end()) {
@@ -199,7 +199,7 @@ std::string advice_for(Session& session, const Site& site, const std::vector<Ran
 
 }  // namespace
 
-std::vector<Site> sites_of(const std::string& file, const SiteOptions& options) {
+std::vector<AuditSite> sites_of(const std::string& file, const SiteOptions& options) {
   const SafetensorsFile opened = open_safetensors(file);
   const NormDef* norm = find_norm(options.norm);
   if (norm == nullptr)
@@ -229,9 +229,9 @@ std::vector<Site> sites_of(const std::string& file, const SiteOptions& options) 
     if (const auto mapped = options.map.find(name); mapped != options.map.end()) return mapped->second;
     return opened.entries.contains(prefix + name) ? prefix + name : "";
   };
-  std::vector<Site> sites;
+  std::vector<AuditSite> sites;
   for (const std::string& prefix : prefixes) {
-    Site site;
+    AuditSite site;
     site.label = prefix.empty() ? std::filesystem::path(file).filename().string() : prefix.substr(0, prefix.size() - 1);
     site.value.norm = options.norm;
     for (const NormInput& input : norm->inputs) {
@@ -287,7 +287,7 @@ Case expand_site(const Case& value, const std::string& file) {
   return expanded;
 }
 
-Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& paths_glob) {
+Audit plan_audit(Session& session, std::vector<AuditSite> sites, const std::string& paths_glob) {
   Audit audit;
   audit.sites = std::move(sites);
   std::size_t matching = 0;
@@ -295,7 +295,7 @@ Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& p
   if (matching == 0)
     throw CaseError(fmt::format("no path matches '{}'; 'norma list paths' prints the known ones", paths_glob));
   for (std::size_t s = 0; s < audit.sites.size(); ++s) {
-    const Site& site = audit.sites[s];
+    const AuditSite& site = audit.sites[s];
     expand_defaults(site.value);  // tensors that do not fit each other are refused, not left out under every path
     const auto add = [&](Case value, const std::string& impl) {
       audit.jobs.push_back({.value = std::move(value), .impl = impl});
@@ -329,7 +329,7 @@ Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& p
 std::vector<Json> rank_paths(Session& session, const Audit& audit, const std::vector<Json>& records, int jobs) {
   std::vector<Json> lines(audit.sites.size());
   const auto rank_site = [&](std::size_t s) {
-    const Site& site = audit.sites[s];
+    const AuditSite& site = audit.sites[s];
     std::vector<Ranked> ranking;
     std::map<std::string, double> floors;  // by the floor's program and the norm it is held to
     const Json* conformance = nullptr;

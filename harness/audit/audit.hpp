@@ -10,7 +10,7 @@
 namespace norma {
 
 /// One norm in a file of tensors: x with its parameters, and perhaps what a kernel wrote.
-struct Site {
+struct AuditSite {
   std::string label;      ///< "layers.0.input_layernorm" or the file's name
   Case value;             ///< expanded but for the path
   std::string recorded;   ///< "file:OUT.safetensors#y"; empty: no output in the file
@@ -28,7 +28,7 @@ struct SiteOptions {
 /// The sites of a safetensors file: every PREFIX with a tensor PREFIX.x (or x alone), with weight, bias, residual,
 /// scale and y beside it. Attributes, path and profile come from the file's metadata where the caller gives none.
 /// CaseError or SafetensorsError, one sentence, where there is none.
-std::vector<Site> sites_of(const std::string& file, const SiteOptions& options);
+std::vector<AuditSite> sites_of(const std::string& file, const SiteOptions& options);
 
 /// The site's case with its defaults. CaseError where the path needs a tensor that the file does not have: what a case
 /// line would have generated is not what the file's maker computed with.
@@ -37,12 +37,12 @@ Case expand_site(const Case& value, const std::string& file);
 /// The jobs of an audit: each site's recorded output against its declared path, then every path of the catalogue
 /// whose name matches and whose code takes such tensors, emulated.
 struct Audit {
-  std::vector<Site> sites;
+  std::vector<AuditSite> sites;
   std::vector<CheckJob> jobs;
   std::vector<std::size_t> site_of;   ///< by job
   std::size_t not_applicable = 0;     ///< pairs of site and path whose code does not take such tensors
 };
-Audit plan_audit(Session& session, std::vector<Site> sites, const std::string& paths_glob);
+Audit plan_audit(Session& session, std::vector<AuditSite> sites, const std::string& paths_glob);
 
 /// One line {"kind":"audit"} a site: its paths ranked by rms error, the floor beside each, one sentence.
 /// The floor of a path keeps its roundings to formats narrower than fp32 and its outputs', and does all else

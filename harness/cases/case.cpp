@@ -8,9 +8,12 @@
 
 #include <fmt/ranges.h>
 
+#include "harness/cases/block_words.hpp"
 #include "harness/cases/glob.hpp"
 #include "harness/cases/number.hpp"
+#include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/cast_path.hpp"
+#include "reference/blocks/block.hpp"
 #include "reference/norms/rmsnorm.hpp"
 
 namespace norma {
@@ -204,6 +207,9 @@ void check_path(const NormDef& norm, std::string_view name) {
   if (name.starts_with("file:")) return;
   const CastPath* path = find_cast_path(name);
   if (path != nullptr && path->norm == norm.name) return;
+  if (const BlockPath* block = find_block_path(name); block != nullptr && block->block == norm.name) return;
+  if (find_block(norm.name) != nullptr)
+    throw CaseError(fmt::format("unknown path '{}' of {}; 'norma list blocks --show {}' prints the known ones", name, norm.name, norm.name));
   std::string known = fmt::format("'norma list paths --norm {}' prints the known ones", norm.name);
   std::string alike;
   for (const CastPath* p : all_cast_paths())
@@ -267,12 +273,11 @@ void check_key(const NormDef& norm, const Case& c, std::string_view key, std::st
 }
 
 const NormDef& known_norm(std::string_view name) {
-  const NormDef* norm = find_norm(name);
-  if (norm == nullptr)
-    throw CaseError(
-        fmt::format("unknown norm '{}'; known: {}", name,
-                    known_words(all_norms(), [](const NormDef* n) { return n->name; })));
-  return *norm;
+  if (const NormDef* norm = find_norm(name)) return *norm;
+  if (const NormDef* block = find_block_words(name)) return *block;
+  throw CaseError(fmt::format("unknown norm or block '{}'; norms: {}; blocks: {}", name,
+                              known_words(all_norms(), [](const NormDef* n) { return n->name; }),
+                              known_words(all_blocks(), [](const BlockDef* b) { return b->name; })));
 }
 
 Case read_words(std::span<const std::string> words) {
@@ -321,6 +326,11 @@ std::vector<std::vector<std::string>> expand_paths(const std::vector<std::string
       left_out = path;
       continue;
     }
+    expanded.push_back(words);
+    expanded.back()[static_cast<std::size_t>(at - words.begin())] = std::string(kKey) + std::string(path->name);
+  }
+  for (const BlockPath* path : all_block_paths()) {
+    if (path->block != norm.name || !glob_matches(pattern, path->name)) continue;
     expanded.push_back(words);
     expanded.back()[static_cast<std::size_t>(at - words.begin())] = std::string(kKey) + std::string(path->name);
   }

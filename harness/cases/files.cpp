@@ -1,5 +1,7 @@
 // Reads .cases files, suites and command lines into cases.
 #include "harness/cases/files.hpp"
+#include "harness/cases/block_words.hpp"
+#include "reference/blocks/block.hpp"
 
 #include <algorithm>
 #include <fstream>
@@ -16,10 +18,11 @@ std::string_view first_word(std::string_view text) {
 }
 
 bool begins_case(std::string_view word) {
-  if (find_norm(first_word(word)) != nullptr) return true;
+  const auto known = [](std::string_view name) { return find_norm(name) != nullptr || find_block_words(name) != nullptr; };
+  if (known(first_word(word))) return true;
   // {rmsnorm,layernorm} begins one too.
   if (!word.starts_with('{')) return false;
-  return find_norm(word.substr(1, word.find_first_of(",}") - 1)) != nullptr;
+  return known(word.substr(1, word.find_first_of(",}") - 1));
 }
 
 /// A word of a command line as a word of a case line: the shell has removed the quotes that spaces
@@ -111,8 +114,9 @@ std::vector<LocatedCase> gather_cases(std::span<const std::string> words) {
       append(read_cases_file(word));
     } else {
       throw CaseError(
-          fmt::format("'{}' begins with no norm, and is neither FILE.cases nor @SUITE; norms: {}",
-                      word, known_words(all_norms(), [](const NormDef* n) { return n->name; })));
+          fmt::format("'{}' begins with no norm or block, and is neither FILE.cases nor @SUITE; norms: {}; blocks: {}",
+                      word, known_words(all_norms(), [](const NormDef* n) { return n->name; }),
+                      known_words(all_blocks(), [](const BlockDef* b) { return b->name; })));
     }
   }
   return cases;

@@ -160,6 +160,7 @@ double sprinkled(const InputElement& e) {
 
 double weight_normal(const InputElement& e) { return 1 + 0.1 * standard_normal(e); }
 double small_normal(const InputElement& e) { return 0.1 * standard_normal(e); }
+double linear_normal(const InputElement& e) { return standard_normal(e) / std::sqrt(static_cast<double>(e.cols)); }
 double scale_uniform(const InputElement& e) { return 0.03125 * (1 + element_draw(e).first); }
 double variance_uniform(const InputElement& e) { return 0.5 + 1.5 * element_draw(e).first; }
 
@@ -206,6 +207,8 @@ constexpr InputFamily kFamilies[] = {
     {"weight_normal", 1, "1 + 0.1 normal", "the default weight", "about 1", never, weight_normal},
     {"small_normal", 1, "0.1 normal", "the default bias, and weight where weight_offset is 1",
      "about 0", never, small_normal},
+    {"linear_normal", 1, "normal / sqrt(columns)", "the default matrix of a linear layer", "a row's norm about 1", never,
+     linear_normal},
     {"scale_uniform", 1, "uniform in (1/32, 1/16)", "the default scale of a quantized output",
      "positive", never, scale_uniform},
     {"variance_uniform", 1, "uniform in (1/2, 2)", "the default running variance", "positive", never,

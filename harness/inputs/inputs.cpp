@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include "harness/cases/number.hpp"
+#include "harness/inputs/block_inputs.hpp"
 #include "harness/inputs/content_hash.hpp"
 #include "harness/inputs/families.hpp"
 #include "harness/inputs/safetensors.hpp"
@@ -399,6 +400,7 @@ std::string read_path_file(std::string_view value) {
 }
 
 Case expand_defaults(const Case& c, std::string_view eps_default) {
+  if (find_block(c.norm) != nullptr) return expand_block_defaults(c);
   Case expanded = c;
   expand_path_file(expanded);
   expand_attributes(expanded, eps_default);
@@ -414,6 +416,7 @@ Case expand_defaults(const Case& c, std::string_view eps_default) {
 
 Tensors make_inputs(const Case& c, int threads) {
   const Case expanded = expand_defaults(c);
+  if (find_block(c.norm) != nullptr) return make_block_inputs(expanded, threads);
   Tensors tensors;
   for (const NormInput* input : inputs_of(expanded))
     tensors.emplace(input->name, make_input(expanded, *input, threads));

@@ -25,6 +25,7 @@ nlohmann::ordered_json to_json(const Record& record) {
                {"repro", record.repro}};
   if (!record.depends_on.empty()) json["depends_on"] = record.depends_on;
   if (!record.ran.empty()) json["ran"] = record.ran;
+  if (!record.trace.empty()) json["trace"] = record.trace;
   return json;
 }
 

@@ -23,6 +23,8 @@ struct Record {
   nlohmann::ordered_json depends_on{};
   /// The kernels that were started for the outputs, in order: kernel, grid, block, shared_bytes. Written only if not empty.
   nlohmann::ordered_json ran{};
+  /// Of a block, its sites (harness/trace/trace_json.hpp). Written only if not empty.
+  nlohmann::ordered_json trace{};
 };
 
 nlohmann::ordered_json to_json(const Record& record);

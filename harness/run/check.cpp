@@ -7,9 +7,11 @@
 
 #include "harness/cases/number.hpp"
 #include "harness/inputs/inputs.hpp"
+#include "harness/run/block_check.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/emulate/emulate.hpp"
 #include "impls/launch_log.hpp"
+#include "reference/blocks/block.hpp"
 
 namespace norma {
 
@@ -145,6 +147,7 @@ std::string repro_line(const CheckJob& job) {
 }
 
 Record check(Session& session, const CheckJob& job) {
+  if (find_block(job.value.norm) != nullptr) return check_block(session, job);
   Record record;
   record.ordinal = job.ordinal;
   record.case_line = print_case(job.value);

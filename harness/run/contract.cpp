@@ -25,7 +25,7 @@ std::vector<Tensor> ideals_named(const std::vector<Tensors>& ideals, const std::
   return named;
 }
 
-/// Where choices are made element by element: the one ideal that `got` is held against (decision 0013).
+/// Where choices are made element by element: the one ideal that `got` is held against (decision 0015).
 void choose_by_element(ChoiceKind kind, const std::optional<OutputRange>& range, const std::string& output,
                        const Tensor& got, std::vector<Tensor>& ideals) {
   const bool fits = ideals.front().format == got.format && ideals.front().size() == got.size();

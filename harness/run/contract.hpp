@@ -26,7 +26,7 @@ struct Contract {
 Contract contract_from_catalogue(std::string_view path, const Binding& binding);
 
 /// Outputs that the contract allows: the plain one first, then one for every value of an open choice. The plain one alone
-/// where choices meet: there `measure_outputs` asks for the range (decision 0013).
+/// where choices meet: there `measure_outputs` asks for the range (decision 0015).
 std::vector<Tensors> ideals_of(const Contract& contract, const Tensors& tensors, const Attributes& attributes,
                                int threads = 1);
 

@@ -11,12 +11,14 @@
 #include "harness/inputs/content_hash.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
+#include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/cast_path.hpp"
 #include "impls/cpu/cpu.hpp"
 #include "impls/cuda/cuda.hpp"
 #include "impls/library/command.hpp"
 #include "impls/library/onednn.hpp"
 #include "impls/recorded/recorded.hpp"
+#include "reference/blocks/block.hpp"
 #include "reference/certified/programs/program_enclosure.hpp"
 #include "reference/exact/program_truth.hpp"
 
@@ -28,6 +30,12 @@ constexpr std::int64_t kHeldElements = std::int64_t{1} << 22;  // 160 MiB of enc
 
 /// The part of a case that its tensors depend on.
 std::string inputs_key(const Case& expanded) {
+  if (find_block(expanded.norm) != nullptr) {  // its attributes say which tensors there are
+    Case only = expanded;
+    only.keys.erase("path");
+    only.keys.erase("profile");
+    return print_case(only);
+  }
   Case only = expanded;
   for (auto it = only.keys.begin(); it != only.keys.end();) {
     const bool about_tensors =
@@ -207,7 +215,7 @@ std::span<Implementation* const> builtin_implementations() {
 std::shared_ptr<Implementation> Session::implementation(const std::string& impl) {
   if (impl.starts_with("path:")) {
     const std::string name = impl.substr(5);
-    if (find_cast_path(name) == nullptr && !name.starts_with("file:"))
+    if (find_cast_path(name) == nullptr && find_block_path(name) == nullptr && !name.starts_with("file:"))
       throw CaseError(fmt::format("unknown path '{}'; 'norma list paths' prints the known ones", name));
     return nullptr;
   }

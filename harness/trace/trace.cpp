@@ -195,7 +195,10 @@ BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOpti
       trace.definition_gap = std::max(
           trace.definition_gap, relative_distance(canonical.at(options.canonical->outputs.at(k)), truths.at(path.outputs[k])));
   }
-  for (const std::string& output : path.outputs) trace.outputs[output] = std::move(stored.at(output));
+  for (const std::string& output : path.outputs) {
+    trace.outputs[output] = std::move(stored.at(output));
+    trace.meant[output] = std::move(truths.at(output));
+  }
   return trace;
 }
 

@@ -46,6 +46,7 @@ struct BlockTrace {
   /// Outputs against the block's canonical formula: |its truth - the truth of the path's meaning| / |its truth|.
   double definition_gap = 0;
   Tensors outputs;
+  RealTensors meant;  ///< the outputs as the path means them: its truth without a rounding
 };
 
 struct TraceOptions {

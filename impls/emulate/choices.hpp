@@ -1,4 +1,4 @@
-// What results a program allows whose steps need not be rounded correctly (decision 0013).
+// What results a program allows whose steps need not be rounded correctly (decision 0015).
 #pragma once
 
 #include <cstdint>

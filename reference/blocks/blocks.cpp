@@ -25,6 +25,12 @@ const BlockDef* find_block(std::string_view name) {
   return found == blocks.end() ? nullptr : *found;
 }
 
+std::vector<Stream> streams_of(const BlockDef& block) {
+  std::vector<Stream> streams;
+  for (const auto& [output, input] : block.streams) streams.push_back({std::string(output), std::string(input)});
+  return streams;
+}
+
 BlockCall with_defaults(const BlockDef& block, BlockCall call) {
   for (const auto& [name, value] : call.numbers)
     if (std::ranges::find(block.attributes, name, &BlockAttribute::name) == block.attributes.end()) {

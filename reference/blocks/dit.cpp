@@ -13,6 +13,8 @@ constexpr BlockAttribute kAttributes[] = {
     {"eps", "1e-6", "of both LayerNorms"},
 };
 
+constexpr std::pair<std::string_view, std::string_view> kStreams[] = {{"y", "x"}};
+
 Graph build(const BlockCall& call) {
   if (call.x.size() != 3)
     throw ProgramError("dit_block needs x of shape [batch, tokens, width], got " + shape_text(call.x));
@@ -55,6 +57,7 @@ constinit const BlockDef dit_block{
     .source = "Peebles, Xie, arXiv:2212.09748; facebookresearch/DiT models.py ed81ce2",
     .attributes = kAttributes,
     .build = build,
+    .streams = kStreams,
 };
 
 }  // namespace norma::blocks

@@ -16,6 +16,8 @@ constexpr BlockAttribute kAttributes[] = {
     {"eps", "1e-6", "of both RMSNorms"},
 };
 
+constexpr std::pair<std::string_view, std::string_view> kStreams[] = {{"y", "x"}};
+
 std::int64_t or_else(const BlockCall& call, std::string_view name, std::int64_t otherwise) {
   return call.numbers.find(name)->second == 0 ? otherwise : whole(call, name);
 }
@@ -80,6 +82,7 @@ constinit const BlockDef llama_block{
     .source = "Touvron et al., arXiv:2302.13971; Su et al., arXiv:2104.09864; meta-llama/llama llama/model.py 689c7f2",
     .attributes = kAttributes,
     .build = build,
+    .streams = kStreams,
 };
 
 }  // namespace norma::blocks

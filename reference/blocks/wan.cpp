@@ -14,6 +14,8 @@ constexpr BlockAttribute kAttributes[] = {
     {"eps", "1e-6", "of all norms"},
 };
 
+constexpr std::pair<std::string_view, std::string_view> kStreams[] = {{"y", "x"}};
+
 /// Columns 2k and 2k + 1 of a head are a point in the plane, turned by the angle that the tables give.
 Value rotated(GraphBuilder& g, const std::string& name, Value x, Value cos, Value sin) {
   return formula(g, name,
@@ -100,6 +102,7 @@ constinit const BlockDef wan_block{
     .source = "Wan team, arXiv:2503.20314; huggingface/diffusers transformer_wan.py 58eb52c",
     .attributes = kAttributes,
     .build = build,
+    .streams = kStreams,
 };
 
 }  // namespace norma::blocks

@@ -2,6 +2,7 @@
 #include "reference/program/graph.hpp"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -87,6 +88,42 @@ Graph erase_roundings(const Graph& graph) {
     for (GraphValue& result : site.results) result.format.reset();
   }
   return erased;
+}
+
+Graph stacked(const Graph& graph, std::span<const Stream> streams, int count) {
+  if (count < 1) throw ProgramError("a stack has at least one block, not " + std::to_string(count));
+  Graph stack{.block = graph.block, .inputs = {}, .sites = {}, .outputs = {}};
+  for (const Stream& stream : streams)
+    if (graph.find(stream.input) == nullptr || std::ranges::find(graph.outputs, stream.output) == graph.outputs.end())
+      throw ProgramError("block " + graph.block + " hands on no " + stream.output + " as " + stream.input);
+  std::map<std::string, std::string> names;  // of this block's values, in the stack
+  for (int k = 0; k < count; ++k) {
+    const std::string prefix = std::to_string(k) + ".";
+    std::map<std::string, std::string> own;
+    for (const GraphInput& input : graph.inputs) {
+      const std::string& name = input.value.name;
+      const auto stream = std::ranges::find(streams, name, &Stream::input);
+      if (stream != streams.end() && k > 0) {
+        own[name] = names.at(stream->output);
+        continue;
+      }
+      own[name] = input.weight ? prefix + name : name;
+      if (!input.weight && k > 0) continue;
+      stack.inputs.push_back(input);
+      stack.inputs.back().value.name = own[name];
+    }
+    for (const Site& site : graph.sites) {
+      stack.sites.push_back(site);
+      for (Argument& argument : stack.sites.back().arguments) argument.value = own.at(argument.value);
+      for (GraphValue& result : stack.sites.back().results) {
+        own[result.name] = prefix + result.name;
+        result.name = prefix + result.name;
+      }
+    }
+    names = std::move(own);
+  }
+  for (const std::string& output : graph.outputs) stack.outputs.push_back(names.at(output));
+  return stack;
 }
 
 std::vector<Source> sources_of(const Rearrangement& what, const std::vector<Shape>& arguments, const Shape& result) {

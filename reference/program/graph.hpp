@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -134,6 +135,14 @@ struct Graph {
 
 /// The graph with every rounding removed: what it means over the reals.
 Graph erase_roundings(const Graph& graph);
+
+/// What a block hands to the next one: an output and the input that it becomes.
+struct Stream {
+  std::string output, input;
+};
+/// `count` blocks one after the other. Values of block k are named "k.NAME", its weights too; inputs that are no weights
+/// and no streams are given once, to all of them. Outputs are the last block's.
+Graph stacked(const Graph& graph, std::span<const Stream> streams, int count);
 
 /// Where each element of a rearrangement's result comes from.
 struct Source {

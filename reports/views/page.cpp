@@ -253,6 +253,7 @@ std::string render_page(std::span<const json> lines) {
                                     {"data", data_text},
                                     {"chart_js", embedded::chart_js},
                                     {"page_js", embedded::page_js},
+                                    {"trace_js", embedded::trace_js},
                                     {"detail_js", embedded::detail_js},
                                     {"blocks", blocks}});
 }

@@ -95,7 +95,7 @@ TEST_CASE("an audit ranks the paths, keeps the casts in their floors and names a
   SiteOptions options{.norm = "rmsnorm", .map = {}, .set = {}, .path = "", .profile = ""};
   options.map = {{"x", "norm.x"}, {"weight", "norm.weight"}, {"y", "norm.y"}};
   Session session;
-  std::vector<Site> sites = sites_of(file, options);
+  std::vector<AuditSite> sites = sites_of(file, options);
   REQUIRE(sites.size() == 1);
   CHECK(sites.front().declared == "transformers.llama.rmsnorm");
   const Audit audit = plan_audit(session, sites, "transformers.*");

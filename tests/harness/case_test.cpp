@@ -269,7 +269,7 @@ TEST_CASE("words of a command line form cases without quotes", "[cases]") {
   CHECK_THROWS_WITH(gathered({"@smok"}),
                     ContainsSubstring("unknown suite '@smok'; known: @smoke, @main"));
   CHECK_THROWS_WITH(gathered({"rmsnrm", "bf16"}),
-                    ContainsSubstring("'rmsnrm' begins with no norm"));
+                    ContainsSubstring("'rmsnrm' begins with no norm or block"));
 }
 
 TEST_CASE("every built-in suite reads and has a title", "[cases]") {

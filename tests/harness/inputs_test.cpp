@@ -129,6 +129,7 @@ TEST_CASE("each family has its known bits", "[inputs]") {
       "constant/1 1d7f0dd5 945d33ff 24677143",       "one_outlier/1 38fdeab5 0357f9be 183ea3f5",
       "exact_sums/1 b374dac9 f049d3db f7c06065",     "sprinkled/1 b7f5eb6d 14874f97 db495593",
       "weight_normal/1 3cbf6884 25f6f38d 773e05f5",  "small_normal/1 0c40dbb0 3ff9fa75 1a6b0e36",
+      "linear_normal/1 d7f0b084 27cfc90b f78b994b",
       "scale_uniform/1 41e6005c 94d20158 07a23d49", "variance_uniform/1 c3a3873c e22a36ea 41739eab",
   };
   CHECK(digests == known);

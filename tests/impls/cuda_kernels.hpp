@@ -236,7 +236,7 @@ inline void strike_unequal(const Layout& layout, const Tensor& got, const Tensor
   }
 }
 
-/// Elements of y that no choice of approximate functions gives, where choices are made element by element (decision 0013).
+/// Elements of y that no choice of approximate functions gives, where choices are made element by element (decision 0015).
 inline std::int64_t outside_of_choices(const Program& program, const Tensors& inputs, const Attributes& numbers,
                                        const Tensor& got) {
   const ChoiceKind kind = choice_kind(program);

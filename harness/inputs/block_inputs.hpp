@@ -1,0 +1,18 @@
+// From a block's case to its tensors.
+#pragma once
+
+#include "harness/cases/case.hpp"
+#include "reference/blocks/block.hpp"
+
+namespace norma {
+
+/// The call that a block's case makes; every attribute is there once the case was expanded.
+BlockCall block_call(const Case& c);
+
+/// As expand_defaults and make_inputs (inputs.hpp). A family fills what is no weight; of weights matrices and kernels are
+/// linear_normal, vectors NAME.bias small_normal, other vectors weight_normal. A file gives all tensors: x's shape is the
+/// block's input's.
+Case expand_block_defaults(const Case& c);
+Tensors make_block_inputs(const Case& expanded, int threads = 1);
+
+}  // namespace norma

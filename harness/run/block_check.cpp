@@ -1,0 +1,178 @@
+// Block -> tensors -> balls, bits, output -> measures and trace -> verdict.
+#include "harness/run/block_check.hpp"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "harness/inputs/block_inputs.hpp"
+#include "harness/inputs/inputs.hpp"
+#include "harness/inputs/safetensors.hpp"
+#include "harness/trace/trace_json.hpp"
+#include "impls/cast_paths/block_path.hpp"
+#include "impls/emulate/graph.hpp"
+#include "reference/blocks/block.hpp"
+
+namespace norma {
+
+namespace {
+
+/// Products below this many terms are taken as closely as double-double allows, larger ones in two slices.
+constexpr double kCloseTerms = 0x1p31;
+
+double terms_of(const Graph& graph) {
+  double terms = 0;
+  for (const Site& site : graph.sites)
+    if (std::holds_alternative<LinearSite>(site.what))
+      terms += static_cast<double>(element_count(site.results[0].shape)) *
+               static_cast<double>(graph.find(site.find("weight")->value)->shape[1]);
+  return terms;
+}
+
+RealOptions real_options(const Graph& graph, int threads) {
+  return {.slices = terms_of(graph) < kCloseTerms ? kCloseSlices : kQuickSlices, .threads = threads};
+}
+
+/// Balls as a truth. What they leave open stays undecided.
+class BallTruth final : public TruthSource {
+ public:
+  explicit BallTruth(RealTensor values) : values_(std::move(values)) {}
+  std::int64_t rows() const override { return cols() == 0 ? 0 : values_.size() / cols(); }
+  std::int64_t cols() const override { return values_.shape.empty() ? 1 : values_.shape.back(); }
+  void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
+    for (std::size_t j = 0; j < out.size(); ++j) {
+      const Ball b = values_.at(row * cols() + static_cast<std::int64_t>(j));
+      out[j] = {.hi = b.h, .lo = b.l, .radius = b.r, .magnitude = std::fabs(b.h), .tier = Tier::double_double};
+    }
+  }
+  Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
+    const Ball b = values_.at(row * cols() + col);
+    const Ball d = ball::sub(b, ball::add({m_hi, 0, 0}, {m_lo, 0, 0}));
+    if (d.r == 0 && d.h == 0) return Comparison::equal;
+    if (!(std::fabs(d.h) * (1 - 0x1p-50) > d.r)) return Comparison::undecided;
+    return d.h < 0 ? Comparison::less : Comparison::greater;
+  }
+
+ private:
+  RealTensor values_;
+};
+
+const BlockPath& path_of(const std::string& name, const Case& expanded) {
+  const BlockPath* path = find_block_path(name);
+  if (path == nullptr) throw ProgramError(fmt::format("unknown block path '{}'; 'norma list blocks' prints the known ones", name));
+  if (path->block != expanded.norm)
+    throw ProgramError(fmt::format("{} is a path of {}, not of {}", name, path->block, expanded.norm));
+  return *path;
+}
+
+Graph graph_of(const BlockPath& path, const Case& expanded) {
+  const BlockCall call = block_call(expanded);
+  return path.build({.x = call.x, .numbers = call.numbers, .format = expanded.format,
+                     .profile = std::string(expanded.get("profile"))});
+}
+
+Tensors outputs_only(const Graph& graph, Tensors values) {
+  std::erase_if(values, [&](const auto& value) { return std::ranges::find(graph.outputs, value.first) == graph.outputs.end(); });
+  return values;
+}
+
+Tensors emulated(const Graph& graph, const Tensors& tensors) {
+  check_inputs(graph, tensors, true);
+  return outputs_only(graph, emulate_graph(graph, tensors, {}, [](const std::string&) { return false; }));
+}
+
+ImplCall call_of(const Case& expanded, const Tensors& tensors) {
+  CaseAttributes attributes = attributes_of(expanded);
+  return {.norm = expanded.norm, .inputs = &tensors, .numbers = std::move(attributes.numbers),
+          .words = std::move(attributes.words), .path = std::string(expanded.get("path")),
+          .profile = std::string(expanded.get("profile"))};
+}
+
+}  // namespace
+
+std::vector<BlockTruth> block_truths(const Case& expanded, const Tensors& tensors, int threads) {
+  const Graph graph = find_block(expanded.norm)->build(block_call(expanded));
+  RealTensors values = evaluate_graph(graph, tensors, real_options(graph, threads), [](const std::string&) { return false; });
+  std::vector<BlockTruth> truths;
+  for (const std::string& output : graph.outputs) {
+    const Shape shape = values.at(output).shape;
+    truths.push_back({output, shape, std::make_unique<BallTruth>(std::move(values.at(output)))});
+  }
+  return truths;
+}
+
+Tensors block_made_by(Session& session, const Case& expanded, const std::string& impl) {
+  const auto inputs = session.inputs(expanded);
+  // A file may have more than the outputs: what was stored at the sites.
+  if (impl.starts_with("file:")) return read_safetensors(parse_file_input(impl, "y").path).tensors;
+  const auto implementation = session.implementation(impl);
+  if (implementation == nullptr) return emulated(graph_of(path_of(impl.substr(5), expanded), expanded), inputs->tensors);
+  if (!implementation->accepts_norm(expanded.norm))
+    throw ImplSkipped(fmt::format("{} does not compute {}", impl, expanded.norm));
+  return implementation->run(call_of(expanded, inputs->tensors));
+}
+
+Record check_block(Session& session, const CheckJob& job) {
+  Record record;
+  record.ordinal = job.ordinal;
+  record.case_line = print_case(job.value);
+  record.impl = job.impl;
+  record.path = std::string(job.value.get("path"));
+  record.repro = repro_line(job);
+  const auto end = [&](VerdictKind kind, const std::string& reason) {
+    record.verdict = {.kind = kind, .reason = reason, .criteria = {}};
+    return record;
+  };
+  const auto inputs = session.inputs(job.value);
+  record.inputs_hash = inputs->hash;
+  const bool emulates = job.impl.starts_with("path:");
+  if (record.path.empty() && emulates) record.path = job.impl.substr(5);
+  std::optional<Graph> path;
+  Tensors ideal, got;
+  BlockTrace trace;
+  std::vector<BlockTruth> truths;
+  try {
+    if (!record.path.empty()) path = graph_of(path_of(record.path, job.value), job.value);
+    truths = block_truths(job.value, inputs->tensors);
+    got = block_made_by(session, job.value, job.impl);
+    if (path) {
+      const Graph canonical = find_block(job.value.norm)->build(block_call(job.value));
+      // An implementation's outputs stand in the trace, too; its other sites are the path's.
+      const Tensors* recorded = emulates && job.impl.substr(5) == record.path ? nullptr : &got;
+      trace = trace_block(*path, inputs->tensors, {.real = real_options(*path, 1), .recorded = recorded, .canonical = &canonical});
+      ideal = recorded == nullptr ? got : emulated(*path, inputs->tensors);
+      record.trace = to_json(trace);
+    }
+  } catch (const ProgramError& e) {
+    return end(VerdictKind::skip, e.what());
+  } catch (const ImplSkipped& e) {
+    return end(VerdictKind::skip, e.what());
+  } catch (const ImplCrashed& e) {
+    return end(VerdictKind::crashed, e.what());
+  }
+  std::erase_if(got, [&](const auto& value) {
+    return std::ranges::find(truths, value.first, &BlockTruth::output) == truths.end();
+  });
+  record.outputs_hash = hash_of(got);
+  for (const BlockTruth& truth : truths) {
+    const auto found = got.find(truth.output);
+    if (found == got.end() || found->second.shape != truth.shape)
+      return end(VerdictKind::crashed, fmt::format("wrote no {} of shape {}", truth.output, shape_text(truth.shape)));
+    const auto bits = ideal.find(truth.output);
+    if (bits != ideal.end() && bits->second.format != found->second.format)
+      return end(VerdictKind::fail, fmt::format("{} is {}, but {} gives {} here", truth.output, name_of(found->second.format),
+                                                record.path, name_of(bits->second.format)));
+    std::vector<Tensor> ideals;
+    if (bits != ideal.end()) ideals.push_back(bits->second);
+    const bool is_ideal = emulates && job.impl.substr(5) == record.path;
+    std::optional<BallTruth> meant;
+    if (const auto own = trace.meant.find(truth.output); own != trace.meant.end()) meant.emplace(own->second);
+    record.outputs.push_back({truth.output, measure(*truth.truth, meant ? &*meant : nullptr, ideals, found->second, Overflow::ieee,
+                                                    {.threads = 1, .choice_ulp = 0, .got_is_ideal = is_ideal})});
+  }
+  record.verdict = judge(record.outputs, job.limits);
+  return record;
+}
+
+}  // namespace norma
