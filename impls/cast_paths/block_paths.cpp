@@ -15,6 +15,7 @@ std::span<const BlockPath* const> all_block_paths() {
                                                &blocks::transformers_llama_block_eager, &blocks::diffusers_wan_block,
                                                &blocks::diffusers_flux_double_block, &blocks::diffusers_flux_single_block,
                                                &blocks::bfl_flux_double_block, &blocks::bfl_flux_single_block,
+                                               &blocks::diffusers_flux_last_layer, &blocks::bfl_flux_last_layer,
                                                &blocks::diffusers_qwen_image_block};
   return kPaths;
 }

@@ -73,6 +73,38 @@ Graph build_single(const BlockBinding& binding) {
   return p.g.finish();
 }
 
+// AdaLayerNormContinuous and proj_out, LastLayer and its linear: one Linear gives scale and shift; that its rows stand
+// in another order is a matter of the checkpoint.
+Graph build_last(const BlockBinding& binding, std::string_view path, std::string_view modulate) {
+  if (binding.x.size() != 3)
+    throw ProgramError(std::string(path) + " needs x of shape [batch, tokens, width], got " + shape_text(binding.x));
+  const auto number = [&](std::string_view name) {
+    const auto found = binding.numbers.find(name);
+    if (found == binding.numbers.end())
+      throw ProgramError(std::string(path) + " needs the number " + std::string(name));
+    return found->second;
+  };
+  if (number("eps") != 1e-6) throw ProgramError(std::string(path) + " has eps=1e-6 written in it and takes no other");
+  const std::int64_t batch = binding.x[0], width = binding.x[2];
+  PathBuilder p(binding, "flux_last_layer");
+  const Value x = p.input("x", binding.x), vec = p.input("vec", {batch, width});
+  const Value activated = p.silu("vec.silu", vec);
+  const auto part = [&](const std::string& name) {
+    return p.g.reshape(name + ".rows", p.linear(name, activated, width), {batch, 1, width});
+  };
+  const Value shift = part("shift"), scale = part("scale");
+  const Value n = p.by_path("norm", "torch.layer_norm.cpu", {{"x", x}}, {{"eps", 1e-6}});
+  const Value m = p.by_path("modulate", modulate, {{"x", n}, {"scale", scale}, {"shift", shift}});
+  p.g.output(p.linear("y", m, static_cast<std::int64_t>(number("out"))));
+  return p.g.finish();
+}
+Graph build_diffusers_last(const BlockBinding& binding) {
+  return build_last(binding, "diffusers.flux.last_layer", "diffusers.flux.modulate");
+}
+Graph build_bfl_last(const BlockBinding& binding) {
+  return build_last(binding, "bfl.flux.last_layer", "bfl.flux.modulate");
+}
+
 constexpr PathSource kDiffusers{"huggingface/diffusers", "src/diffusers/models/transformers/transformer_flux.py",
                                 "v0.42.1", "read"};
 constexpr PathSource kBfl{"black-forest-labs/flux", "src/flux/modules/layers.py", "802fb47", "read"};
@@ -109,6 +141,22 @@ constinit const BlockPath bfl_flux_single_block{
     .block = kBflSingle.block,
     .source = kBfl,
     .build = build_single<kBflSingle>,
+};
+
+constinit const BlockPath diffusers_flux_last_layer{
+    .name = "diffusers.flux.last_layer",
+    .title = "AdaLayerNormContinuous without parameters of its own, op by op, and proj_out",
+    .block = "flux_last_layer",
+    .source = kDiffusers,
+    .build = build_diffusers_last,
+};
+
+constinit const BlockPath bfl_flux_last_layer{
+    .name = "bfl.flux.last_layer",
+    .title = "LastLayer: LayerNorm and modulation op by op, linear",
+    .block = "flux_last_layer",
+    .source = kBfl,
+    .build = build_bfl_last,
 };
 
 }  // namespace norma::blocks

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import torch
+from diffusers.models.normalization import AdaLayerNormContinuous
 from diffusers.models.transformers import transformer_flux, transformer_qwenimage
 
 from recording import DTYPES, Recording
@@ -210,6 +211,41 @@ def singles(rng, out):
                {"heads": heads, "mlp": 2 * width, "eps": 1e-6}, given, weights, run, sites, ("y",))
 
 
+def last_layers(rng, out):
+    """The transformer's last two modules, under the names that they have there."""
+    width = 64
+    module = torch.nn.Module()
+    module.norm_out = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
+    module.proj_out = torch.nn.Linear(width, 16)
+    weights = kept_weights(out, "last", fill(rng, module))
+    x, vec = stream(rng, IMAGE, width), torch.from_numpy(rng.standard_normal((BATCH, width)))
+    for label, dtype in DTYPES.items():
+        block = module.to(dtype)
+        given = {"x": x.to(dtype), "vec": vec.to(dtype)}
+        sites = Sites()
+        sites.gives(block.norm_out.silu, "vec.silu")
+        sites.gives(block.norm_out.linear, "both")
+        sites.gives(block.norm_out.norm, "norm")
+        sites.gives(block.norm_out, "modulate")
+        sites.put("y", block.proj_out(block.norm_out(given["x"], given["vec"])))
+        sites.close()
+        sites.values["scale"], sites.values["shift"] = (t.clone() for t in sites.values.pop("both").chunk(2, dim=1))
+        for k, t in given.items():
+            out.keep(f"last.{label}.{k}", t)
+        out.call(f"last.{label}", "flux_last_layer", "diffusers.models.normalization.AdaLayerNormContinuous",
+                 {**given, **weights}, sites.values, {"out": 16, "eps": 1e-6})
+
+
+def tables(rng, out):
+    """FLUX's positions: text at 0, image tokens in rows of five."""
+    ids = torch.tensor([[0, 0, 0]] * 2 + [[0, y, x] for y in range(4) for x in range(5)] + [[3, 100, 127]])
+    cos, sin = transformer_flux.FluxPosEmbed(theta=10000, axes_dim=[4, 14, 14])(ids)
+    assert torch.equal(cos[:, ::2], cos[:, 1::2]) and torch.equal(sin[:, ::2], sin[:, 1::2])
+    out.keep("tables.ids", ids.float())
+    out.call("tables", "rope_tables", MODELS + "transformer_flux.FluxPosEmbed", {"ids": "tables.ids"},
+             {"cos": cos[:, ::2].contiguous(), "sin": sin[:, ::2].contiguous()}, {"theta": 10000})
+
+
 def qwen_images(rng, out):
     heads, head = 3, 16
     module = fill(rng, transformer_qwenimage.QwenImageTransformerBlock(heads * head, heads, head))
@@ -238,7 +274,7 @@ def qwen_images(rng, out):
 
 def main(folder):
     torch.set_num_threads(1)
-    for name, groups in (("blocks_flux", (doubles, singles)), ("blocks_qwen_image", (qwen_images,))):
+    for name, groups in (("blocks_flux", (doubles, singles, last_layers, tables)), ("blocks_qwen_image", (qwen_images,))):
         rng, out = np.random.default_rng(SEED), Recording(__file__, SEED, "numpy", "diffusers")
         with torch.inference_mode():
             for group in groups:

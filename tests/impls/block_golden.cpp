@@ -179,11 +179,11 @@ void check_recorded(const TensorFile& file, const std::string& call, std::string
     const bool activation = c.name == "vec.silu" || c.name.ends_with("mlp.1");
     CHECK((c.differing == 0 || activation));
   }
-  // Measured: at most 1.5 units of the format.
+  // Measured: at most 3.5 units of the format, 1.5 behind a residual sum.
   const double unit = std::ldexp(1.0, -format_of(golden.format).precision);
-  CHECK(whole.path < 2 * unit);
-  CHECK(whole.recorded < 2 * unit);
-  CHECK(whole.implementation < 2 * unit);
+  CHECK(whole.path < 4 * unit);
+  CHECK(whole.recorded < 4 * unit);
+  CHECK(whole.implementation < 4 * unit);
   // The code's fp32 constants of gelu and of eps.
   CHECK(whole.gap < 1e-8);
 }

@@ -1,13 +1,14 @@
 // FLUX's blocks: what diffusers' classes stored, checkpoints of both projects, what is refused.
 #include <algorithm>
+#include <array>
 #include <catch2/catch_message.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <cmath>
 #include <set>
 
-#include "impls/emulate/graph.hpp"
 #include "reference/blocks/layouts.hpp"
+#include "reference/blocks/rope_tables.hpp"
 #include "reference/certified/blocks/real_graph.hpp"
 #include "tests/impls/block_golden.hpp"
 
@@ -46,6 +47,8 @@ TEST_CASE("FLUX's blocks have at every site the bits that diffusers' classes sto
   for (const char* format : kFormats) {
     check_recorded(file, std::string("double.") + format, "diffusers.flux.double_block", 21, 15);
     check_recorded(file, std::string("single.") + format, "diffusers.flux.single_block", 9, 7);
+    check_recorded(file, std::string("last.") + format, "diffusers.flux.last_layer", 3, 3);
+    check_recorded(file, std::string("last.") + format, "bfl.flux.last_layer", 3, 3);
   }
 }
 
@@ -83,6 +86,43 @@ TEST_CASE("a site whose operands are exchanged, or one changed bit, is refused",
   Tensor& y = golden.recorded.at("img.out");
   y.set_code(7, y.code(7) ^ 1u);
   CHECK(refused(site_counts(golden)) == std::set<std::string>{"img.out"});
+}
+
+TEST_CASE("tables of a rotary embedding are rounded correctly, as FLUX has them in diffusers", "[golden][blocks]") {
+  const TensorFile file = captured("blocks_flux");
+  const Tensor& ids = file.tensors.at("tables.ids");
+  std::vector<std::int64_t> positions;
+  for (std::int64_t i = 0; i < ids.size(); ++i) positions.push_back(static_cast<std::int64_t>(ids.value(i)));
+  constexpr std::int64_t kAxes[] = {4, 14, 14};
+  const RopeTables tables = rope_tables(kAxes, 32, positions);
+  std::int64_t wrong = 0, other = 0, at = 0;
+  for (std::size_t t = 0; t < positions.size(); t += 3)
+    for (std::size_t a = 0; a < 3; ++a)
+      for (std::int64_t j = 0; j < kAxes[a] / 2; ++j, ++at) {
+        // 64 bits and more of an angle of at most 127: off by less than 2^-55, and no value is so near to a tie.
+        const long double angle =
+            static_cast<long double>(positions[t + a]) *
+            std::pow(10000.0L, -2.0L * static_cast<long double>(j) / static_cast<long double>(kAxes[a]));
+        const struct {
+          const Tensor& table;
+          const Tensor& recorded;
+          long double exact;
+        } both[] = {{tables.cos, file.tensors.at("tables.cos"), std::cos(angle)},
+                    {tables.sin, file.tensors.at("tables.sin"), std::sin(angle)}};
+        for (const auto& [table, recorded, exact] : both) {
+          wrong += table.value(at) != static_cast<double>(static_cast<float>(exact)) ? 1 : 0;
+          other += table.code(at) != recorded.code(at) ? 1 : 0;
+        }
+      }
+  REQUIRE(at == tables.cos.size());
+  CHECK(wrong == 0);
+  CHECK(other == 0);
+  CHECK_THROWS_MATCHES(rope_tables(std::array<std::int64_t, 3>{16, 56, 48}, 128, positions), ProgramError,
+                       Message("RoPE axes 16+56+48 sum to 120, but a head has 128 columns"));
+  CHECK_THROWS_MATCHES(rope_tables(std::array<std::int64_t, 3>{15, 57, 56}, 128, positions), ProgramError,
+                       Message("a RoPE axis has an even number of columns, not 15"));
+  CHECK_THROWS_MATCHES(rope_tables(kAxes, 32, std::span(positions).first(4)), ProgramError,
+                       Message("there are 4 positions, but each token has one for each of 3 axes"));
 }
 
 TEST_CASE("checkpoints of both projects give the same weights", "[blocks]") {
