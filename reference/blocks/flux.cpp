@@ -23,6 +23,9 @@ constexpr BlockAttribute kLast[] = {
     {"eps", "1e-6", "of the LayerNorm"},
 };
 
+constexpr std::pair<std::string_view, std::string_view> kBoth[] = {{"img.out", "img"}, {"txt.out", "txt"}};
+constexpr std::pair<std::string_view, std::string_view> kOne[] = {{"y", "x"}};
+
 Graph build_double(const BlockCall& call) {
   const JointSizes s = joint_sizes("flux_double_block", call);
   const std::int64_t text = whole(call, "text"), all = text + s.tokens;
@@ -88,6 +91,8 @@ constinit const BlockDef flux_double_block{
     .source = "black-forest-labs/flux src/flux/modules/layers.py 802fb47; Esser et al., arXiv:2403.03206",
     .attributes = kDouble,
     .build = build_double,
+    .input = "img",
+    .streams = kBoth,
 };
 
 constinit const BlockDef flux_single_block{
@@ -99,6 +104,7 @@ constinit const BlockDef flux_single_block{
     .source = "black-forest-labs/flux src/flux/modules/layers.py 802fb47",
     .attributes = kSingle,
     .build = build_single,
+    .streams = kOne,
 };
 
 constinit const BlockDef flux_last_layer{

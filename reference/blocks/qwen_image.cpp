@@ -14,6 +14,8 @@ constexpr BlockAttribute kAttributes[] = {
     {"eps", "1e-6", "of all norms"},
 };
 
+constexpr std::pair<std::string_view, std::string_view> kStreams[] = {{"img.out", "img"}, {"txt.out", "txt"}};
+
 Graph build(const BlockCall& call) {
   const JointSizes s = joint_sizes("qwen_image_block", call);
   const std::int64_t text = whole(call, "text"), all = text + s.tokens;
@@ -57,6 +59,8 @@ constinit const BlockDef qwen_image_block{
         "huggingface/diffusers src/diffusers/models/transformers/transformer_qwenimage.py v0.42.1; arXiv:2508.02324",
     .attributes = kAttributes,
     .build = build,
+    .input = "img",
+    .streams = kStreams,
 };
 
 }  // namespace norma::blocks

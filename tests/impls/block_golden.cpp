@@ -80,7 +80,7 @@ GoldenBlock golden_block(const TensorFile& file, const std::string& call, std::s
   Tensors given;
   for (const auto& [name, tensor] : entry.at("inputs").items())
     given[name] = file.tensors.at(tensor.get<std::string>());
-  golden.call.x = given.at(given.contains("img") ? "img" : "x").shape;
+  golden.call.x = given.at(std::string(block->input)).shape;
   for (const auto& [name, value] : entry.at("attributes").items()) golden.call.numbers[name] = value.get<double>();
   golden.call = with_defaults(*block, golden.call);
   golden.canonical = block->build(golden.call);
