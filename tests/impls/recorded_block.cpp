@@ -68,8 +68,9 @@ SiteCheck check_site(const Site& site, const std::vector<const Tensor*>& argumen
   const RealTensor meant = evaluate_site(site, exact, {}).front();
   const std::vector<double> bounds = any_order_bound(site, arguments, meant);
   for (std::int64_t i = 0; i < recorded.size(); ++i) {
-    const double share = share_of(recorded.value(i), meant.at(i), bounds[static_cast<std::size_t>(i)]);
-    if (!(share <= 1)) ++check.refused;
+    const double bound = bounds[static_cast<std::size_t>(i)];
+    const double share = share_of(recorded.value(i), meant.at(i), bound);
+    if (!(share <= 1 && std::isfinite(bound))) ++check.refused;  // a bound that is infinite would allow anything
     check.largest_share = std::max(check.largest_share, share);
   }
   return check;
