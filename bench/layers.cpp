@@ -1,8 +1,8 @@
 // norma_layers FILE: a real model's layers, one after the other. How far the stack of cast paths is from the truth
 // after each layer, beside what the model's own code returned, and how the error grows.
 //
-// FILE: safetensors of python/capture/capture_smollm2_layers.py: the block's inputs, weights of layer k as "k.NAME", what
-// was returned after it as "k.y"; metadata path, count, attributes.
+// FILE: safetensors of python/capture/capture_smollm2_layers.py: the block's inputs, weights of layer k as "k.NAME",
+// what was returned after it as "k.y"; metadata path, count, attributes.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -118,21 +118,21 @@ struct Stack {
 
 class Model {
  public:
-  Model(const std::string& file, int threads) : file_(read_safetensors(file)), threads_(threads) {
-    path_ = find_block_path(file_.metadata.at("path"));
-    if (path_ == nullptr) throw ProgramError(file + " names no path of the catalogue: " + file_.metadata.at("path"));
+  Model(const std::string& file, int threads) : name_(file), file_(read_safetensors(file)), threads_(threads) {
+    path_ = find_block_path(metadata("path"));
+    if (path_ == nullptr) throw ProgramError(file + " names no path of the catalogue: " + metadata("path"));
     BlockCall call{.x = x().shape, .numbers = {}};
-    const nlohmann::json attributes = nlohmann::json::parse(file_.metadata.at("attributes"));
+    const nlohmann::json attributes = nlohmann::json::parse(metadata("attributes"));
     for (const auto& [name, value] : attributes.items()) call.numbers[name] = value.get<double>();
     call = with_defaults(*find_block(path_->block), call);
     layer_ = path_->build({.x = call.x, .numbers = call.numbers, .format = x().format});
   }
 
   const BlockPath& path() const { return *path_; }
-  const Tensor& x() const { return file_.tensors.at("x"); }
-  int count() const { return std::atoi(file_.metadata.at("count").c_str()); }
+  const Tensor& x() const { return tensor("x"); }
+  int count() const { return std::atoi(metadata("count").c_str()); }
   /// What the model's own code gave after layer k.
-  const Tensor& returned(int k) const { return file_.tensors.at(std::to_string(k) + ".y"); }
+  const Tensor& returned(int k) const { return tensor(std::to_string(k) + ".y"); }
 
   /// One layer further.
   void advance(Stack& stack, int k) const {
@@ -161,15 +161,26 @@ class Model {
   }
 
  private:
+  const std::string& metadata(const std::string& key) const {
+    const auto found = file_.metadata.find(key);
+    if (found == file_.metadata.end()) throw ProgramError(name_ + " has no metadata '" + key + "'" + kMadeBy);
+    return found->second;
+  }
+  const Tensor& tensor(const std::string& name) const {
+    const auto found = file_.tensors.find(name);
+    if (found == file_.tensors.end()) throw ProgramError(name_ + " has no tensor '" + name + "'" + kMadeBy);
+    return found->second;
+  }
   Tensors inputs_of(int k) const {
     Tensors inputs;
     for (const GraphInput& input : layer_.inputs)
-      if (input.value.name != "x")
-        inputs[input.value.name] =
-            file_.tensors.at(input.weight ? std::to_string(k) + "." + input.value.name : input.value.name);
+      if (const std::string& name = input.value.name; name != "x")
+        inputs[name] = tensor(input.weight ? std::to_string(k) + "." + name : name);
     return inputs;
   }
 
+  static constexpr const char* kMadeBy = "; python/capture/capture_smollm2_layers.py writes such files";
+  std::string name_;
   TensorFile file_;
   int threads_;
   const BlockPath* path_ = nullptr;
