@@ -5,8 +5,8 @@
 * blocks_llama: transformers' LlamaDecoderLayer, causal, grouped queries, with scaled_dot_product_attention and with eager
   attention on the same tensors.
 * blocks_wan: diffusers' WanTransformerBlock; scale_shift_table and LayerNorms stay fp32, as _keep_in_fp32_modules has it.
-* blocks_dit: facebookresearch/DiT's DiTBlock. No package has its class; its lines (models.py ed81ce2, with timm's Attention
-  and Mlp) are written here as torch operations.
+* blocks_dit: facebookresearch/DiT's DiTBlock, whose class no package has: its lines (models.py ed81ce2, with timm's Attention
+  and Mlp) as torch operations, and the class that diffusers runs DiT's weights with, on the same tensors.
 
 Weights are seeded and small: a width of 40 to 56, which no vector register divides. One file a block and dtype:
 blocks_NAME.DTYPE.safetensors, whose `calls` name the block, its path, attributes, inputs (weights among them) and, as
@@ -232,16 +232,8 @@ class DiTBlock(nn.Module):
         self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, mlp), nn.Linear(mlp, width)
 
 
-def dit(recording, dtype, draw):
-    heads, size, batch, tokens, eps = 4, 10, 2, 9, 1e-6
-    width = heads * size
-    mlp = 4 * width
-    block = DiTBlock(width, mlp)
-    draw.fill(block)
-    block = block.to(dtype).eval()
-    x, c = draw.activations(batch, tokens, width).to(dtype), draw(batch, width).to(dtype)
-    given = keep_inputs(recording, block, {"x": x, "c": c})
-    sites = Sites()
+def dit_lines(block, x, c, sites, heads, eps):
+    batch, tokens, width = x.shape
 
     def kept(name, value):
         sites.keep(name, value)
@@ -250,20 +242,81 @@ def dit(recording, dtype, draw):
     def modulated(which, of, shift, scale):
         n = kept(f"norm{which}", F.layer_norm(of, (width,), eps=eps))
         return kept(f"modulate{which}", n * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1))
-    with sites.listening():
-        hidden = kept("adaLN_modulation.0", F.silu(c))
-        modulation = kept("adaLN_modulation.1", block.adaLN_modulation[1](hidden))
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)
-        qkv = kept("attn.qkv", block.attn.qkv(modulated(1, x, shift1, scale1)))
-        q, k, v = qkv.reshape(batch, tokens, 3, heads, size).permute(2, 0, 3, 1, 4).unbind(0)
-        a = kept("attn.attention", F.scaled_dot_product_attention(q, k, v))
-        projected = kept("attn.proj", block.attn.proj(a.transpose(1, 2).reshape(batch, tokens, width)))
-        x1 = kept("gate1", x + gate1.unsqueeze(1) * projected)
-        inner = kept("mlp.fc1", block.mlp.fc1(modulated(2, x1, shift2, scale2)))
-        inner = kept("mlp.act", F.gelu(inner, approximate="tanh"))
-        kept("y", x1 + gate2.unsqueeze(1) * kept("mlp.fc2", block.mlp.fc2(inner)))
-    recording.call("dit", "dit_block", "facebookresearch/DiT models.py DiTBlock as torch operations", given, sites.values,
-                   {"heads": heads, "mlp": mlp, "eps": eps}, path="facebook.dit.block")
+    modulation = kept("adaLN_modulation.1", block.adaLN_modulation[1](kept("adaLN_modulation.0", F.silu(c))))
+    shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)
+    qkv = kept("attn.qkv", block.attn.qkv(modulated(1, x, shift1, scale1)))
+    q, k, v = qkv.reshape(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    a = kept("attn.attention", F.scaled_dot_product_attention(q, k, v))
+    projected = kept("attn.proj", block.attn.proj(a.transpose(1, 2).reshape(batch, tokens, width)))
+    x1 = kept("gate1", x + gate1.unsqueeze(1) * projected)
+    inner = kept("mlp.fc1", block.mlp.fc1(modulated(2, x1, shift2, scale2)))
+    inner = kept("mlp.act", F.gelu(inner, approximate="tanh"))
+    kept("y", x1 + gate2.unsqueeze(1) * kept("mlp.fc2", block.mlp.fc2(inner)))
+
+
+class Given(nn.Module):
+    """Stands for the embedding of time and class, which is not of the block."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+
+    def forward(self, timestep, class_labels, hidden_dtype=None):
+        return self.c
+
+
+def dit_class(block, x, c, sites, heads, eps):
+    """As diffusers' DiTTransformer2DModel builds it; q, k and v are Linears of their own there."""
+    from diffusers.models.attention import BasicTransformerBlock
+    width = x.shape[-1]
+    own = BasicTransformerBlock(width, heads, width // heads, activation_fn="gelu-approximate", num_embeds_ada_norm=2,
+                                attention_bias=True, norm_elementwise_affine=False, norm_type="ada_norm_zero",
+                                norm_eps=eps).to(x.dtype).eval()
+    q, k, v = (own.attn1.to_q, own.attn1.to_k, own.attn1.to_v)
+    pairs = [(own.norm1.linear, block.adaLN_modulation[1]), (own.attn1.to_out[0], block.attn.proj),
+             (own.ff.net[0].proj, block.mlp.fc1), (own.ff.net[2], block.mlp.fc2)]
+    for mine, theirs in pairs:
+        mine.load_state_dict(theirs.state_dict())
+    for mine, weight, bias in zip((q, k, v), block.attn.qkv.weight.chunk(3), block.attn.qkv.bias.chunk(3)):
+        mine.load_state_dict({"weight": weight, "bias": bias})
+    own.norm1.emb = Given(c)
+    parts, merged = {}, {}
+    for name, module in (("q", q), ("k", k), ("v", v)):
+        module.register_forward_hook(lambda m, args, y, name=name: parts.update({name: y.detach().clone()}))
+    own.attn1.to_out[0].register_forward_pre_hook(lambda m, args: merged.update(value=args[0].detach().clone()))
+    sites.output("adaLN_modulation.0", own.norm1.silu)
+    sites.output("adaLN_modulation.1", own.norm1.linear)
+    sites.output("norm1", own.norm1.norm)
+    sites.input("modulate1", own.attn1)
+    sites.output("attn.proj", own.attn1.to_out[0])
+    sites.input("gate1", own.norm3)
+    sites.output("norm2", own.norm3)
+    sites.input("modulate2", own.ff)
+    sites.output("mlp.fc1", own.ff.net[0].proj)
+    sites.output("mlp.act", own.ff.net[0])
+    sites.output("mlp.fc2", own.ff.net[2])
+    sites.output("y", own)
+    own(x, timestep=torch.zeros(len(x)), class_labels=torch.zeros(len(x), dtype=torch.long))
+    sites.keep("attn.qkv", torch.cat([parts["q"], parts["k"], parts["v"]], -1))
+    sites.keep("attn.attention", merged["value"].unflatten(-1, (heads, width // heads)).transpose(1, 2))
+
+
+def dit(recording, dtype, draw):
+    heads, size, batch, tokens, eps = 4, 10, 2, 6, 1e-6
+    width = heads * size
+    mlp = 4 * width
+    block = DiTBlock(width, mlp)
+    draw.fill(block)
+    block = block.to(dtype).eval()
+    x, c = draw.activations(batch, tokens, width).to(dtype), draw(batch, width).to(dtype)
+    given = keep_inputs(recording, block, {"x": x, "c": c})
+    for name, run, operator in (("lines", dit_lines, "facebookresearch/DiT models.py DiTBlock as torch operations"),
+                                ("class", dit_class, "diffusers BasicTransformerBlock of DiTTransformer2DModel")):
+        sites = Sites()
+        with torch.inference_mode():
+            run(block, x, c, sites, heads, eps)
+        recording.call(f"dit.{name}", "dit_block", operator, given, sites.values,
+                       {"heads": heads, "mlp": mlp, "eps": eps}, path="facebook.dit.block")
 
 
 def main(out):
