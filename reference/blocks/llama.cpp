@@ -41,6 +41,9 @@ Graph build(const BlockCall& call) {
   const std::int64_t kv_heads = or_else(call, "kv_heads", heads), size = or_else(call, "head_dim", width / heads);
   const std::int64_t mlp = or_else(call, "mlp", (width * 8 / 3 + 255) / 256 * 256);
   const double eps = call.numbers.at("eps");
+  if (call.numbers.at("head_dim") == 0 && width % heads != 0)
+    throw ProgramError("heads=" + std::to_string(heads) + " must divide the width " + std::to_string(width) +
+                       ", or head_dim be given");
   if (heads % kv_heads != 0)
     throw ProgramError("kv_heads=" + std::to_string(kv_heads) + " must divide heads=" + std::to_string(heads));
   if (size < 2 || size % 2 != 0)
