@@ -36,6 +36,7 @@ LAYERS = [
     "harness/inputs",
     "harness/metrics",
     "harness/judge",
+    "harness/trace",
     "harness/run",
     "harness/audit",
     "harness",

@@ -38,7 +38,7 @@ std::vector<std::string> words(std::string_view list) {
 }
 
 /// What a path's code may be bound to, x being of one format: as the first of these that it takes.
-enum class Wide { none, modulation, parameters };  // what is fp32 whatever x is
+enum class Wide { none, modulation, parameters, tables };  // what is fp32 whatever x is
 struct Sample {
   Wide wide;
   bool bias;  // beside an optional weight
@@ -46,14 +46,15 @@ struct Sample {
 };
 constexpr Sample kSamples[] = {{Wide::none, false, 3072},       {Wide::none, true, 3072},
                                {Wide::modulation, false, 3072}, {Wide::modulation, true, 3072},
-                               {Wide::parameters, true, 3072},  {Wide::none, false, 768},
+                               {Wide::parameters, true, 3072},  {Wide::tables, false, 3072},  {Wide::none, false, 768},
                                {Wide::none, true, 768}};
 
 bool is_wide(const CastPath& path, const std::string& input, Wide wide) {
   if (path.norm == "rmsnorm") return input == "scale";  // of a quantized output
   const bool modulation = input == "scale" || input == "shift" || input == "gate";
+  const bool table = input == "cos" || input == "sin";
   const bool parameter = input == "weight" || input == "bias" || input.ends_with("_table");
-  return (wide == Wide::modulation && modulation) || (wide == Wide::parameters && parameter);
+  return (wide == Wide::tables && table) || (wide == Wide::modulation && modulation) || (wide == Wide::parameters && parameter);
 }
 
 /// The path's program for tensors of one format, the optional weight present: what path=file: reads.

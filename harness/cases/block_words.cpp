@@ -23,7 +23,7 @@ struct Words {
             .attributes = {}, .outputs = kOutputs, .check = nullptr, .truth = nullptr, .outputs_of = nullptr} {
     for (const BlockAttribute& a : block.attributes)
       attributes.push_back({.name = a.name, .fallback = a.fallback, .choices = "", .meaning = a.meaning});
-    attributes.push_back({.name = "layout", .fallback = "norma", .choices = "norma|diffusers|bfl|transformers",
+    attributes.push_back({.name = "layout", .fallback = "norma", .choices = "norma|diffusers|bfl",
                           .meaning = "whose tensor names a file has"});
     def.attributes = attributes;
   }

@@ -4,12 +4,16 @@
 #include <fmt/core.h>
 
 #include <charconv>
+#include <numeric>
 
 #include "harness/cases/number.hpp"
 #include "harness/inputs/content_hash.hpp"
 #include "harness/inputs/families.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
+#include "impls/cast_paths/block_path.hpp"
+#include "reference/blocks/layouts.hpp"
+#include "reference/blocks/rope_tables.hpp"
 
 namespace norma {
 
@@ -29,16 +33,40 @@ std::string hash_of_file(const Tensors& tensors) {
   return sha.hex();
 }
 
-/// file:PATH@sha256-HEX; the tensor that parse_file_input names is not asked.
-Tensors read_file(std::string_view value, std::string_view layout) {
+/// file:PATH@sha256-HEX, as it is; the tensor that parse_file_input names is not asked.
+Tensors read_file(std::string_view value) {
   const FileInput file = parse_file_input(value, "x");
   Tensors tensors = read_safetensors(file.path).tensors;
   if (const std::string hash = hash_of_file(tensors); !hash.starts_with(file.hash))
     throw CaseError(fmt::format("the tensors of {} changed: the case says sha256-{}, they are {}", file.path, file.hash,
                                 hash.substr(0, 12)));
-  if (layout != "norma")
-    throw CaseError(fmt::format("layout={} is none that this block's tensors have", layout));
   return tensors;
+}
+
+/// The block as the case's path computes it, whose formats its tensors have; without a path over the reals.
+Graph graph_of(const Case& c) {
+  const BlockCall call = block_call(c);
+  if (const BlockPath* path = find_block_path(c.get("path")))
+    return path->build({.x = call.x, .numbers = call.numbers, .format = c.format, .profile = std::string(c.get("profile"))});
+  return block_of(c).build(call);
+}
+
+bool is_table(std::string_view name) { return name.ends_with("cos") || name.ends_with("sin"); }
+
+/// Row t of [tokens, n] has the angles t 10000^(-2j/n) of pairs j < n / 2, twice.
+Tensor rotary_table(const GraphValue& value, FormatId format) {
+  const std::int64_t tokens = value.shape.front(), n = value.shape.back(), half = n / 2;
+  if (value.shape.size() != 2 || n % 2 != 0)
+    throw ProgramError(fmt::format("{} must be [tokens, an even number] to be filled, got {}", value.name, shape_text(value.shape)));
+  std::vector<std::int64_t> positions(static_cast<std::size_t>(tokens));
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::int64_t axes[] = {n};
+  const RopeTables tables = rope_tables(axes, n, positions);
+  const Tensor& from = value.name.ends_with("cos") ? tables.cos : tables.sin;
+  Tensor table = Tensor::zeros(format, value.shape);
+  for (std::int64_t i = 0; i < table.size(); ++i)
+    table.set_code(i, encode(format, from.value(i / n * half + i % half), Overflow::saturate));
+  return table;
 }
 
 std::string_view family_of_weight(const GraphValue& weight) {
@@ -74,7 +102,7 @@ Case expand_block_defaults(const Case& c) {
   expanded.keys["seed"] = std::to_string(seed);
   std::string& input = expanded.keys.try_emplace("input", "normal").first->second;
   if (input.starts_with(kFile)) {
-    const Tensors tensors = read_file(input, expanded.get("layout"));
+    const Tensors tensors = read_file(input);
     const auto main = tensors.find(block_of(c).input);
     if (main == tensors.end())
       throw CaseError(fmt::format("{} has no tensor '{}', whose shape {} begins with", input, block_of(c).input, c.norm));
@@ -94,14 +122,18 @@ Case expand_block_defaults(const Case& c) {
     input = versioned_name(*family);
     if (!expanded.shape) throw CaseError(fmt::format("the shape '-' needs input=file:PATH, and input is {}", input));
   }
-  as_case_error([&] { return block_of(c).build(block_call(expanded)); });
+  as_case_error([&] { return graph_of(expanded); });
   return expanded;
 }
 
 Tensors make_block_inputs(const Case& expanded, int threads) {
   const std::string_view input = expanded.get("input");
-  if (input.starts_with(kFile)) return read_file(input, expanded.get("layout"));
-  const Graph graph = as_case_error([&] { return block_of(expanded).build(block_call(expanded)); });
+  const Graph graph = as_case_error([&] { return graph_of(expanded); });
+  if (input.starts_with(kFile)) {
+    Tensors tensors = read_file(input);
+    if (expanded.get("layout") == "norma") return tensors;
+    return as_case_error([&] { return from_layout(graph, expanded.get("layout"), tensors); });
+  }
   std::uint64_t seed = 0;
   const std::string_view text = expanded.get("seed");
   std::from_chars(text.data(), text.data() + text.size(), seed);
@@ -109,7 +141,13 @@ Tensors make_block_inputs(const Case& expanded, int threads) {
   for (const GraphInput& given : graph.inputs) {
     const GraphValue& value = given.value;
     const std::string_view family = given.weight ? family_of_weight(value) : input.substr(0, input.find('/'));
-    InputSpec spec{.tensor = value.name, .format = expanded.format, .shape = value.shape, .seed = seed};
+    const bool table = !given.weight && is_table(value.name);
+    const FormatId format = value.format.value_or(table ? FormatId::fp32 : expanded.format);
+    if (table) {
+      tensors.emplace(value.name, as_case_error([&] { return rotary_table(value, format); }));
+      continue;
+    }
+    InputSpec spec{.tensor = value.name, .format = format, .shape = value.shape, .seed = seed};
     // A kernel's row is all that one output reads.
     if (given.weight && value.shape.size() > 2)
       spec.shape = {value.shape[0], element_count(value.shape) / value.shape[0]};

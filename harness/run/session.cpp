@@ -30,11 +30,8 @@ constexpr std::int64_t kHeldElements = std::int64_t{1} << 22;  // 160 MiB of enc
 
 /// The part of a case that its tensors depend on.
 std::string inputs_key(const Case& expanded) {
-  if (find_block(expanded.norm) != nullptr) {  // its attributes say which tensors there are
-    Case only = expanded;
-    only.keys.erase("path");
-    only.keys.erase("profile");
-    return print_case(only);
+  if (find_block(expanded.norm) != nullptr) {  // its attributes and its path say which tensors there are
+    return print_case(expanded);
   }
   Case only = expanded;
   for (auto it = only.keys.begin(); it != only.keys.end();) {

@@ -47,7 +47,7 @@ NORMA_KERNEL void ada_layernorm_warp_per_row(const AdaLayerNormArguments<T, W> a
 }
 
 template <class T, class W, Roundings kRoundings>
-NORMA_KERNEL void ada_layernorm_block_per_row(const AdaLayerNormArguments<T, W> a) {
+NORMA_KERNEL_OF(kMostRowThreads) void ada_layernorm_block_per_row(const AdaLayerNormArguments<T, W> a) {
   ada_layernorm_row<T, W, kRoundings>(a, block_index(), thread_index(), block_threads(),
                                       BlockOfRow{shared_memory<float>()});
 }

@@ -242,7 +242,7 @@ class ChannelNorm final : public Implementation {
   RowShape sharing(const ImplCall& call, const Layout& layout) const {
     const FormatId format = tensor_of(call, "x")->format;
     if (in_columns()) return {kColumnThreads * column_slices(channel_columns(layout)), 1};
-    const RowShape block = block_shape(format, layout.cols);
+    const RowShape block = row_shape(RowThreads::block, format, layout.cols);
     if (v_.from == MomentsFrom::block) return block;
     return {kSliceThreads * run_slices(run_rows(layout, format)), block.vector};
   }

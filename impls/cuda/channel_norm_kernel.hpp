@@ -4,13 +4,6 @@
 #include "impls/cuda/channel_norm_launch.hpp"
 #include "impls/cuda/moments.hpp"
 
-// Of at most so many threads a block: the compiler then keeps to the registers that they have.
-#ifdef __CUDACC__
-#define NORMA_KERNEL_OF(threads) __global__ __launch_bounds__(threads)
-#else
-#define NORMA_KERNEL_OF(threads) inline
-#endif
-
 namespace norma::cuda::inline NORMA_SIDE {
 
 template <class T, class W>

@@ -62,14 +62,6 @@ struct ChannelNormLaunch {
   bool approximate_root = false;  ///< rsqrtf, not __frsqrt_rn
 };
 
-/// Of a block that has a row of its own: its kernel takes up to 114 registers a thread (nvcc 13, sm_90), and a
-/// multiprocessor has 65536.
-inline constexpr unsigned kMostBlockThreads = 512;
-constexpr RowShape block_shape(FormatId format, std::int64_t cols) {
-  RowShape shape = row_shape(RowThreads::block, format, cols);
-  if (shape.threads > kMostBlockThreads) shape.threads = kMostBlockThreads;
-  return shape;
-}
 inline constexpr unsigned kSliceThreads = 256;  ///< of one slice of a run row: 8192 values in its registers
 inline constexpr unsigned kColumnThreads = 32;  ///< that share a column, in a block of 32 columns
 

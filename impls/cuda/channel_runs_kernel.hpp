@@ -139,7 +139,7 @@ NORMA_DEVICE void write_run_row(const ChannelRunsArguments<T, W>& a, const RunPa
 }
 
 template <class T, class W>
-NORMA_KERNEL_OF(kMostBlockThreads)
+NORMA_KERNEL_OF(kMostRowThreads)
 void channel_run_block(const ChannelRunsArguments<T, W> a) {
   const unsigned row = block_index();
   const RunPart<T> part(a.t.x + start_of(a.rows, row), a.rows, thread_index(), block_threads());
@@ -167,7 +167,7 @@ void start_channel_runs(const ChannelNormLaunch& l, const RunRows& rows, const L
   const ChannelRunsArguments<T, W> arguments{.t = tensors_of<T, W>(l), .rows = rows};
   if (l.from == MomentsFrom::block) {
     start<channel_run_block<T, W>>({.blocks = rows.rows,
-                                    .threads = block_shape(l.format, rows.cols).threads,
+                                    .threads = row_shape(RowThreads::block, l.format, rows.cols).threads,
                                     .shared_bytes = 3 * kWarp * sizeof(float)},
                                    options, arguments);
     return;

@@ -14,6 +14,8 @@
 #include <cuda_fp8.h>
 
 #define NORMA_KERNEL __global__
+// Of at most so many threads a block: the compiler then keeps to the registers that they have.
+#define NORMA_KERNEL_OF(threads) __global__ __launch_bounds__(threads)
 #define NORMA_DEVICE __device__ __forceinline__
 #define NORMA_UNROLL _Pragma("unroll")
 #define NORMA_NO_UNROLL _Pragma("unroll 1")
@@ -26,6 +28,7 @@
 #include "reference/formats/format.hpp"
 
 #define NORMA_KERNEL inline
+#define NORMA_KERNEL_OF(threads) inline
 #define NORMA_DEVICE inline
 #define NORMA_UNROLL
 #define NORMA_NO_UNROLL

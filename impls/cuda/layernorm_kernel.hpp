@@ -52,7 +52,7 @@ NORMA_KERNEL void layernorm_warp_per_row(const LayerNormArguments<T, W> a) {
 }
 
 template <class T, class W, LayerNormTail kTail>
-NORMA_KERNEL void layernorm_block_per_row(const LayerNormArguments<T, W> a) {
+NORMA_KERNEL_OF(kMostRowThreads) void layernorm_block_per_row(const LayerNormArguments<T, W> a) {
   layernorm_row<T, W, kTail>(a, block_index(), thread_index(), block_threads(), BlockOfRow{shared_memory<float>()});
 }
 

@@ -148,7 +148,7 @@ NORMA_KERNEL void rms_quantized_warp_per_row(const RmsQuantizedArguments<T, W> a
 }
 
 template <class T, class W, Quant kQuant>
-NORMA_KERNEL void rms_quantized_block_per_row(const RmsQuantizedArguments<T, W> a) {
+NORMA_KERNEL_OF(kMostRowThreads) void rms_quantized_block_per_row(const RmsQuantizedArguments<T, W> a) {
   rms_quantized_row<T, W, kQuant>(a, block_index(), thread_index(), block_threads(), BlockPerRow{});
 }
 

@@ -57,7 +57,7 @@ NORMA_KERNEL void rms_residual_warp_per_row(const RmsResidualArguments<T, W> a) 
 }
 
 template <class T, class W, RmsTail kTail>
-NORMA_KERNEL void rms_residual_block_per_row(const RmsResidualArguments<T, W> a) {
+NORMA_KERNEL_OF(kMostRowThreads) void rms_residual_block_per_row(const RmsResidualArguments<T, W> a) {
   rms_residual_row<T, W, kTail>(a, block_index(), thread_index(), block_threads(),
                                 [](float v) { return block_sum(v, shared_memory<float>()); });
 }

@@ -58,7 +58,7 @@ NORMA_KERNEL void rmsnorm_warp_per_row(const RmsArguments<T, W> a) {
 }
 
 template <class T, class W, RmsTail kTail>
-NORMA_KERNEL void rmsnorm_block_per_row(const RmsArguments<T, W> a) {
+NORMA_KERNEL_OF(kMostRowThreads) void rmsnorm_block_per_row(const RmsArguments<T, W> a) {
   rmsnorm_row<T, W, kTail>(a, block_index(), thread_index(), block_threads(),
                            [](float v) { return block_sum(v, shared_memory<float>()); });
 }

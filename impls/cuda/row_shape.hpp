@@ -15,12 +15,15 @@ enum class RowThreads : std::uint8_t { warp, block };
 struct RowShape {
   unsigned threads = kWarp, vector = 1;
 };
+/// Of a block that has a row: as many as have 128 registers each on every GPU since compute capability 7.0.
+inline constexpr unsigned kMostRowThreads = 512;
+
 constexpr RowShape row_shape(RowThreads row, FormatId format, std::int64_t cols) {
   const unsigned vector = 16 / static_cast<unsigned>(format_of(format).storage_bytes());
   if (row == RowThreads::warp) return {kWarp, vector};
   // As many warps, a power of two, as hold the row at 32 values a thread; at least four.
   unsigned threads = 4 * kWarp;
-  while (threads < 1024 && static_cast<std::int64_t>(threads) * 32 < cols) threads *= 2;
+  while (threads < kMostRowThreads && static_cast<std::int64_t>(threads) * 32 < cols) threads *= 2;
   return {threads, vector};
 }
 

@@ -66,7 +66,7 @@ NORMA_KERNEL void softmax_warp_per_row(const SoftmaxArguments<T> a) {
 }
 
 template <class T, Exponential kExponential>
-NORMA_KERNEL void softmax_block_per_row(const SoftmaxArguments<T> a) {
+NORMA_KERNEL_OF(kMostRowThreads) void softmax_block_per_row(const SoftmaxArguments<T> a) {
   softmax_row<T, kExponential>(a, block_index(), thread_index(), block_threads(), SoftmaxBlock{shared_memory<float>()});
 }
 

@@ -136,7 +136,7 @@ TEST_CASE("a pattern of paths stands for the norm's paths that match", "[cases]"
 
 TEST_CASE("a case reports the unknown word and the known ones", "[cases]") {
   CHECK_THAT(refusal("rmsnrm bf16 4x8"),
-             ContainsSubstring("unknown norm 'rmsnrm'; known: ") && ContainsSubstring("rmsnorm"));
+             ContainsSubstring("unknown norm or block 'rmsnrm'; norms: ") && ContainsSubstring("rmsnorm"));
   CHECK(refusal("rmsnorm bf17 4x8") ==
         "unknown format 'bf17'; known: fp64, fp32, tf32, bf16, fp16, e4m3fn, e5m2, e4m3fnuz, "
         "e5m2fnuz, e2m1");
