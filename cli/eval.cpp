@@ -109,7 +109,7 @@ int evaluate_block(Session& session, const Options& options) {
   Tensors outputs;
   if (options.what == "truth") {
     if (!options.round_to.empty()) throw UsageError("--round-to is for norms: a block's truth may be too wide to be rounded");
-    for (const BlockTruth& truth : block_truths(expanded, session.inputs(expanded)->tensors, threads_or_all(0)))
+    for (const BlockTruth& truth : block_truths(expanded, session.inputs(expanded)->tensors))
       add_truth(outputs, *truth.truth, truth.shape, truth.output == "y" ? "" : truth.output + ".", std::nullopt, Overflow::ieee);
   } else {
     const std::string path = options.what == "ideal" ? "path:" + std::string(expanded.get("path")) : options.what;

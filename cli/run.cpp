@@ -18,7 +18,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> words, impls, limits;
-  std::string out, html, outputs, shard, truth;
+  std::string out, append, html, outputs, shard, truth;
   bool resume = false, json = false;
   int jobs = 0;
   double timeout_s = 60;
@@ -96,14 +96,17 @@ std::vector<CheckJob> jobs_of(Session& session, const Options& options) {
 }
 
 int run_cases(const Options& options, const std::vector<std::string>& command_line) {
+  if (!options.append.empty() && (!options.out.empty() || options.resume || !options.shard.empty()))
+    throw UsageError("--append adds a whole run to a file; leave out --out, --resume and --shard");
   if (options.resume && options.out.empty()) throw UsageError("--resume needs --out, the file to go on with");
   Session session(truth_kind(options.truth), options.timeout_s);
   std::vector<CheckJob> jobs = jobs_of(session, options);
   const std::vector<CheckJob> all = options.outputs.empty() ? std::vector<CheckJob>{} : jobs;
   if (!options.outputs.empty() && (options.resume || !options.shard.empty()))
     throw UsageError("--outputs keeps what one whole run returned; leave out --resume and --shard");
-  RunOptions run{.jobs = threads_or_all(options.jobs), .shard = parse_shard(options.shard), .out = options.out,
-                 .resume = options.resume, .append = false, .command = command_line, .stop = &interrupt_flag(),
+  RunOptions run{.jobs = threads_or_all(options.jobs), .shard = parse_shard(options.shard), 
+                 .out = options.append.empty() ? options.out : options.append, .resume = options.resume,
+                 .append = !options.append.empty(), .command = command_line, .stop = &interrupt_flag(),
                  .progress = progress_line()};
   const RunResult result = run_checks(session, std::move(jobs), run);
   if (!options.outputs.empty()) write_kept(options.outputs, keep_outputs(session, all, result.records));
@@ -135,6 +138,7 @@ void add_run(CLI::App& app, Outcome& outcome) {
   add_truth_option(*command, options->truth);
   command->add_option("--shard", options->shard, "only every N-th case, from the I-th")->type_name("I/N");
   command->add_option("--out", options->out, "write the run.jsonl")->type_name("FILE");
+  command->add_option("--append", options->append, "add the records to this run.jsonl")->type_name("FILE");
   command->add_option("--outputs", options->outputs, "keep the outputs' bits, for norma rejudge")->type_name("FILE");
   command->add_flag("--resume", options->resume, "go on with --out where it was cut off");
   command->add_option("--html", options->html, "write the page")->type_name("FILE");

@@ -46,17 +46,18 @@ Tensors read_file(std::string_view value) {
 /// The block as the case's path computes it, whose formats its tensors have; without a path over the reals.
 Graph graph_of(const Case& c) {
   const BlockCall call = block_call(c);
+  Graph block = block_of(c).build(call);  // which refuses sizes that do not fit together
   if (const BlockPath* path = find_block_path(c.get("path")))
     return path->build({.x = call.x, .numbers = call.numbers, .format = c.format, .profile = std::string(c.get("profile"))});
-  return block_of(c).build(call);
+  return block;
 }
 
 bool is_table(std::string_view name) { return name.ends_with("cos") || name.ends_with("sin"); }
 
-/// Row t of [tokens, n] has the angles t 10000^(-2j/n) of pairs j < n / 2, twice.
+/// Row t of [tokens, ones..., n] has the angles t 10000^(-2j/n) of pairs j < n / 2, twice.
 Tensor rotary_table(const GraphValue& value, FormatId format) {
   const std::int64_t tokens = value.shape.front(), n = value.shape.back(), half = n / 2;
-  if (value.shape.size() != 2 || n % 2 != 0)
+  if (value.shape.size() < 2 || element_count(value.shape) != tokens * n || n % 2 != 0)
     throw ProgramError(fmt::format("{} must be [tokens, an even number] to be filled, got {}", value.name, shape_text(value.shape)));
   std::vector<std::int64_t> positions(static_cast<std::size_t>(tokens));
   std::iota(positions.begin(), positions.end(), 0);

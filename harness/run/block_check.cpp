@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <thread>
 
 #include "harness/inputs/block_inputs.hpp"
 #include "harness/inputs/inputs.hpp"
@@ -30,8 +31,11 @@ double terms_of(const Graph& graph) {
   return terms;
 }
 
-RealOptions real_options(const Graph& graph, int threads) {
-  return {.slices = terms_of(graph) < kCloseTerms ? kCloseSlices : kQuickSlices, .threads = threads};
+/// A large block has all threads, small ones run beside each other.
+RealOptions real_options(const Graph& graph) {
+  const bool large = terms_of(graph) >= kCloseTerms;
+  return {.slices = large ? kQuickSlices : kCloseSlices,
+          .threads = large ? static_cast<int>(std::max(1u, std::thread::hardware_concurrency())) : 1};
 }
 
 /// Balls as a truth. What they leave open stays undecided.
@@ -79,7 +83,8 @@ Tensors outputs_only(const Graph& graph, Tensors values) {
 
 Tensors emulated(const Graph& graph, const Tensors& tensors) {
   check_inputs(graph, tensors, true);
-  return outputs_only(graph, emulate_graph(graph, tensors, {}, [](const std::string&) { return false; }));
+  const EmulateOptions options{.nudge_ulp = 0, .threads = real_options(graph).threads};
+  return outputs_only(graph, emulate_graph(graph, tensors, options, [](const std::string&) { return false; }));
 }
 
 ImplCall call_of(const Case& expanded, const Tensors& tensors) {
@@ -89,17 +94,20 @@ ImplCall call_of(const Case& expanded, const Tensors& tensors) {
           .profile = std::string(expanded.get("profile"))};
 }
 
-}  // namespace
-
-std::vector<BlockTruth> block_truths(const Case& expanded, const Tensors& tensors, int threads) {
-  const Graph graph = find_block(expanded.norm)->build(block_call(expanded));
-  RealTensors values = evaluate_graph(graph, tensors, real_options(graph, threads), [](const std::string&) { return false; });
+std::vector<BlockTruth> truths_of(const Graph& graph, const RealTensors& values) {
   std::vector<BlockTruth> truths;
   for (const std::string& output : graph.outputs) {
-    const Shape shape = values.at(output).shape;
-    truths.push_back({output, shape, std::make_unique<BallTruth>(std::move(values.at(output)))});
+    const RealTensor& value = values.at(output);
+    truths.push_back({output, value.shape, std::make_unique<BallTruth>(value)});
   }
   return truths;
+}
+
+}  // namespace
+
+std::vector<BlockTruth> block_truths(const Case& expanded, const Tensors& tensors) {
+  const Graph graph = find_block(expanded.norm)->build(block_call(expanded));
+  return truths_of(graph, evaluate_graph(graph, tensors, real_options(graph), [](const std::string&) { return false; }));
 }
 
 Tensors block_made_by(Session& session, const Case& expanded, const std::string& impl) {
@@ -126,22 +134,25 @@ Record check_block(Session& session, const CheckJob& job) {
   };
   const auto inputs = session.inputs(job.value);
   record.inputs_hash = inputs->hash;
-  const bool emulates = job.impl.starts_with("path:");
-  if (record.path.empty() && emulates) record.path = job.impl.substr(5);
+  if (record.path.empty() && job.impl.starts_with("path:")) record.path = job.impl.substr(5);
+  const bool is_ideal = job.impl == "path:" + record.path;
   std::optional<Graph> path;
   Tensors ideal, got;
   BlockTrace trace;
   std::vector<BlockTruth> truths;
   try {
     if (!record.path.empty()) path = graph_of(path_of(record.path, job.value), job.value);
-    truths = block_truths(job.value, inputs->tensors);
-    got = block_made_by(session, job.value, job.impl);
+    const Graph canonical = find_block(job.value.norm)->build(block_call(job.value));
+    const RealTensors values =
+        evaluate_graph(canonical, inputs->tensors, real_options(canonical), [](const std::string&) { return false; });
+    truths = truths_of(canonical, values);
+    if (!is_ideal) got = block_made_by(session, job.value, job.impl);
     if (path) {
-      const Graph canonical = find_block(job.value.norm)->build(block_call(job.value));
       // An implementation's outputs stand in the trace, too; its other sites are the path's.
-      const Tensors* recorded = emulates && job.impl.substr(5) == record.path ? nullptr : &got;
-      trace = trace_block(*path, inputs->tensors, {.real = real_options(*path, 1), .recorded = recorded, .canonical = &canonical});
-      ideal = recorded == nullptr ? got : emulated(*path, inputs->tensors);
+      trace = trace_block(*path, inputs->tensors, {.real = real_options(*path), .recorded = is_ideal ? nullptr : &got});
+      trace.definition_gap = definition_gap(canonical, values, *path, trace.meant);
+      ideal = is_ideal ? trace.outputs : emulated(*path, inputs->tensors);
+      if (is_ideal) got = trace.outputs;
       record.trace = to_json(trace);
     }
   } catch (const ProgramError& e) {
@@ -165,7 +176,6 @@ Record check_block(Session& session, const CheckJob& job) {
                                                 record.path, name_of(bits->second.format)));
     std::vector<Tensor> ideals;
     if (bits != ideal.end()) ideals.push_back(bits->second);
-    const bool is_ideal = emulates && job.impl.substr(5) == record.path;
     std::optional<BallTruth> meant;
     if (const auto own = trace.meant.find(truth.output); own != trace.meant.end()) meant.emplace(own->second);
     record.outputs.push_back({truth.output, measure(*truth.truth, meant ? &*meant : nullptr, ideals, found->second, Overflow::ieee,

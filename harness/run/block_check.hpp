@@ -17,6 +17,6 @@ struct BlockTruth {
   Shape shape;
   std::unique_ptr<TruthSource> truth;
 };
-std::vector<BlockTruth> block_truths(const Case& expanded, const Tensors& tensors, int threads = 1);
+std::vector<BlockTruth> block_truths(const Case& expanded, const Tensors& tensors);
 
 }  // namespace norma

@@ -188,18 +188,23 @@ BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOpti
         truths.erase(argument.value);
       }
   }
-  if (options.canonical != nullptr) {
-    const RealTensors canonical = evaluate_graph(*options.canonical, inputs, options.real,
-                                                 [](const std::string&) { return false; });
-    for (std::size_t k = 0; k < path.outputs.size(); ++k)
-      trace.definition_gap = std::max(
-          trace.definition_gap, relative_distance(canonical.at(options.canonical->outputs.at(k)), truths.at(path.outputs[k])));
-  }
   for (const std::string& output : path.outputs) {
     trace.outputs[output] = std::move(stored.at(output));
     trace.meant[output] = std::move(truths.at(output));
   }
+  if (options.canonical != nullptr)
+    trace.definition_gap =
+        definition_gap(*options.canonical,
+                       evaluate_graph(*options.canonical, inputs, options.real, [](const std::string&) { return false; }),
+                       path, trace.meant);
   return trace;
+}
+
+double definition_gap(const Graph& canonical, const RealTensors& truths, const Graph& path, const RealTensors& meant) {
+  double gap = 0;
+  for (std::size_t k = 0; k < path.outputs.size(); ++k)
+    gap = std::max(gap, relative_distance(truths.at(canonical.outputs.at(k)), meant.at(path.outputs[k])));
+  return gap;
 }
 
 std::vector<const SiteTrace*> ranked(const BlockTrace& trace) {

@@ -62,6 +62,9 @@ struct TraceOptions {
 /// Traces `path` (a graph with formats) on these tensors. Errors: ProgramError as check_inputs.
 BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOptions& options);
 
+/// The largest |canonical - meant| / |canonical| of the outputs, in their order.
+double definition_gap(const Graph& canonical, const RealTensors& truths, const Graph& path, const RealTensors& meant);
+
 /// The sites by the error they add, largest |added| relative to the truth first.
 std::vector<const SiteTrace*> ranked(const BlockTrace& trace);
 /// The first site whose leaving error exceeds `limit` (relative L2), or that stores a NaN or Inf; null: none.

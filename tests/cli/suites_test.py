@@ -14,7 +14,7 @@ import unittest
 
 NORMA = ""
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/suites.md"
-GENERAL = {"smoke", "ci", "nightly", "main", "claims", "articles", "cuda", "cuda_record"}
+GENERAL = {"smoke", "ci", "nightly", "main", "claims", "articles", "blocks", "cuda", "cuda_record"}
 # Suites across projects.
 ACROSS = {"qwen"}
 # Packages of a project whose suite has another name.

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Blocks on the command line: their suite, their traces, tensors from files, refusals. Argument 1 or $NORMA: the binary."""
+
+import json
+import random
+import struct
+import unittest
+
+from cli_test import CliTest, pack, records, write
+
+SIZES = {"x": (1, 4, 16), "c": (1, 16), "adaLN_modulation.1.weight": (96, 16), "adaLN_modulation.1.bias": (96,),
+         "attn.qkv.weight": (48, 16), "attn.qkv.bias": (48,), "attn.proj.weight": (16, 16), "attn.proj.bias": (16,),
+         "mlp.fc1.weight": (64, 16), "mlp.fc1.bias": (64,), "mlp.fc2.weight": (16, 64), "mlp.fc2.bias": (16,)}
+
+
+def dit_tensors():
+    draw = random.Random(5)
+    tensors = {}
+    for name, shape in SIZES.items():
+        count = 1
+        for side in shape:
+            count *= side
+        scale = 0.25 if name.endswith("weight") else 1
+        tensors[name] = ("F32", list(shape), struct.pack(f"<{count}f", *(draw.gauss(0, scale) for _ in range(count))))
+    return tensors
+
+
+class Blocks(CliTest):
+    def test_suite_and_traces(self):
+        self.ends(0, "run", "@blocks", "--jobs", "2", "--out", "two.jsonl")
+        self.ends(0, "run", "@blocks", "--jobs", "1", "--out", "one.jsonl")
+        found = records("two.jsonl")
+        self.assertEqual(found, records("one.jsonl"))
+        paths = {p["name"] for b in json.loads(self.ends(0, "list", "blocks", "--json").stdout) for p in b["paths"]}
+        self.assertEqual({r["path"] for r in found}, paths)
+        for record in found:
+            with self.subTest(record["case"]):
+                sites = record["trace"]["sites"]
+                self.assertEqual(sorted(s["rank"] for s in sites), list(range(1, len(sites) + 1)))
+                self.assertLess(record["trace"]["definition_gap"], 1e-6)
+                for site in sites:
+                    entering, added, leaving = (site[k]["relative_l2"] for k in ("entering", "added", "leaving"))
+                    self.assertLessEqual(leaving, (entering + added) * 1.0001)
+                    self.assertGreaterEqual(leaving, abs(entering - added) * 0.9999 - 1e-12)
+                    self.assertLess(site["uncertainty"], 1e-12)
+                by_added = sorted(sites, key=lambda s: -s["added"]["relative_l2"])
+                self.assertEqual(by_added[0]["rank"], 1)
+                for output in record["outputs"].values():
+                    self.assertEqual(output["counts"]["undecided"], 0)
+
+    def test_file(self):
+        write("in.safetensors", pack(dit_tensors()))
+        common = ("dit_block", "--in", "in.safetensors", "--set", "heads=2")
+        self.ends(0, "eval", "truth", *common, "--out", "truth.safetensors")
+        self.ends(0, "eval", "ideal", *common, "--path", "facebook.dit.block", "--out", "ideal.safetensors")
+        checked = ("check", *common, "--path", "facebook.dit.block", "--limit", "differing<=0", "--json")
+        record = json.loads(self.ends(0, *checked, "--got", "ideal.safetensors").stdout)
+        self.assertEqual(record["verdict"], "pass")
+        with open("ideal.safetensors", "rb") as file:
+            data = bytearray(file.read())
+        data[-4] ^= 1
+        write("flipped.safetensors", bytes(data))
+        record = json.loads(self.ends(1, *checked, "--got", "flipped.safetensors").stdout)
+        self.assertEqual(record["outputs"]["y"]["conformance"]["equal"], 63)
+        self.assertEqual(record["trace"]["sites"][-1]["differing"], 1)
+
+    def test_refusals(self):
+        tensors = dit_tensors()
+        write("in.safetensors", pack(tensors))
+        write("missing.safetensors", pack({k: v for k, v in tensors.items() if k != "attn.proj.bias"}))
+        write("extra.safetensors", pack(tensors | {"attn.qnorm.weight": ("F32", [8], bytes(32))}))
+        write("shape.safetensors", pack(tensors | {"mlp.fc1.bias": ("F32", [63], bytes(252))}))
+        truth = ("eval", "truth", "dit_block", "--out", "out.safetensors", "--set")
+        for words, sentence in [
+            (("run", "dit_block", "bf16", "1x4x30", "heads=4", "path=*"), "heads=4 must divide the width 30"),
+            (("run", "dit_block", "bf16", "4x32", "heads=4", "path=*"), "[batch, tokens, width]"),
+            (("run", "dit_block", "bf16", "1x4x32", "head=4", "path=*"), "unknown key 'head'"),
+            (("run", "dit_block", "bf16", "1x4x32", "heads=4", "path=bfl.flux.rmsnorm"), "unknown path 'bfl.flux.rmsnorm' of dit_block"),
+            (("run", "llama_block", "bf16", "1x4x32", "heads=4", "kv_heads=3", "path=*"), "kv_heads"),
+            (("run", "dit_blok", "bf16", "1x4x32"), "blocks: dit_block"),
+            ((*truth, "heads=2", "--in", "missing.safetensors"), "attn.proj.bias"),
+            ((*truth, "heads=2", "--in", "extra.safetensors"), "attn.qnorm.weight"),
+            ((*truth, "heads=2", "--in", "shape.safetensors"), "mlp.fc1.bias must be 64, got 63"),
+            ((*truth, "heads=3", "--in", "in.safetensors"), "heads=3 must divide the width 16"),
+            ((*truth, "layout=bfl", "--in", "in.safetensors"), "bfl"),
+        ]:
+            with self.subTest(words):
+                told = self.ends(2, *words)
+                self.assertIn(sentence, told.stderr)
+                self.assertEqual(told.stderr.count("\n"), 1)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[__file__])
