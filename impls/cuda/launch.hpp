@@ -28,17 +28,4 @@ void start(const LaunchShape& shape, const LaunchOptions& options, const Argumen
 #endif
 }
 
-/// The same of a kernel whose name the record need not tell.
-template <class Arguments>
-void start(const LaunchShape& shape, const LaunchOptions& options, void (*kernel)(Arguments),
-           const Arguments& arguments) {
-  note_started({.kernel = "", .grid = shape.blocks, .block = shape.threads, .shared_bytes = shape.shared_bytes});
-#ifdef __CUDACC__
-  kernel<<<shape.blocks, shape.threads, shape.shared_bytes, static_cast<cudaStream_t>(options.stream)>>>(arguments);
-#else
-  host::execute(
-      shape, [&] { kernel(arguments); }, options.order);
-#endif
-}
-
 }  // namespace norma::cuda::inline NORMA_SIDE

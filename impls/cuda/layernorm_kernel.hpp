@@ -69,11 +69,14 @@ void start_layernorm(const LayerNormLaunch& l, const LaunchOptions& options) {
                                            .approximate_root = l.approximate_root,
                                            .statistic = l.statistic};
   if (l.row == RowThreads::warp)
-    start({.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
-          options, layernorm_warp_per_row<T, W, kTail>, arguments);
+    start<layernorm_warp_per_row<T, W, kTail>>(
+        {.blocks = (l.rows + kRowsPerBlock - 1) / kRowsPerBlock, .threads = kRowsPerBlock * kWarp, .shared_bytes = 0},
+        options, arguments);
   else
-    start({.blocks = l.rows, .threads = row_shape(l.row, l.format, l.cols).threads, .shared_bytes = 3 * kWarp * sizeof(float)},
-          options, layernorm_block_per_row<T, W, kTail>, arguments);
+    start<layernorm_block_per_row<T, W, kTail>>({.blocks = l.rows,
+                                                 .threads = row_shape(l.row, l.format, l.cols).threads,
+                                                 .shared_bytes = 3 * kWarp * sizeof(float)},
+                                                options, arguments);
 }
 
 template <class T, class W>
