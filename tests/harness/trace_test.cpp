@@ -11,10 +11,12 @@
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/emulate/graph.hpp"
 #include "reference/certified/blocks/product_bounds.hpp"
+#include "reference/certified/products/blas.hpp"
+#include "reference/certified/products/convolution.hpp"
 #include "reference/blocks/block.hpp"
 
 using namespace norma;
-using Real = boost::multiprecision::number<boost::multiprecision::mpfr_float_backend<80>>;
+using Digits = boost::multiprecision::number<boost::multiprecision::mpfr_float_backend<80>>;
 
 namespace {
 
@@ -41,63 +43,63 @@ BlockCall small_dit() { return {.x = {2, 6, 32}, .numbers = {{"heads", 4}}}; }
 
 // ---- the DiT block once more, in 80 digits, from the paper ----
 
-using Matrix = std::vector<std::vector<Real>>;
+using Matrix = std::vector<std::vector<Digits>>;
 
-Real value(const Tensor& t, std::int64_t i) { return Real(t.value(i)); }
+Digits value(const Tensor& t, std::int64_t i) { return Digits(t.value(i)); }
 
-std::vector<Real> apply_linear(const std::vector<Real>& x, const Tensor& w, const Tensor& b) {
-  std::vector<Real> y;
+std::vector<Digits> apply_linear(const std::vector<Digits>& x, const Tensor& w, const Tensor& b) {
+  std::vector<Digits> y;
   const std::int64_t in = w.shape[1];
   for (std::int64_t n = 0; n < w.shape[0]; ++n) {
-    Real sum = value(b, n);
+    Digits sum = value(b, n);
     for (std::int64_t k = 0; k < in; ++k) sum += x[static_cast<std::size_t>(k)] * value(w, n * in + k);
     y.push_back(sum);
   }
   return y;
 }
 
-std::vector<Real> normalized(const std::vector<Real>& x, double eps) {
-  Real mean = 0, squares = 0;
-  for (const Real& v : x) mean += v;
+std::vector<Digits> normalized(const std::vector<Digits>& x, double eps) {
+  Digits mean = 0, squares = 0;
+  for (const Digits& v : x) mean += v;
   mean /= static_cast<int>(x.size());
-  for (const Real& v : x) squares += (v - mean) * (v - mean);
-  const Real root = sqrt(squares / static_cast<int>(x.size()) + Real(eps));
-  std::vector<Real> y;
-  for (const Real& v : x) y.push_back((v - mean) / root);
+  for (const Digits& v : x) squares += (v - mean) * (v - mean);
+  const Digits root = sqrt(squares / static_cast<int>(x.size()) + Digits(eps));
+  std::vector<Digits> y;
+  for (const Digits& v : x) y.push_back((v - mean) / root);
   return y;
 }
 
-std::vector<Real> dit(const Tensors& in, const BlockCall& call) {
+std::vector<Digits> dit(const Tensors& in, const BlockCall& call) {
   const auto batch = static_cast<std::size_t>(call.x[0]), tokens = static_cast<std::size_t>(call.x[1]),
              width = static_cast<std::size_t>(call.x[2]), heads = static_cast<std::size_t>(call.numbers.at("heads"));
   const std::size_t size = width / heads;
   const double eps = call.numbers.at("eps");
   const auto tensor = [&](const std::string& name) -> const Tensor& { return in.at(name); };
-  std::vector<Real> result;
+  std::vector<Digits> result;
   for (std::size_t b = 0; b < batch; ++b) {
-    std::vector<Real> c;
+    std::vector<Digits> c;
     for (std::size_t i = 0; i < width; ++i) {
-      const Real v = value(tensor("c"), static_cast<std::int64_t>(b * width + i));
+      const Digits v = value(tensor("c"), static_cast<std::int64_t>(b * width + i));
       c.push_back(v / (1 + exp(-v)));
     }
-    const std::vector<Real> mod = apply_linear(c, tensor("adaLN_modulation.1.weight"), tensor("adaLN_modulation.1.bias"));
+    const std::vector<Digits> mod = apply_linear(c, tensor("adaLN_modulation.1.weight"), tensor("adaLN_modulation.1.bias"));
     const auto part = [&](std::size_t which, std::size_t i) { return mod[which * width + i]; };
-    Matrix x(tokens), qkv(tokens), merged(tokens, std::vector<Real>(width));
+    Matrix x(tokens), qkv(tokens), merged(tokens, std::vector<Digits>(width));
     for (std::size_t t = 0; t < tokens; ++t) {
       for (std::size_t i = 0; i < width; ++i)
         x[t].push_back(value(tensor("x"), static_cast<std::int64_t>((b * tokens + t) * width + i)));
-      std::vector<Real> n = normalized(x[t], eps);
+      std::vector<Digits> n = normalized(x[t], eps);
       for (std::size_t i = 0; i < width; ++i) n[i] = n[i] * (1 + part(1, i)) + part(0, i);
       qkv[t] = apply_linear(n, tensor("attn.qkv.weight"), tensor("attn.qkv.bias"));
     }
     for (std::size_t h = 0; h < heads; ++h)
       for (std::size_t t = 0; t < tokens; ++t) {
-        std::vector<Real> weights;
-        Real total = 0;
+        std::vector<Digits> weights;
+        Digits total = 0;
         for (std::size_t s = 0; s < tokens; ++s) {
-          Real score = 0;
+          Digits score = 0;
           for (std::size_t d = 0; d < size; ++d) score += qkv[t][h * size + d] * qkv[s][width + h * size + d];
-          weights.push_back(exp(score / sqrt(Real(static_cast<double>(size)))));
+          weights.push_back(exp(score / sqrt(Digits(static_cast<double>(size)))));
           total += weights.back();
         }
         for (std::size_t d = 0; d < size; ++d)
@@ -105,14 +107,14 @@ std::vector<Real> dit(const Tensors& in, const BlockCall& call) {
             merged[t][h * size + d] += weights[s] / total * qkv[s][2 * width + h * size + d];
       }
     for (std::size_t t = 0; t < tokens; ++t) {
-      const std::vector<Real> projected = apply_linear(merged[t], tensor("attn.proj.weight"), tensor("attn.proj.bias"));
+      const std::vector<Digits> projected = apply_linear(merged[t], tensor("attn.proj.weight"), tensor("attn.proj.bias"));
       for (std::size_t i = 0; i < width; ++i) x[t][i] += part(2, i) * projected[i];
-      std::vector<Real> n = normalized(x[t], eps);
+      std::vector<Digits> n = normalized(x[t], eps);
       for (std::size_t i = 0; i < width; ++i) n[i] = n[i] * (1 + part(4, i)) + part(3, i);
-      std::vector<Real> hidden = apply_linear(n, tensor("mlp.fc1.weight"), tensor("mlp.fc1.bias"));
-      const Real k = Real(0x1.9884533d43651p-1), cubic = Real(0.044715);
-      for (Real& v : hidden) v = v / 2 * (1 + tanh(k * (v + cubic * v * v * v)));
-      const std::vector<Real> out = apply_linear(hidden, tensor("mlp.fc2.weight"), tensor("mlp.fc2.bias"));
+      std::vector<Digits> hidden = apply_linear(n, tensor("mlp.fc1.weight"), tensor("mlp.fc1.bias"));
+      const Digits k = Digits(0x1.9884533d43651p-1), cubic = Digits(0.044715);
+      for (Digits& v : hidden) v = v / 2 * (1 + tanh(k * (v + cubic * v * v * v)));
+      const std::vector<Digits> out = apply_linear(hidden, tensor("mlp.fc2.weight"), tensor("mlp.fc2.bias"));
       for (std::size_t i = 0; i < width; ++i) result.push_back(x[t][i] + part(5, i) * out[i]);
     }
   }
@@ -128,7 +130,7 @@ TEST_CASE("a block's balls hold what 80 digits give, and are narrow", "[blocks]"
   for (const FormatId format : {FormatId::bf16, FormatId::fp16, FormatId::fp32})
     for (const int slices : {kQuickSlices, kCloseSlices}) {
       const Tensors inputs = inputs_of(graph, format);
-      const std::vector<Real> expected = dit(inputs, call);
+      const std::vector<Digits> expected = dit(inputs, call);
       const RealTensors values = evaluate_graph(graph, inputs, {.slices = slices, .threads = 2});
       const RealTensor& y = values.at("y");
       REQUIRE(static_cast<std::size_t>(y.size()) == expected.size());
@@ -136,8 +138,8 @@ TEST_CASE("a block's balls hold what 80 digits give, and are narrow", "[blocks]"
       double widest = 0;
       for (std::int64_t i = 0; i < y.size(); ++i) {
         const Ball ball = y.at(i);
-        const Real distance = abs(expected[static_cast<std::size_t>(i)] - Real(ball.h) - Real(ball.l));
-        if (!(distance <= Real(ball.r))) ++outside;
+        const Digits distance = abs(expected[static_cast<std::size_t>(i)] - Digits(ball.h) - Digits(ball.l));
+        if (!(distance <= Digits(ball.r))) ++outside;
         widest = std::max(widest, ball.r);
       }
       CAPTURE(name_of(format), slices, widest);
@@ -212,4 +214,72 @@ TEST_CASE("products in every declared order lie within the bound for any order, 
           if (format != FormatId::fp32) CHECK(closest > 0.05);  // a bound far beyond every error would tell nothing
         }
       }
+}
+
+TEST_CASE("balls of a convolution hold what the certified convolution gives", "[blocks]") {
+  const FormatId format = FormatId::bf16;
+  GraphBuilder g("convolution");
+  const auto x = g.input("x", {2, 4, 7, 6}, format), w = g.weight("w", {6, 2, 3, 2}, format), b = g.weight("b", {6}, format);
+  g.output(g.convolution("y", {.stride = {2, 1}, .padding = {1, 2}, .dilation = {1, 2}, .groups = 2}, x, w, b));
+  const Graph graph = g.finish();
+  const Tensors inputs = inputs_of(graph, format);
+  const RealTensor y = evaluate_graph(graph, inputs, {.slices = kCloseSlices}).at("y");
+  const auto truth = convolution_truth({.x = &inputs.at("x"), .weight = &inputs.at("w"), .bias = &inputs.at("b"),
+                                        .stride = {2, 1}, .padding = {1, 2}, .dilation = {1, 2}, .groups = 2});
+  REQUIRE(truth->rows() * truth->cols() == y.size());
+  std::int64_t outside = 0;
+  for (std::int64_t i = 0; i < y.size(); ++i) {
+    const Enclosure e = truth->enclose(i / truth->cols(), i % truth->cols());
+    const Ball ball = y.at(i);
+    if (!(std::fabs((ball.h - e.hi) + (ball.l - e.lo)) <= ball.r + e.radius)) ++outside;
+    CHECK(ball.r <= 1e-25);
+  }
+  CHECK(outside == 0);
+}
+
+TEST_CASE("radii of a product pass on what its factors leave open, and nothing is claimed of what is not finite", "[blocks]") {
+  BallTensor a{.h = {3, -2, 1, 5}, .l = {0, 0, 0, 0}, .r = {0.5, 0.25, 0, 0}};
+  const BallTensor b{.h = {4, 8, -1, 2}, .l = {0, 0, 0, 0}, .r = {0, 0, 0.125, 0}};
+  const auto product = [&] {
+    return ball_matmul({.rows = 2, .depth = 2, .balls = &a}, {.rows = 2, .depth = 2, .balls = &b}, nullptr, kQuickSlices);
+  };
+  const BallTensor c = product();
+  // Corners of the intervals: [2.5, 3.5] 4 + [-2.25, -1.75] 8 is within 4 of -4, the other rows alike.
+  const double mid[] = {-4, -7, 44, 9}, least[] = {4, 0.5 * 1.125 + 0.25 * 2 + 3 * 0.125, 0, 0.125};
+  for (std::size_t i = 0; i < 4; ++i) {
+    CAPTURE(i, c.h[i], c.r[i]);
+    CHECK(c.h[i] == mid[i]);
+    CHECK(c.r[i] >= least[i]);
+    CHECK(c.r[i] <= 5.2 * least[i]);  // what Cauchy and Schwarz may add: the root of 26
+  }
+  CHECK(c.r[2] == 0);  // exact factors, an exact product
+  a.h[1] = std::numeric_limits<double>::infinity();
+  CHECK(std::isinf(product().r[0]));
+  CHECK(product().r[3] <= 5.2 * least[3]);
+}
+
+TEST_CASE("a product's radius covers what the BLAS rounds", "[blocks]") {
+  // What the first slice of a leaves is positive throughout, as b is: sums grow, and so do their roundings.
+  constexpr std::int64_t kDepth = 1 << 18;
+  BallTensor a, b;
+  std::mt19937_64 bits(3);
+  std::uniform_real_distribution<double> rest(0, 0x1p-18), factor(0.5, 1);
+  for (std::int64_t k = 0; k < kDepth; ++k) {
+    a.h.push_back(1 + rest(bits));
+    b.h.push_back(factor(bits));
+  }
+  a.l = a.r = b.l = b.r = std::vector<double>(kDepth, 0);
+  a.l[0] = 0x1p-60;  // a binary64 number alone would be exact in its slices
+  Digits exact = Digits(a.l[0]) * Digits(b.h[0]);
+  for (std::size_t k = 0; k < kDepth; ++k) exact += Digits(a.h[k]) * Digits(b.h[k]);
+  for (const Blas blas : {Blas::own, Blas::automatic}) {
+    choose_blas(blas);
+    const BallTensor c = ball_matmul({.rows = 1, .depth = kDepth, .balls = &a}, {.rows = 1, .depth = kDepth, .balls = &b},
+                                     nullptr, kQuickSlices);
+    const Digits error = abs(exact - Digits(c.h[0]) - Digits(c.l[0]));
+    CAPTURE(error.convert_to<double>() * 0x1p60, c.r[0] * 0x1p60);
+    CHECK(error <= Digits(c.r[0]));
+    CHECK(c.r[0] <= 1e-9);
+  }
+  choose_blas(Blas::automatic);
 }

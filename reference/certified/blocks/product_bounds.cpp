@@ -57,8 +57,10 @@ double storing(const Rounding& rounding, double size) {
 double bound_of(double terms, double bias, double depth, BiasPlace place, const Rounding& rounding, double meant) {
   const double sum = (terms + bias) * kSlack;
   double error = gamma(depth + 1) * sum + (depth + 1) * kFlushed;
-  if (place == BiasPlace::after && bias != 0)  // stored, then added in binary32
-    error += storing(rounding, std::fabs(meant) + bias + error) + gamma(1) * (std::fabs(meant) + 2 * bias + error);
+  if (place == BiasPlace::after && bias != 0) {  // stored, then added in binary32
+    error += storing(rounding, std::fabs(meant) + bias + error);
+    error += gamma(1) * (std::fabs(meant) + error) + kFlushed;  // of the sum, which is at most that
+  }
   return (error + storing(rounding, std::fabs(meant) + error)) * kSlack;
 }
 
