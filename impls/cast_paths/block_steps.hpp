@@ -33,9 +33,6 @@ class PathBuilder {
   Value gelu_tanh(const std::string& name, Value x);
   /// scaled_dot_product_attention: scores and exponentials in fp32, as its fused kernels keep them; one rounding.
   Value attention(const std::string& name, Value q, Value k, Value v, bool causal = false);
-  /// [B, S, H D] as [B, H, S, D], and back.
-  Value split_heads(const std::string& name, Value x, std::int64_t heads);
-  Value merge_heads(const std::string& name, Value x);
 
   GraphBuilder g;
 

@@ -28,9 +28,9 @@ Graph build(const BlockBinding& binding) {
   };
   const Value m1 = modulated("1", x, parts[1], parts[0]);
   const auto each = g.chunk("attn.parts", p.linear("attn.qkv", m1, 3 * width), -1, 3);
-  const Value q = p.split_heads("attn.q", each[0], heads), k = p.split_heads("attn.k", each[1], heads),
-              v = p.split_heads("attn.v", each[2], heads);
-  const Value a = p.merge_heads("attn.merged", p.attention("attn.attention", q, k, v));
+  const Value q = p.g.split_heads("attn.q", each[0], heads), k = p.g.split_heads("attn.k", each[1], heads),
+              v = p.g.split_heads("attn.v", each[2], heads);
+  const Value a = p.g.merge_heads("attn.merged", p.attention("attn.attention", q, k, v));
   const Value x1 = gated("gate1", x, parts[2], p.linear("attn.proj", a, width));
 
   const Value m2 = modulated("2", x1, parts[4], parts[3]);

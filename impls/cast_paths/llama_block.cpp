@@ -42,7 +42,7 @@ Graph build(const BlockBinding& binding) {
                      {{"eps", eps}});
   };
   const auto heads_of = [&](const std::string& name, Value from, std::int64_t count) {
-    return p.split_heads(name, p.linear(name + "_proj", from, count * size, false), count);
+    return p.g.split_heads(name, p.linear(name + "_proj", from, count * size, false), count);
   };
   const auto rotated = [&](const std::string& name, Value from) {
     return p.by_path(name + "_rope", "transformers.llama.rope", {{"x", from}, {"cos", cos}, {"sin", sin}});
@@ -57,7 +57,7 @@ Graph build(const BlockBinding& binding) {
   const Value turned_q = rotated("self_attn.q", q), turned_k = rotated("self_attn.k", k);
   const Value a = attend == Attend::sdpa ? p.attention("self_attn.attention", turned_q, turned_k, v, true)
                                          : eager_attention(p, "self_attn.attention", turned_q, turned_k, v);
-  const Value attended = p.linear("self_attn.o_proj", p.merge_heads("self_attn.merged", a), width, false);
+  const Value attended = p.linear("self_attn.o_proj", p.g.merge_heads("self_attn.merged", a), width, false);
   const Value x1 = added("self_attn.residual", x, attended);
 
   const Value n2 = norm("post_attention_layernorm", x1);

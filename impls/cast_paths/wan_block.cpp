@@ -40,7 +40,7 @@ Graph build(const BlockBinding& binding) {
     const Value hq = heads_of(name + ".q", q, turn), hk = heads_of(name + ".k", k, turn),
                 hv = heads_of(name + ".v", v, false);
     const Value a = p.attention(name + ".attention", hq, hk, hv);
-    return p.linear(name + ".to_out.0", p.merge_heads(name + ".merged", a), width);
+    return p.linear(name + ".to_out.0", p.g.merge_heads(name + ".merged", a), width);
   };
   const auto modulated = [&](const std::string& name, Value from, Value scale, Value shift) {
     return p.by_path(name, "diffusers.wan.ada_layernorm", {{"x", from}, {"scale", scale}, {"shift", shift}},

@@ -36,9 +36,9 @@ Graph build(const BlockCall& call) {
   const Value m1 = modulate(g, "modulate1", layernorm(g, "norm1", x, eps), parts[1], parts[0]);
   const Value qkv = linear("attn.qkv", m1, width, 3 * width);
   const auto each = g.chunk("attn.parts", qkv, -1, 3);
-  const Value q = split_heads(g, "attn.q", each[0], heads), k = split_heads(g, "attn.k", each[1], heads),
-              v = split_heads(g, "attn.v", each[2], heads);
-  const Value a = merge_heads(g, "attn.merged", g.attention("attn.attention", {}, q, k, v));
+  const Value q = g.split_heads("attn.q", each[0], heads), k = g.split_heads("attn.k", each[1], heads),
+              v = g.split_heads("attn.v", each[2], heads);
+  const Value a = g.merge_heads("attn.merged", g.attention("attn.attention", {}, q, k, v));
   const Value x1 = gated_residual(g, "gate1", x, parts[2], linear("attn.proj", a, width, width));
 
   const Value m2 = modulate(g, "modulate2", layernorm(g, "norm2", x1, eps), parts[4], parts[3]);

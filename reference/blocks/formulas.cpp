@@ -101,17 +101,4 @@ Value gelu(GraphBuilder& g, const std::string& name, Value x) {
                  {{"x", x}});
 }
 
-Value split_heads(GraphBuilder& g, const std::string& name, Value x, std::int64_t heads) {
-  const Shape s = g.shape(x);
-  if (s.size() != 3 || heads < 1 || s[2] % heads != 0)
-    throw ProgramError("heads=" + std::to_string(heads) + " must divide the width of " + name + ", which is " +
-                       std::to_string(s.empty() ? 1 : s.back()));
-  return g.permute(name, g.reshape(name + ".split", x, {s[0], s[1], heads, s[2] / heads}), {0, 2, 1, 3});
-}
-
-Value merge_heads(GraphBuilder& g, const std::string& name, Value x) {
-  const Shape s = g.shape(x);
-  return g.reshape(name, g.permute(name + ".tokens", x, {0, 2, 1, 3}), {s[0], s[2], s[1] * s[3]});
-}
-
 }  // namespace norma::blocks

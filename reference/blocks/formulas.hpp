@@ -30,8 +30,5 @@ Value gelu_tanh(GraphBuilder& g, const std::string& name, Value x);
 /// x Phi(x)
 Value gelu(GraphBuilder& g, const std::string& name, Value x);
 
-/// [B, S, H D] as [B, H, S, D], and back.
-Value split_heads(GraphBuilder& g, const std::string& name, Value x, std::int64_t heads);
-Value merge_heads(GraphBuilder& g, const std::string& name, Value x);
 
 }  // namespace norma::blocks

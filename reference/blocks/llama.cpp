@@ -58,13 +58,13 @@ Graph build(const BlockCall& call) {
     return rmsnorm(g, name, from, g.weight(name + ".weight", {width}), eps);
   };
   const Value n1 = norm("input_layernorm", x);
-  const Value q = split_heads(g, "self_attn.q", linear("self_attn.q_proj", n1, width, heads * size), heads);
-  const Value k = split_heads(g, "self_attn.k", linear("self_attn.k_proj", n1, width, kv_heads * size), kv_heads);
-  const Value v = split_heads(g, "self_attn.v", linear("self_attn.v_proj", n1, width, kv_heads * size), kv_heads);
+  const Value q = g.split_heads("self_attn.q", linear("self_attn.q_proj", n1, width, heads * size), heads);
+  const Value k = g.split_heads("self_attn.k", linear("self_attn.k_proj", n1, width, kv_heads * size), kv_heads);
+  const Value v = g.split_heads("self_attn.v", linear("self_attn.v_proj", n1, width, kv_heads * size), kv_heads);
   const Value turned_q = rotated(g, "self_attn.q_rope", q, cos, sin),
               turned_k = rotated(g, "self_attn.k_rope", k, cos, sin);
   const Value a = g.attention("self_attn.attention", {.causal = true}, turned_q, turned_k, v);
-  const Value attended = linear("self_attn.o_proj", merge_heads(g, "self_attn.merged", a), heads * size, width);
+  const Value attended = linear("self_attn.o_proj", g.merge_heads("self_attn.merged", a), heads * size, width);
   const Value x1 = add(g, "self_attn.residual", x, attended);
 
   const Value n2 = norm("post_attention_layernorm", x1);

@@ -63,7 +63,7 @@ Graph build(const BlockCall& call) {
     const Value hq = heads_of(name + ".q", q, turn), hk = heads_of(name + ".k", k, turn),
                 hv = heads_of(name + ".v", v, false);
     const Value a = g.attention(name + ".attention", {}, hq, hk, hv);
-    return linear(name + ".to_out.0", merge_heads(g, name + ".merged", a), width, width);
+    return linear(name + ".to_out.0", g.merge_heads(name + ".merged", a), width, width);
   };
 
   const Value table = g.reshape("scale_shift_table.row", g.weight("scale_shift_table", {1, 6, width}), {6 * width});

@@ -366,6 +366,20 @@ std::vector<GraphBuilder::Value> GraphBuilder::chunk(const std::string& name, Va
   return values;
 }
 
+GraphBuilder::Value GraphBuilder::split_heads(const std::string& name, Value x, std::int64_t heads) {
+  const Shape s = shape(x);
+  if (s.size() != 3 || heads < 1 || s[2] % heads != 0)
+    refuse(name, "heads=" + std::to_string(heads) + " must divide the width of [batch, tokens, width], and x is " +
+                     shape_text(s));
+  return permute(name, reshape(name + ".split", x, {s[0], s[1], heads, s[2] / heads}), {0, 2, 1, 3});
+}
+
+GraphBuilder::Value GraphBuilder::merge_heads(const std::string& name, Value x) {
+  const Shape s = shape(x);
+  if (s.size() != 4) refuse(name, "x must be [batch, heads, tokens, size], got " + shape_text(s));
+  return reshape(name, permute(name + ".tokens", x, {0, 2, 1, 3}), {s[0], s[2], s[1] * s[3]});
+}
+
 Graph GraphBuilder::finish() {
   if (graph_.outputs.empty()) throw ProgramError("block " + graph_.block + " has no output");
   return std::move(graph_);

@@ -179,6 +179,10 @@ class GraphBuilder {
   /// Parts of equal length along an axis, named name.0, name.1, ...
   std::vector<Value> chunk(const std::string& name, Value x, std::int64_t axis, std::int64_t parts);
 
+  /// [B, S, H D] as [B, H, S, D], and back.
+  Value split_heads(const std::string& name, Value x, std::int64_t heads);
+  Value merge_heads(const std::string& name, Value x);
+
   const Shape& shape(const Value& value) const { return value_of(value).shape; }
   std::optional<FormatId> format(const Value& value) const { return value_of(value).format; }
   void output(const Value& value) { graph_.outputs.push_back(value.name); }
