@@ -23,6 +23,9 @@ struct Words {
             .attributes = {}, .outputs = kOutputs, .check = nullptr, .truth = nullptr, .outputs_of = nullptr} {
     for (const BlockAttribute& a : block.attributes)
       attributes.push_back({.name = a.name, .fallback = a.fallback, .choices = "", .meaning = a.meaning});
+    if (!block.streams.empty())
+      attributes.push_back({.name = "blocks", .fallback = "1", .choices = "",
+                            .meaning = "blocks of this kind, one after the other; of block k the weights are k.NAME"});
     attributes.push_back({.name = "layout", .fallback = "norma", .choices = "norma|diffusers|bfl",
                           .meaning = "whose tensor names a file has"});
     def.attributes = attributes;

@@ -6,12 +6,12 @@
 #include <charconv>
 #include <numeric>
 
+#include "harness/cases/block_graphs.hpp"
 #include "harness/cases/number.hpp"
 #include "harness/inputs/content_hash.hpp"
 #include "harness/inputs/families.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
-#include "impls/cast_paths/block_path.hpp"
 #include "reference/blocks/layouts.hpp"
 #include "reference/blocks/rope_tables.hpp"
 
@@ -41,15 +41,6 @@ Tensors read_file(std::string_view value) {
     throw CaseError(fmt::format("the tensors of {} changed: the case says sha256-{}, they are {}", file.path, file.hash,
                                 hash.substr(0, 12)));
   return tensors;
-}
-
-/// The block as the case's path computes it, whose formats its tensors have; without a path over the reals.
-Graph graph_of(const Case& c) {
-  const BlockCall call = block_call(c);
-  Graph block = block_of(c).build(call);  // which refuses sizes that do not fit together
-  if (const BlockPath* path = find_block_path(c.get("path")))
-    return path->build({.x = call.x, .numbers = call.numbers, .format = c.format, .profile = std::string(c.get("profile"))});
-  return block;
 }
 
 bool is_table(std::string_view name) { return name.ends_with("cos") || name.ends_with("sin"); }
@@ -86,11 +77,6 @@ auto as_case_error(const Work& work) {
 
 }  // namespace
 
-BlockCall block_call(const Case& c) {
-  BlockCall call{.x = c.shape.value_or(Shape{}), .numbers = attributes_of(c).numbers};
-  return as_case_error([&] { return with_defaults(block_of(c), std::move(call)); });
-}
-
 Case expand_block_defaults(const Case& c) {
   Case expanded = c;
   for (const NormAttribute& attribute : norm_of(c).attributes) {
@@ -123,17 +109,17 @@ Case expand_block_defaults(const Case& c) {
     input = versioned_name(*family);
     if (!expanded.shape) throw CaseError(fmt::format("the shape '-' needs input=file:PATH, and input is {}", input));
   }
-  as_case_error([&] { return graph_of(expanded); });
+  declared_graph(expanded);
   return expanded;
 }
 
 Tensors make_block_inputs(const Case& expanded, int threads) {
   const std::string_view input = expanded.get("input");
-  const Graph graph = as_case_error([&] { return graph_of(expanded); });
+  const Graph graph = declared_graph(expanded);
   if (input.starts_with(kFile)) {
     Tensors tensors = read_file(input);
     if (expanded.get("layout") == "norma") return tensors;
-    return as_case_error([&] { return from_layout(graph, expanded.get("layout"), tensors); });
+    return as_case_error([&] { return stack_from_layout(single_graph(expanded), block_count(expanded), expanded.get("layout"), tensors); });
   }
   std::uint64_t seed = 0;
   const std::string_view text = expanded.get("seed");

@@ -2,12 +2,9 @@
 #pragma once
 
 #include "harness/cases/case.hpp"
-#include "reference/blocks/block.hpp"
+#include "reference/formats/tensor.hpp"
 
 namespace norma {
-
-/// The call that a block's case makes; every attribute is there once the case was expanded.
-BlockCall block_call(const Case& c);
 
 /// As expand_defaults and make_inputs (inputs.hpp). A family fills what is no weight; of weights matrices and kernels are
 /// linear_normal, vectors NAME.bias small_normal, other vectors weight_normal; cos and sin are tables of a rotary embedding.

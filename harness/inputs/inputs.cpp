@@ -15,6 +15,7 @@
 
 #include "harness/cases/number.hpp"
 #include "harness/inputs/block_inputs.hpp"
+#include "reference/blocks/block.hpp"
 #include "harness/inputs/content_hash.hpp"
 #include "harness/inputs/families.hpp"
 #include "harness/inputs/safetensors.hpp"

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <thread>
 
+#include "harness/cases/block_graphs.hpp"
 #include "harness/inputs/block_inputs.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
@@ -70,12 +71,6 @@ const BlockPath& path_of(const std::string& name, const Case& expanded) {
   return *path;
 }
 
-Graph graph_of(const BlockPath& path, const Case& expanded) {
-  const BlockCall call = block_call(expanded);
-  return path.build({.x = call.x, .numbers = call.numbers, .format = expanded.format,
-                     .profile = std::string(expanded.get("profile"))});
-}
-
 Tensors outputs_only(const Graph& graph, Tensors values) {
   std::erase_if(values, [&](const auto& value) { return std::ranges::find(graph.outputs, value.first) == graph.outputs.end(); });
   return values;
@@ -106,7 +101,7 @@ std::vector<BlockTruth> truths_of(const Graph& graph, const RealTensors& values)
 }  // namespace
 
 std::vector<BlockTruth> block_truths(const Case& expanded, const Tensors& tensors) {
-  const Graph graph = find_block(expanded.norm)->build(block_call(expanded));
+  const Graph graph = canonical_graph(expanded);
   return truths_of(graph, evaluate_graph(graph, tensors, real_options(graph), [](const std::string&) { return false; }));
 }
 
@@ -115,7 +110,7 @@ Tensors block_made_by(Session& session, const Case& expanded, const std::string&
   // A file may have more than the outputs: what was stored at the sites.
   if (impl.starts_with("file:")) return read_safetensors(parse_file_input(impl, "y").path).tensors;
   const auto implementation = session.implementation(impl);
-  if (implementation == nullptr) return emulated(graph_of(path_of(impl.substr(5), expanded), expanded), inputs->tensors);
+  if (implementation == nullptr) return emulated(path_graph(expanded, path_of(impl.substr(5), expanded)), inputs->tensors);
   if (!implementation->accepts_norm(expanded.norm))
     throw ImplSkipped(fmt::format("{} does not compute {}", impl, expanded.norm));
   return implementation->run(call_of(expanded, inputs->tensors));
@@ -141,8 +136,8 @@ Record check_block(Session& session, const CheckJob& job) {
   BlockTrace trace;
   std::vector<BlockTruth> truths;
   try {
-    if (!record.path.empty()) path = graph_of(path_of(record.path, job.value), job.value);
-    const Graph canonical = find_block(job.value.norm)->build(block_call(job.value));
+    if (!record.path.empty()) path = path_graph(job.value, path_of(record.path, job.value));
+    const Graph canonical = canonical_graph(job.value);
     const RealTensors values =
         evaluate_graph(canonical, inputs->tensors, real_options(canonical), [](const std::string&) { return false; });
     truths = truths_of(canonical, values);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdint>
 #include <iterator>
 #include <string>
@@ -131,6 +132,39 @@ std::vector<Piece> pieces_of(const Graph& block, std::span<const Row> rows) {
   return pieces;
 }
 
+std::span<const Row> rows_of(const Graph& block, std::string_view layout) {
+  const auto* table =
+      std::ranges::find_if(kTables, [&](const LayoutTable& t) { return t.block == block.block && t.layout == layout; });
+  if (table != std::end(kTables)) return table->rows;
+  std::string known;
+  for (const std::string_view name : layouts_of(block.block)) known.append(known.empty() ? "" : ", ").append(name);
+  throw ProgramError("block " + block.block + " has no layout " + std::string(layout) + "; it has " +
+                     (known.empty() ? "none" : known));
+}
+
+/// 7 of "model.layers.7."; 0 where there is none.
+std::uint64_t last_number(std::string_view prefix) {
+  constexpr std::string_view kDigits = "0123456789";
+  const std::size_t last = prefix.find_last_of(kDigits);
+  if (last == std::string_view::npos) return 0;
+  const std::size_t before = prefix.find_last_not_of(kDigits, last);
+  const std::size_t first = before == std::string_view::npos ? 0 : before + 1;
+  std::uint64_t number = 0;
+  std::from_chars(prefix.data() + first, prefix.data() + last + 1, number);
+  return number;
+}
+
+/// What stands before a block's names: of each block that has the layout's first tensor.
+std::vector<std::string> prefixes_of(const Piece& first, const Tensors& given) {
+  std::vector<std::string> prefixes;
+  for (const auto& [name, tensor] : given) {
+    const std::size_t length = name.size() - std::min(name.size(), first.there.size());
+    if (name.ends_with(first.there) && (length == 0 || name[length - 1] == '.')) prefixes.push_back(name.substr(0, length));
+  }
+  std::ranges::stable_sort(prefixes, {}, last_number);
+  return prefixes;
+}
+
 Shape joined_shape(const Piece& piece) {
   Shape shape = piece.here.front()->shape;
   for (std::size_t k = 1; k < piece.here.size(); ++k) shape[0] += piece.here[k]->shape[0];
@@ -158,17 +192,9 @@ std::vector<std::string_view> layouts_of(std::string_view block) {
 }
 
 Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& given, std::string_view prefix) {
-  const auto* table =
-      std::ranges::find_if(kTables, [&](const LayoutTable& t) { return t.block == block.block && t.layout == layout; });
-  if (table == std::end(kTables)) {
-    std::string known;
-    for (const std::string_view name : layouts_of(block.block)) known.append(known.empty() ? "" : ", ").append(name);
-    throw ProgramError("block " + block.block + " has no layout " + std::string(layout) + "; it has " +
-                       (known.empty() ? "none" : known));
-  }
   Tensors weights;
   std::vector<std::string> used;
-  for (const Piece& piece : pieces_of(block, table->rows)) {
+  for (const Piece& piece : pieces_of(block, rows_of(block, layout))) {
     const std::string name = std::string(prefix) + piece.there;
     const auto found = given.find(name);
     if (found == given.end())
@@ -190,6 +216,26 @@ Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& 
       throw ProgramError("tensor " + name + " is none that layout " + std::string(layout) + " of " + block.block +
                          " has");
   }
+  return weights;
+}
+
+Tensors stack_from_layout(const Graph& block, int count, std::string_view layout, const Tensors& given) {
+  const std::vector<std::string> prefixes = prefixes_of(pieces_of(block, rows_of(block, layout)).front(), given);
+  if (count == 1 && prefixes.empty()) return from_layout(block, layout, given);  // which names what is missing
+  if (prefixes.size() != static_cast<std::size_t>(count)) {
+    std::string found;
+    for (const std::string& prefix : prefixes) found.append(found.empty() ? "" : ", ").append(prefix.empty() ? "''" : prefix);
+    throw ProgramError("layout " + std::string(layout) + " of " + block.block + ": " + std::to_string(count) +
+                       (count == 1 ? " block is" : " blocks are") + " asked for, and the tensors are of " +
+                       std::to_string(prefixes.size()) + (found.empty() ? "" : ", with the prefixes " + found));
+  }
+  if (count == 1) return from_layout(block, layout, given, prefixes.front());
+  Tensors weights;
+  for (std::size_t k = 0; k < prefixes.size(); ++k)
+    for (auto& [name, tensor] : from_layout(block, layout, given, prefixes[k])) {
+      const auto input = std::ranges::find(block.inputs, name, [](const GraphInput& i) { return i.value.name; });
+      weights[input->weight ? std::to_string(k) + "." + name : name] = std::move(tensor);
+    }
   return weights;
 }
 

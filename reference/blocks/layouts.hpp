@@ -18,4 +18,8 @@ std::vector<std::string_view> layouts_of(std::string_view block);
 /// naming a layout that the block does not have, a tensor that is missing, left over or of another shape.
 Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& given, std::string_view prefix = "");
 
+/// The same for `count` blocks, named as stacked() does. Their prefixes are found by themselves and stand in the order of
+/// the last number in each. Errors: as before; ProgramError naming the prefixes where they are not as many.
+Tensors stack_from_layout(const Graph& block, int count, std::string_view layout, const Tensors& given);
+
 }  // namespace norma

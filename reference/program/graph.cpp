@@ -116,8 +116,9 @@ Graph stacked(const Graph& graph, std::span<const Stream> streams, int count) {
       stack.sites.push_back(site);
       for (Argument& argument : stack.sites.back().arguments) argument.value = own.at(argument.value);
       for (GraphValue& result : stack.sites.back().results) {
-        own[result.name] = prefix + result.name;
-        result.name = prefix + result.name;
+        const bool last = k + 1 == count && std::ranges::find(graph.outputs, result.name) != graph.outputs.end();
+        own[result.name] = last ? result.name : prefix + result.name;
+        result.name = own[result.name];
       }
     }
     names = std::move(own);
@@ -167,6 +168,20 @@ std::vector<Source> sources_of(const Rearrangement& what, const std::vector<Shap
         for (std::int64_t i = 0; i < element_count(arguments[k]); ++i)
           sources[static_cast<std::size_t>(i / own * run + first + i % own)] = {static_cast<std::int32_t>(k), i};
         first += own;
+      }
+      break;
+    }
+    case Rearrangement::Kind::pad: {
+      const auto axis = static_cast<std::size_t>(what.numbers[0]);
+      const std::int64_t inner = inner_of(result, axis), run = result[axis] * inner;
+      const std::int64_t own = arguments.front()[axis] * inner, first = what.numbers[1] * inner;
+      for (std::size_t i = 0; i < sources.size(); ++i) {
+        const auto at = static_cast<std::int64_t>(i);
+        const std::int64_t in_run = at % run - first;
+        if (in_run < 0 || in_run >= own)
+          sources[i].argument = Source::kZero;
+        else
+          sources[i].element = at / run * own + in_run;
       }
       break;
     }
@@ -352,6 +367,19 @@ GraphBuilder::Value GraphBuilder::concat(const std::string& name, std::int64_t a
     site.arguments.push_back({std::to_string(k), part.name});
   }
   return push(std::move(site));
+}
+
+GraphBuilder::Value GraphBuilder::pad(const std::string& name, Value x, std::int64_t axis, std::int64_t before,
+                                      std::int64_t after) {
+  const GraphValue from = value_of(x);
+  const std::int64_t at = normal_axis(name, axis, from.shape);
+  if (before < 0 || after < 0)
+    refuse(name, "there cannot be " + std::to_string(std::min(before, after)) + " zeros beside an axis");
+  Shape to = from.shape;
+  to[static_cast<std::size_t>(at)] += before + after;
+  return push({.what = Rearrangement{.kind = Rearrangement::Kind::pad, .numbers = {at, before}},
+               .arguments = {{"x", x.name}},
+               .results = {{.name = name, .shape = std::move(to), .format = from.format}}});
 }
 
 std::vector<GraphBuilder::Value> GraphBuilder::chunk(const std::string& name, Value x, std::int64_t axis,

@@ -88,13 +88,14 @@ struct ConvolutionSite {
   bool operator==(const ConvolutionSite&) const = default;
 };
 
-/// Values moved, none changed. Arguments by their place.
+/// Values moved, none changed; zeros beside them. Arguments by their place.
 struct Rearrangement {
   enum class Kind : std::uint8_t {
     reshape,  ///< the same elements in memory order
     permute,  ///< axis i of the result is axis numbers[i] of the argument
     slice,    ///< of axis numbers[0]: from numbers[1] on
     concat,   ///< along axis numbers[0]
+    pad,      ///< along axis numbers[0]: numbers[1] zeros, the argument, and zeros to the end
   } kind = Kind::reshape;
   std::vector<std::int64_t> numbers{};
   bool operator==(const Rearrangement&) const = default;
@@ -141,12 +142,13 @@ struct Stream {
   std::string output, input;
 };
 /// `count` blocks one after the other. Values of block k are named "k.NAME", its weights too; inputs that are no weights
-/// and no streams are given once, to all of them. Outputs are the last block's.
+/// and no streams are given once, to all of them. Outputs are the last block's, under its own names.
 Graph stacked(const Graph& graph, std::span<const Stream> streams, int count);
 
 /// Where each element of a rearrangement's result comes from.
 struct Source {
-  std::int32_t argument = 0;
+  static constexpr std::int32_t kZero = -1;
+  std::int32_t argument = 0;  ///< kZero: it is 0
   std::int64_t element = 0;
 };
 std::vector<Source> sources_of(const Rearrangement& what, const std::vector<Shape>& arguments, const Shape& result);
@@ -176,6 +178,7 @@ class GraphBuilder {
   Value permute(const std::string& name, Value x, std::vector<std::int64_t> axes);
   Value slice(const std::string& name, Value x, std::int64_t axis, std::int64_t from, std::int64_t count);
   Value concat(const std::string& name, std::int64_t axis, const std::vector<Value>& parts);
+  Value pad(const std::string& name, Value x, std::int64_t axis, std::int64_t before, std::int64_t after);
   /// Parts of equal length along an axis, named name.0, name.1, ...
   std::vector<Value> chunk(const std::string& name, Value x, std::int64_t axis, std::int64_t parts);
 
