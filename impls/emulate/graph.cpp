@@ -169,8 +169,9 @@ std::vector<Tensor> run(const Rearrangement& what, const Site& site, const std::
   Tensor moved = Tensor::zeros(arguments[0]->format, site.results[0].shape);
   const std::vector<Source> sources = sources_of(what, shapes, moved.shape);
   for (std::size_t i = 0; i < sources.size(); ++i)
-    moved.set_code(static_cast<std::int64_t>(i),
-                   arguments[static_cast<std::size_t>(sources[i].argument)]->code(sources[i].element));
+    if (sources[i].argument != Source::kZero)  // code 0 is +0 in every format with a zero
+      moved.set_code(static_cast<std::int64_t>(i),
+                     arguments[static_cast<std::size_t>(sources[i].argument)]->code(sources[i].element));
   return {std::move(moved)};
 }
 
