@@ -1,9 +1,12 @@
 // The list of blocks as real code computes them.
 #include <algorithm>
 
+#include "impls/cast_paths/adm_block.hpp"
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/dit_block.hpp"
+#include "impls/cast_paths/flux_autoencoder_blocks.hpp"
 #include "impls/cast_paths/flux_blocks.hpp"
+#include "impls/cast_paths/qwen_image_autoencoder_block.hpp"
 #include "impls/cast_paths/qwen_image_block.hpp"
 #include "impls/cast_paths/llama_block.hpp"
 #include "impls/cast_paths/wan_block.hpp"
@@ -16,7 +19,11 @@ std::span<const BlockPath* const> all_block_paths() {
                                                &blocks::diffusers_flux_double_block, &blocks::diffusers_flux_single_block,
                                                &blocks::bfl_flux_double_block, &blocks::bfl_flux_single_block,
                                                &blocks::diffusers_flux_last_layer, &blocks::bfl_flux_last_layer,
-                                               &blocks::diffusers_qwen_image_block};
+                                               &blocks::diffusers_qwen_image_block,
+                                               &blocks::openai_adm_resblock, &blocks::diffusers_unet_resnet_block,
+                                               &blocks::bfl_flux_ae_resnet, &blocks::diffusers_flux_ae_resnet,
+                                               &blocks::bfl_flux_ae_attention, &blocks::diffusers_flux_ae_attention,
+                                               &blocks::diffusers_qwen_vae_residual};
   return kPaths;
 }
 

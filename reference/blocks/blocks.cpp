@@ -3,11 +3,14 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "reference/blocks/adm.hpp"
 #include "reference/blocks/block.hpp"
 #include "reference/blocks/dit.hpp"
 #include "reference/blocks/flux.hpp"
+#include "reference/blocks/flux_autoencoder.hpp"
 #include "reference/blocks/llama.hpp"
 #include "reference/blocks/qwen_image.hpp"
+#include "reference/blocks/qwen_image_autoencoder.hpp"
 #include "reference/blocks/wan.hpp"
 
 namespace norma {
@@ -15,7 +18,9 @@ namespace norma {
 std::span<const BlockDef* const> all_blocks() {
   static constexpr const BlockDef* kBlocks[] = {&blocks::dit_block, &blocks::llama_block, &blocks::wan_block,
                                                &blocks::flux_double_block, &blocks::flux_single_block,
-                                               &blocks::flux_last_layer, &blocks::qwen_image_block};
+                                               &blocks::flux_last_layer, &blocks::qwen_image_block,
+                                               &blocks::adm_resblock, &blocks::flux_ae_resnet,
+                                               &blocks::flux_ae_attention, &blocks::qwen_vae_residual};
   return kBlocks;
 }
 

@@ -2,6 +2,7 @@
 #include "tests/impls/recorded_block.hpp"
 
 #include <algorithm>
+#include <array>
 #include <catch2/catch_message.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
@@ -44,7 +45,7 @@ double share_of(double stored, const Ball& meant, double bound) {
 }
 
 SiteCheck check_site(const Site& site, const std::vector<const Tensor*>& arguments, const Tensor& recorded) {
-  SiteCheck check{.name = site.name(), .kind = {}, .elements = recorded.size()};
+  SiteCheck check{.name = site.name(), .kind = {}, .format = recorded.format, .elements = recorded.size()};
   const Tensor declared = emulate_site(site, arguments).front();
   if (declared.shape != recorded.shape || declared.format != recorded.format)
     throw std::runtime_error("recorded " + site.name() + " is " + shape_text(recorded.shape) + ", not " +
@@ -62,7 +63,9 @@ SiteCheck check_site(const Site& site, const std::vector<const Tensor*>& argumen
     }
     return check;
   }
-  check.kind = std::holds_alternative<AttentionSite>(site.what) ? "attention" : "linear";
+  constexpr std::array kKinds{"program", "linear", "attention", "convolution", "rearrangement"};
+  check.kind = kKinds.at(site.what.index());
+  check.many_keys = check.kind == "attention" && arguments[1]->shape[2] >= 16;
   std::vector<RealTensor> exact;
   for (const Tensor* argument : arguments) exact.push_back(exactly(*argument));
   const RealTensor meant = evaluate_site(site, exact, {}).front();
@@ -119,9 +122,10 @@ void require_sites_as_recorded(const RecordedBlock& block, SiteCounts counts) {
     UNSCOPED_INFO(text_of(check));
     ++(check.kind == "program" ? found.programs : found.products);
     CHECK(check.refused == 0);
-    // In 16 bits the order of fp32 sums seldom shows (measured: in none of 12 attentions, in at most 2 elements of a
-    // linear layer), so that the places of an attention's roundings do.
-    if (block.inputs.at("x").format != FormatId::fp32) CHECK(check.differing <= (check.kind == "linear" ? 2 : 0));
+    // In 16 bits the order of fp32 sums seldom shows (measured: in none of 12 attentions of fewer than 16 keys, in at most
+    // 2 elements of a linear layer and 5 of a convolution), so that the places of an attention's roundings do.
+    const std::int64_t allowed = check.kind == "linear" ? 2 : check.kind == "convolution" ? 5 : 0;
+    if (check.format != FormatId::fp32 && !check.many_keys) CHECK(check.differing <= allowed);
   }
   CHECK(found.programs == counts.programs);
   CHECK(found.products == counts.products);

@@ -27,6 +27,8 @@ TensorFile recorded_blocks(std::string_view name, std::string_view format);
 /// A site on the operands that were recorded, beside the result that was.
 struct SiteCheck {
   std::string name, kind;
+  FormatId format = FormatId::fp32;  ///< of what is stored
+  bool many_keys = false;  ///< an attention of 16 keys or more, whose exponentials torch takes as vectors, to 2^-19 or so
   std::int64_t elements = 0;
   std::int64_t differing = 0;  ///< from the declared steps
   /// Elements that the site's meaning refuses: of programs, those that differ from every result that the steps allow;

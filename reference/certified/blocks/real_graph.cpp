@@ -273,15 +273,17 @@ std::vector<RealTensor> evaluate(const Rearrangement& site, const Site& whole, c
   if (exact) {
     auto moved = std::make_shared<Tensor>(Tensor::zeros(arguments[0].exact->format, shape));
     for (std::size_t i = 0; i < sources.size(); ++i)
-      moved->set_code(static_cast<std::int64_t>(i),
-                      arguments[static_cast<std::size_t>(sources[i].argument)].exact->code(sources[i].element));
+      if (sources[i].argument != Source::kZero)
+        moved->set_code(static_cast<std::int64_t>(i),
+                        arguments[static_cast<std::size_t>(sources[i].argument)].exact->code(sources[i].element));
     return {{.shape = shape, .exact = std::move(moved)}};
   }
   std::vector<std::shared_ptr<const BallTensor>> from;
   for (const RealTensor& argument : arguments) from.push_back(balls_of(argument));
   const auto moved = balls_of_size(element_count(shape));
   for (std::size_t i = 0; i < sources.size(); ++i)
-    set(*moved, i, get(*from[static_cast<std::size_t>(sources[i].argument)], static_cast<std::size_t>(sources[i].element)));
+    if (sources[i].argument != Source::kZero)
+      set(*moved, i, get(*from[static_cast<std::size_t>(sources[i].argument)], static_cast<std::size_t>(sources[i].element)));
   return {{.shape = shape, .balls = moved}};
 }
 
