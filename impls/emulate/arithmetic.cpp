@@ -111,7 +111,10 @@ double native_fp64(Op op, double a, double b, double c) {
     case Op::fma: return std::fma(a, b, c);
     case Op::exp:
     case Op::tanh:
-    case Op::erf: return rounded_function(op, a, FormatId::fp64, Overflow::ieee);
+    case Op::erf:
+    case Op::sin:
+    case Op::cos: return rounded_function(op, a, FormatId::fp64, Overflow::ieee);
+    case Op::pow: return rounded_power(a, b, FormatId::fp64, Overflow::ieee);
     case Op::e8m0_up: return e8m0_up(a);
     case Op::nearest_e4m3: return nearest_e4m3(a);
     case Op::unless_zero: return a == 0 ? 0 : b;
@@ -140,6 +143,9 @@ double odd_op(Op op, double a, double b, double c) {
     case Op::exp:
     case Op::tanh:
     case Op::erf:
+    case Op::sin:
+    case Op::cos:
+    case Op::pow:
     case Op::rotate:
     case Op::join:
     case Op::e8m0_up:
@@ -180,6 +186,9 @@ NORMA_LOOP(fma, std::fma(a[i], b[i], c[i]))
 NORMA_LOOP(exp, fp32_function(Op::exp, a[i]))
 NORMA_LOOP(tanh, fp32_function(Op::tanh, a[i]))
 NORMA_LOOP(erf, fp32_function(Op::erf, a[i]))
+NORMA_LOOP(sin, fp32_function(Op::sin, a[i]))
+NORMA_LOOP(cos, fp32_function(Op::cos, a[i]))
+NORMA_LOOP(pow, static_cast<float>(rounded_power(static_cast<double>(a[i]), static_cast<double>(b[i]), FormatId::fp32, Overflow::ieee)))
 NORMA_LOOP(rotate, a[i])
 NORMA_LOOP(join, a[i])
 NORMA_LOOP(e8m0_up, static_cast<float>(e8m0_up(static_cast<double>(a[i]))))
@@ -191,7 +200,8 @@ NORMA_LOOP(unless_zero, a[i] == 0 ? 0 : b[i])
 
 double rounded_op(Op op, double a, double b, double c, FormatId target, Overflow overflow) {
   if (target == FormatId::fp64) return native_fp64(op, a, b, c);
-  if (is_function(op)) return rounded_function(op, a, target, overflow);
+  if (is_transcendental(op)) return rounded_function(op, a, target, overflow);
+  if (op == Op::pow) return rounded_power(a, b, target, overflow);
   return decode(target, encode(target, odd_op(op, a, b, c), overflow));
 }
 
@@ -229,7 +239,10 @@ bool exact_in_fp32(Op op) {
     case Op::fma:
     case Op::exp:
     case Op::tanh:
-    case Op::erf: return false;
+    case Op::erf:
+    case Op::sin:
+    case Op::cos:
+    case Op::pow: return false;
   }
   std::abort();
 }

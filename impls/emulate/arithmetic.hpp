@@ -11,7 +11,7 @@ namespace norma {
 /// op(a, b, c) rounded once to `target`, for operands that are binary64 numbers.
 /// Targets up to fp32: the operation is rounded to odd in binary64, then once to the target (Boldo & Melquiond,
 /// "Emulation of FMA and correctly rounded sums", IEEE TC 2008: right for p <= 51). fp64: the hardware's own
-/// operation. exp, tanh and erf: functions.hpp. rsqrt to fp64 is refused (ProgramError): write sqrt, then reciprocal.
+/// operation. exp, tanh, erf, sin, cos and pow: functions.hpp. rsqrt to fp64 is refused (ProgramError): write sqrt, then reciprocal.
 double rounded_op(Op op, double a, double b, double c, FormatId target, Overflow overflow);
 
 /// The same on `count` binary32 values with an fp32 target: one hardware operation each.

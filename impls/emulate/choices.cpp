@@ -51,6 +51,19 @@ class Corners {
 
 bool is_even(Op op) { return op == Op::square || op == Op::abs; }
 
+/// sin and cos turn where x/pi, less a half for sin, is whole. Nothing is said of large arguments.
+void add_turns(Op op, const Range& x, Corners& corners) {
+  constexpr double kPi = 3.141592653589793;
+  if (!(std::fabs(x.low) < 0x1p30 && std::fabs(x.high) < 0x1p30)) {
+    corners.add(-1), corners.add(1);
+    return;
+  }
+  // 2^-20: the rounding of a quotient below 2^30. An extremum too many makes the range wider.
+  const double shift = op == Op::sin ? 0.5 : 0.0;
+  const double first = std::ceil(x.low / kPi - shift - 0x1p-20), last = std::floor(x.high / kPi - shift + 0x1p-20);
+  for (double k = first; k <= std::fmin(last, first + 1); ++k) corners.add(std::fmod(k, 2) == 0 ? 1 : -1);
+}
+
 Range map_range(const Node& node, std::span<const Range> operands) {
   bool any_unknown = false;
   for (const Range& r : operands) any_unknown = any_unknown || r.is_unknown();
@@ -72,6 +85,8 @@ Range map_range(const Node& node, std::span<const Range> operands) {
       v[k] = (corner >> k & 1) != 0 ? operands[k].high : operands[k].low;
     corners.add(rounded_op(node.op, v[0], v[1], v[2], node.rounding.format->id, node.rounding.overflow));
   }
+  const bool turns = node.op == Op::sin || node.op == Op::cos;
+  if (turns && !is_point(operands[0])) add_turns(node.op, operands[0], corners);
   if (is_even(node.op) && !operands[0].is_nan() && operands[0].holds_zero()) corners.add(0);
   Range range = corners.range();
   const int within = node.rounding.within_ulp;

@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "reference/exact/elementary.hpp"
 #include "reference/exact/passed_value.hpp"
 
 namespace norma {
@@ -111,6 +112,9 @@ Interval value_of(Op op, const std::array<const Interval*, 3>& x) {
     case Op::exp: return increasing(mpfr_exp, *x[0]);
     case Op::tanh: return increasing(mpfr_tanh, *x[0]);
     case Op::erf: return increasing(mpfr_erf, *x[0]);
+    case Op::sin: return sin(*x[0]);
+    case Op::cos: return cos(*x[0]);
+    case Op::pow: return pow(*x[0], *x[1]);
     case Op::rotate:
     case Op::join: return *x[0];  // moved_value
     case Op::e8m0_up: return e8m0_up(*x[0]);
@@ -428,7 +432,10 @@ std::optional<Algebraic> RowEvaluator::algebraic_of(const RowValues& values, Ope
     case Op::join: break;
     case Op::exp:  // not algebraic, but where the argument is 0, and there the interval is a point
     case Op::tanh:
-    case Op::erf: return std::nullopt;
+    case Op::erf:
+    case Op::sin:
+    case Op::cos:
+    case Op::pow: return std::nullopt;  // an exact power is a point
     case Op::e8m0_up:  // points, but where they are not decided
     case Op::nearest_e4m3:
     case Op::unless_zero: return std::nullopt;

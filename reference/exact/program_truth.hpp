@@ -119,7 +119,7 @@ class RowEvaluator {
 ///
 /// Errors:  as RowEvaluator; ProgramError if the program has no such output.
 /// compare: decides ties too, as long as the bits that the separation bound asks for stay below kLastBits (some
-///          1500 for fp32 rows, with one root); else undecided. Values made by exp, tanh or erf are not algebraic:
+///          1500 for fp32 rows, with one root); else undecided. Values made by exp, tanh, erf, sin or cos are not algebraic:
 ///          only their interval decides.
 std::unique_ptr<TruthSource> program_truth(const Program& program, const Tensors& inputs, const Attributes& attributes,
                                            std::string_view output);

@@ -216,7 +216,10 @@ bool rounds(const Program& program, int index) {
     case Op::fma:
     case Op::exp:
     case Op::tanh:
-    case Op::erf: return true;
+    case Op::erf:
+    case Op::sin:
+    case Op::cos:
+    case Op::pow: return true;
   }
   return true;
 }

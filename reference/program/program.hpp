@@ -35,6 +35,10 @@ struct OpRow {
 std::span<const OpRow> all_ops();
 const OpRow& row_of(Op op);
 std::optional<Op> find_op(std::string_view name);
+/// Of an algebraic number other than 0 (erf: as far as is known) they are not algebraic.
+constexpr bool is_transcendental(Op op) {
+  return op == Op::exp || op == Op::tanh || op == Op::erf || op == Op::sin || op == Op::cos;
+}
 
 /// A format as a program writes it: concrete, with the letter it was bound from. 'T' is x's format, 'W' the
 /// weight's, 0 a format the code names itself. Equality looks at the format only.

@@ -191,12 +191,18 @@ TEST_CASE("rsqrt is correctly rounded for all positive binary32 numbers", "[exha
 
 namespace {
 
-/// f(a) by MPFR at 600 bits, as a rational; its own error does not matter beside a midpoint of 54 bits.
-Rational function_by_mpfr(Op op, double a) {
-  mpfr_t y;
-  mpfr_init2(y, 600);
-  mpfr_set_d(y, a, MPFR_RNDN);
-  (op == Op::exp ? mpfr_exp : op == Op::tanh ? mpfr_tanh : mpfr_erf)(y, y, MPFR_RNDN);
+using MpfrFunction = int (*)(mpfr_ptr, mpfr_srcptr, mpfr_rnd_t);
+MpfrFunction mpfr_function(Op op) {
+  switch (op) {
+    case Op::exp: return mpfr_exp;
+    case Op::tanh: return mpfr_tanh;
+    case Op::sin: return mpfr_sin;
+    case Op::cos: return mpfr_cos;
+    default: return mpfr_erf;
+  }
+}
+
+Rational rational_of(mpfr_srcptr y) {
   mpz_t digits;
   mpz_init(digits);
   const auto exponent = static_cast<long>(mpfr_get_z_2exp(digits, y));
@@ -205,17 +211,28 @@ Rational function_by_mpfr(Op op, double a) {
   boost::multiprecision::cpp_int whole(std::string("0x") + (negative ? text + 1 : text));
   std::free(text);
   mpz_clear(digits);
-  mpfr_clear(y);
   if (negative) whole = -whole;
   const boost::multiprecision::cpp_int power = boost::multiprecision::cpp_int(1) << std::labs(exponent);
   return exponent < 0 ? Rational(whole, power) : Rational(whole * power);
 }
 
-constexpr Op kFunctions[] = {Op::exp, Op::tanh, Op::erf};
+/// f(a) by MPFR at 600 bits, as a rational; its own error does not matter beside a midpoint of 54 bits.
+Rational function_by_mpfr(Op op, double a) {
+  mpfr_t y;
+  mpfr_init2(y, 600);
+  mpfr_set_d(y, a, MPFR_RNDN);
+  mpfr_function(op)(y, y, MPFR_RNDN);
+  const Rational value = rational_of(y);
+  mpfr_clear(y);
+  return value;
+}
+
+constexpr Op kIncreasing[] = {Op::exp, Op::tanh, Op::erf};
+constexpr Op kFunctions[] = {Op::exp, Op::tanh, Op::erf, Op::sin, Op::cos};
 
 }  // namespace
 
-TEST_CASE("exp, tanh and erf are rounded once, in every format") {
+TEST_CASE("elementary functions are rounded once, in every format") {
   std::mt19937_64 rng(11);
   const FormatId targets[] = {FormatId::fp64, FormatId::fp32, FormatId::tf32,   FormatId::bf16,
                               FormatId::fp16, FormatId::e4m3fn, FormatId::e5m2fnuz};
@@ -233,7 +250,7 @@ TEST_CASE("exp, tanh and erf are rounded once, in every format") {
   // Results next to a midpoint m: the argument is m's pre-image to 53 bits, and its neighbours.
   for (int n = 0; n < 60; ++n) {
     const double m = static_cast<double>(257 + 2 * (rng() % 127)) * 0x1p-9;  // between 1/2 and 1, 9 bits
-    for (const Op op : kFunctions) {
+    for (const Op op : kIncreasing) {
       double low = -1, high = 6;
       for (int k = 0; k < 80; ++k) {
         const double middle = (low + high) / 2;
@@ -250,9 +267,42 @@ TEST_CASE("exp, tanh and erf are rounded once, in every format") {
   for (const double a : {0x1.9e9cbbfd6080bp-31, -0x1.e8bdbfcd9144ep+3, 0x1.62e42fefa39efp+9, -0x1.74385446d71c3p+9,
                          -0x1.74910d52d3052p+9, 709.7, -708.4, -745.2})
     for (const FormatId target : targets) check(Op::exp, a, target);
+  // Next to multiples of pi/2 (the second the nearest of all binary64 numbers), large, and where 1 - cos is next to nothing.
+  for (const double a : {0x1.921fb54442d18p+1, 0x1.6ac5b262ca1ffp+849, 0x1.6c6cbc45dc8dep+5, 1e22, 0x1p1000, 0x1p-20, 0x1p-29,
+                         -0x1p-31, 710.0, 1048576.5})
+    for (const FormatId target : targets)
+      for (const Op op : {Op::sin, Op::cos}) check(op, a, target);
 }
 
-TEST_CASE("the steps behind exp, tanh and erf err by less than is assumed of them") {
+TEST_CASE("powers are rounded once, half-way points included") {
+  std::mt19937_64 rng(13);
+  const FormatId targets[] = {FormatId::fp64, FormatId::fp32, FormatId::bf16, FormatId::fp16};
+  const auto check = [&](double x, double y, FormatId target) {
+    mpfr_t z, e;
+    mpfr_inits2(600, z, e, static_cast<mpfr_ptr>(nullptr));
+    mpfr_set_d(z, x, MPFR_RNDN);
+    mpfr_set_d(e, y, MPFR_RNDN);
+    mpfr_pow(z, z, e, MPFR_RNDN);
+    CAPTURE(x, y, name_of(target));
+    REQUIRE(same(rounded_op(Op::pow, x, y, 0, target, Overflow::ieee), nearest_in(target, rational_of(z))));
+    mpfr_clears(z, e, static_cast<mpfr_ptr>(nullptr));
+  };
+  for (int n = 0; n < 600; ++n) {
+    const double x = n % 2 == 0 ? 10000 : std::ldexp(1 + static_cast<double>(rng() >> 11) * 0x1p-53, static_cast<int>(rng() % 41) - 20);
+    const double y = (static_cast<double>(rng() >> 11) * 0x1p-53 * 2 - 1) * (n % 3 == 0 ? 30 : 1);
+    for (const FormatId target : targets) check(x, y, target);
+  }
+  for (int k = 0; k <= 64; ++k)
+    for (const FormatId target : targets) check(10000, static_cast<double>(k) / 64, target), check(10000, -static_cast<double>(k) / 64, target);
+  // 4097^2 and 257^2 lie half-way between numbers of fp32 and bf16; roots; a half of the least subnormal.
+  for (const auto& [x, y] : {std::pair{4097.0, 2.0}, {257.0, 2.0}, {4097.0 * 4097.0, 1.0}, {std::pow(4097.0, 4), 0.5}, {2.0, -150.0},
+                             {2.0, -149.5}, {0.25, 0.5}, {81.0, 0.75}, {3.0, 33.0}, {3.0, -1.0}, {2.0, 127.99}, {2.0, 1023.5}})
+    for (const FormatId target : targets) check(x, y, target);
+  for (const auto& [x, y] : {std::pair{-2.0, 2.0}, {0.0, 1.0}, {HUGE_VAL, 1.0}, {2.0, HUGE_VAL}, {std::nan(""), 0.0}})
+    CHECK(std::isnan(rounded_op(Op::pow, x, y, 0, FormatId::fp32, Overflow::ieee)));
+}
+
+TEST_CASE("the steps behind elementary functions err by less than is assumed of them") {
   std::mt19937_64 rng(12);
   double worst[3] = {0, 0, 0};
   for (int n = 0; n < 1500; ++n) {
@@ -261,7 +311,7 @@ TEST_CASE("the steps behind exp, tanh and erf err by less than is assumed of the
       mpfr_t y, error;
       mpfr_inits2(600, y, error, static_cast<mpfr_ptr>(nullptr));
       mpfr_set_d(y, a, MPFR_RNDN);
-      (op == Op::exp ? mpfr_exp : op == Op::tanh ? mpfr_tanh : mpfr_erf)(y, y, MPFR_RNDN);
+      mpfr_function(op)(y, y, MPFR_RNDN);
       const int bits[] = {53, 113, 400};
       for (std::size_t k = 0; k < 3; ++k) {
         mpfr_set(error, y, MPFR_RNDN);
@@ -278,7 +328,7 @@ TEST_CASE("the steps behind exp, tanh and erf err by less than is assumed of the
   CHECK(worst[2] < 0x1p-380 * 0x1p-5);
 }
 
-TEST_CASE("exp, tanh and erf have IEEE's limits and signs") {
+TEST_CASE("elementary functions have IEEE's limits and signs") {
   const double inf = HUGE_VAL;
   for (const FormatId target : {FormatId::fp64, FormatId::fp32, FormatId::bf16}) {
     const auto f = [&](Op op, double a) { return rounded_op(op, a, 0, 0, target, Overflow::ieee); };
@@ -294,6 +344,9 @@ TEST_CASE("exp, tanh and erf have IEEE's limits and signs") {
       CHECK_FALSE(std::signbit(f(op, 0.0)));
     }
     for (const Op op : kFunctions) CHECK(std::isnan(f(op, std::nan(""))));
+    for (const Op op : {Op::sin, Op::cos}) CHECK(std::isnan(f(op, -inf)));
+    CHECK(f(Op::cos, -0.0) == 1);
+    CHECK(std::signbit(f(Op::sin, -0.0)));
   }
   CHECK(rounded_op(Op::exp, 1000, 0, 0, FormatId::fp16, Overflow::saturate_finite) == 65504);
   CHECK(rounded_op(Op::exp, inf, 0, 0, FormatId::fp16, Overflow::saturate_finite) == inf);

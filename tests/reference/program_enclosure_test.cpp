@@ -18,6 +18,7 @@
 #include "impls/cast_paths/cast_path.hpp"
 #include "reference/certified/functions/functions.hpp"
 #include "reference/certified/programs/ball_program.hpp"
+#include "reference/exact/elementary.hpp"
 #include "reference/exact/program_truth.hpp"
 #include "reference/norms/norm.hpp"
 #include "tests/reference/program_settings.hpp"
@@ -78,6 +79,9 @@ Interval exact_value(Op op, const std::array<Interval, 3>& x) {
     case Op::exp: return evaluate(Function::exp, x[0]);
     case Op::tanh: return evaluate(Function::tanh, x[0]);
     case Op::erf: return evaluate(Function::erf, x[0]);
+    case Op::sin: return sin(x[0]);
+    case Op::cos: return cos(x[0]);
+    case Op::pow: return pow(x[0], x[1]);
     case Op::rotate:
     case Op::join: return x[0];  // of the column and operand that the program takes
     case Op::e8m0_up:

@@ -134,7 +134,7 @@ TEST_CASE("exp, tanh and erf are operations like the others") {
         "y.3   = exp T y.2\n"
         "out y = mul T x, y.3\n");
   CHECK(parse_program(print_program(p), half_binding()) == p);
-  for (const Op op : {Op::exp, Op::tanh, Op::erf}) {
+  for (const Op op : {Op::exp, Op::tanh, Op::erf, Op::sin, Op::cos}) {
     CHECK(row_of(op).arity == 1);
     CHECK_FALSE(row_of(op).onnx.empty());
     CHECK(find_op(row_of(op).name) == op);

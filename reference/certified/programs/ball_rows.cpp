@@ -7,6 +7,8 @@
 #include <span>
 
 #include "reference/certified/functions/functions.hpp"
+#include "reference/certified/functions/turn.hpp"
+#include "reference/exact/elementary.hpp"
 #include "reference/formats/clones.hpp"
 
 // With a fused multiply-add where there is one; elsewhere std::fma is a call, slower and as exact.
@@ -71,6 +73,45 @@ Ball small_or(Op op, const Ball& x) {
   return function_of(op, x);
 }
 
+/// |sin v - sin X| <= R max |cos| <= R (|cos X| + R), and with both exchanged. Beyond kLargestTurn only [-1, 1].
+Ball turn_of(const Ball& x, bool cosine) {
+  if (!(x.r < ball::kInfinity)) return x;
+  if (!ball::is_finite(x.h)) return {std::nan(""), 0, 0};
+  if (x.h == 0 && x.r == 0) return cosine ? Ball{1, 0, 0} : x;
+  if (x.r > 1 || std::fabs(x.h) > kLargestTurn) return {0, 0, 1};
+  const SineCosine turn = sine_cosine({x.h, x.l});
+  const DoubleDouble &y = cosine ? turn.cosine : turn.sine, &other = cosine ? turn.sine : turn.cosine;
+  const double slope = std::fmin(1.0, std::fabs(other.h) * (1 + 0x1p-50) + kTurnError + x.r);
+  const double own = turn.small && !cosine ? kSmallSineError * std::fabs(y.h) * (1 + 0x1p-50) : kTurnError;
+  return {y.h, y.l, ball::padded(x.r * slope + own)};
+}
+Ball sin_of(const Ball& x) {
+  if (x.h != 0 && std::fabs(x.h) < ball::kLeast && x.r < ball::kInfinity)
+    return {0, 0, ball::padded(1.01 * (std::fabs(x.h) + x.r))};
+  return turn_of(x, false);
+}
+Ball cos_of(const Ball& x) { return turn_of(x, true); }
+
+Interval interval_of(const Ball& x, mpfr_prec_t bits) { return Interval(Dyadic(x.h) + Dyadic(x.l), bits); }
+
+/// At the midpoints by MPFR. With d >= |y ln x - Y ln X|: |x^y - X^Y| <= X^Y d (1 + d) for d <= 1, and
+/// |ln x - ln X| <= Rx / (X - Rx).
+Ball pow_of(const Ball& x, const Ball& y) {
+  if (!(x.r < ball::kInfinity) || !(y.r < ball::kInfinity)) return {0, 0, ball::kInfinity};
+  const bool positive = x.h > 0;
+  if (!ball::is_finite(x.h) || !ball::is_finite(y.h) || (!positive && ball::is_clear(x))) return {std::nan(""), 0, 0};
+  const double least = x.h * (1 - 0x1p-50) - x.r;
+  if (!(least > 0)) return {0, 0, ball::kInfinity};
+  constexpr mpfr_prec_t kBits = 256;
+  const Enclosure e = enclosure_of(pow(interval_of(x, kBits), interval_of(y, kBits)));
+  const double log = std::fabs(std::log(x.h)) * (1 + 0x1p-40) + 0x1p-40;
+  const double d = y.r * log + (std::fabs(y.h) * (1 + 0x1p-50) + y.r) * (x.r / least);
+  if (!(d <= 1) || !(e.radius < ball::kInfinity) || !ball::in_range(e.hi)) return {0, 0, ball::kInfinity};
+  if (d == 0 && e.radius == 0) return {e.hi, e.lo, 0};
+  const double padded = ball::padded(d);
+  return {e.hi, e.lo, ball::padded(std::fabs(e.hi) * (1 + 0x1p-50) * (padded * (1 + padded)) + e.radius)};
+}
+
 // ---- the loops ----
 
 #define NORMA_LOOP(name, value)                                                                                \
@@ -128,6 +169,9 @@ Loop loop_of(Op op) {
     case Op::exp:
     case Op::tanh:
     case Op::erf:
+    case Op::sin:
+    case Op::cos:
+    case Op::pow:
     case Op::rotate:
     case Op::join:
     case Op::e8m0_up:
@@ -212,6 +256,9 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
     case Op::exp:
     case Op::tanh:
     case Op::erf: return small_or(op, a);
+    case Op::sin: return sin_of(a);
+    case Op::cos: return cos_of(a);
+    case Op::pow: return pow_of(a, b);
     case Op::e8m0_up:
     case Op::nearest_e4m3:
     case Op::unless_zero: return {0, 0, ball::kInfinity};  // steps: left to the exact tier

@@ -76,7 +76,7 @@ class Magnitude {
   std::map<std::pair<int, int>, Operand> made_;
 };
 
-/// True if the value is made from an exp, tanh or erf, in its own stage or before: then program_truth never finds it
+/// True if the value is made from an exp, tanh, erf, sin or cos, in its own stage or before: then program_truth never finds it
 /// equal to a number that the balls do not find it equal to, except 0.
 bool is_transcendental(const Program& whole, std::size_t stage, Operand value) {
   const Program& program = *stages_of(whole)[stage];
@@ -85,7 +85,7 @@ bool is_transcendental(const Program& whole, std::size_t stage, Operand value) {
   for (std::size_t i = program.nodes.size(); i-- > 0;) {
     if (needed[i] == 0) continue;
     const Node& node = program.nodes[i];
-    if (node.kind == NodeKind::map && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) return true;
+    if (node.kind == NodeKind::map && is_transcendental(node.op)) return true;
     if (node.kind == NodeKind::input)
       if (const auto from = source_of(whole, stage, node.names.front()))
         if (is_transcendental(whole, *from, whole.stages[*from].find_output(node.names.front())->value)) return true;
