@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "harness/inputs/safetensors.hpp"
+#include "harness/trace/growth.hpp"
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/emulate/graph.hpp"
 #include "reference/blocks/block.hpp"
@@ -56,43 +57,11 @@ struct Added {
   double path = 0, model = 0;
 };
 
-/// e(k) = factor * g(k) by least squares on relative errors: sum (e / (factor g) - 1)^2 has its least at this factor.
-struct Fit {
-  double factor = 0, residual = 0;  ///< residual: rms of e / (factor g) - 1
-};
-Fit fitted(const std::vector<double>& errors, double (*growth)(double)) {
-  double sum = 0, squares = 0;
-  const auto ratio = [&](std::size_t k) { return errors[k] / growth(static_cast<double>(k + 1)); };
-  for (std::size_t k = 0; k < errors.size(); ++k) sum += ratio(k), squares += ratio(k) * ratio(k);
-  Fit fit{.factor = squares / sum};
-  double rest = 0;
-  for (std::size_t k = 0; k < errors.size(); ++k) rest += std::pow(ratio(k) / fit.factor - 1, 2);
-  fit.residual = std::sqrt(rest / static_cast<double>(errors.size()));
-  return fit;
-}
-
-/// The slope of log e over log k.
-double exponent(const std::vector<double>& errors) {
-  double n = 0, x = 0, y = 0, xx = 0, xy = 0;
-  for (std::size_t k = 0; k < errors.size(); ++k) {
-    const double a = std::log(static_cast<double>(k + 1)), b = std::log(errors[k]);
-    n += 1, x += a, y += b, xx += a * a, xy += a * b;
-  }
-  return (n * xy - x * y) / (n * xx - x * x);
-}
-
 void print_growth(const char* whose, const std::vector<double>& errors) {
-  const Fit linear = fitted(errors, [](double k) { return k; });
-  const Fit root = fitted(errors, [](double k) { return std::sqrt(k); });
+  const Growth growth = growth_of(errors);
   fmt::print("{}: {:.3e} k (rms misfit {:.0f} %), {:.3e} sqrt(k) (rms misfit {:.0f} %), k^{:.2f}\n", whose,
-             linear.factor, 100 * linear.residual, root.factor, 100 * root.residual, exponent(errors));
-}
-
-/// Balls without their radii.
-RealTensor midpoints(const RealTensor& x) {
-  auto balls = std::make_shared<BallTensor>(*x.balls);
-  std::ranges::fill(balls->r, 0.0);
-  return {.shape = x.shape, .balls = std::move(balls)};
+             growth.linear.factor, 100 * growth.linear.misfit, growth.root.factor, 100 * growth.root.misfit,
+             growth.exponent);
 }
 
 /// Of one layer: its output's balls, for values that are given exactly or as balls.

@@ -16,6 +16,7 @@
 #include "reference/blocks/block.hpp"
 #include "reports/views/page.hpp"
 #include "reports/views/terminal.hpp"
+#include "reports/views/trace_text.hpp"
 
 namespace norma::cli {
 
@@ -47,15 +48,18 @@ std::vector<Criterion> criteria(const std::vector<std::string>& words) {
 }
 
 void TensorOptions::add_to(CLI::App& command) {
-  command.add_option("NORM", norm, "the norm the tensors belong to ('norma list norms')")->required()->type_name("");
+  command.add_option("NORM", norm, "the norm, or block, the tensors belong to ('norma list norms', 'norma list blocks')")->required()->type_name("");
   command.add_option("--in", in, "safetensors file with x, weight, ...; or PREFIX.x, PREFIX.weight, ... for many sites")
       ->required()
       ->type_name("FILE");
   add_repeated(command, "--map", map, "NAME=TENSOR", "the file's name of a tensor, e.g. x=hidden_states");
   add_repeated(command, "--set", set, "NAME=VALUE", "an attribute of the norm (eps=1e-6), or profile=NAME");
+  command.add_option("--layout", layout, "of a block: whose names the file's weights have, norma, diffusers or bfl")->type_name("NAME");
 }
 
 SiteOptions TensorOptions::site_options() const {
+  if (!layout.empty() && find_block(norm) == nullptr)
+    throw UsageError(fmt::format("--layout is for blocks, and {} is a norm; --map names its tensors", norm));
   SiteOptions options{.norm = norm, .map = pairs(map, "--map"), .set = pairs(set, "--set"), .path = path_word(path), .profile = ""};
   if (const auto profile = options.set.find("profile"); profile != options.set.end()) {
     options.profile = profile->second;
@@ -68,13 +72,14 @@ Case block_case(const TensorOptions& tensors) {
   const BlockDef& block = *find_block(tensors.norm);
   const SafetensorsFile file = open_safetensors(tensors.in);
   const SiteOptions options = tensors.site_options();
-  if (!options.map.empty()) throw UsageError("--map is for norms: a block's file has the block's names, or those of --set layout=...");
+  if (!options.map.empty()) throw UsageError("--map is for norms: a block's file has the block's names, or those of --layout");
   std::map<std::string, std::string> set;
   for (const auto& [key, value] : file.metadata)
     if (find_block_words(block.name) != nullptr &&
         std::ranges::find(find_block_words(block.name)->attributes, key, &NormAttribute::name) != find_block_words(block.name)->attributes.end())
       set[key] = value;
   for (const auto& [key, value] : options.set) set[key] = value;
+  if (!tensors.layout.empty()) set["layout"] = tensors.layout;
   const std::string main(block.input);
   const auto entry = file.entries.find(main);
   if (entry == file.entries.end())
@@ -133,6 +138,10 @@ void print_records(const std::vector<nlohmann::ordered_json>& records, std::size
   for (const auto& record : plain)
     if (record.value("verdict", "") == "skip" && record.value("reason", "") != "no criterion") ++skipped[record.value("reason", "")];
   for (const auto& [reason, count] : skipped) fmt::print("skipped {}: {}\n", count, reason);
+  // One block is shown site by site; of many the page shows each.
+  if (plain.size() == 1) {
+    if (const std::string trace = render_trace(plain.front()); !trace.empty()) fmt::print("\n{}", trace);
+  }
   std::size_t shown = 0;
   std::size_t failures = 0;
   for (const auto& record : plain) {

@@ -31,7 +31,7 @@ std::vector<Criterion> criteria(const std::vector<std::string>& words);
 
 /// The options that name tensors in a file and what they are taken for.
 struct TensorOptions {
-  std::string norm, in, path;
+  std::string norm, in, path, layout{};
   std::vector<std::string> map, set;
   void add_to(CLI::App& command);
   SiteOptions site_options() const;

@@ -8,6 +8,8 @@
 #include <limits>
 #include <set>
 
+#include "harness/judge/sites.hpp"
+
 namespace norma {
 
 namespace {
@@ -69,6 +71,14 @@ double value_of(const FlatMeasures& flat, const std::string& name) {
 std::string figure(double value) { return std::isnan(value) ? "not there" : fmt::format("{}", value); }
 
 /// What the record itself says is wrong.
+/// A limit on the sites of a block's trace.
+void find_sites(GateCase& found, const Json& record, const Criterion& limit) {
+  const SiteFinding sites = over_sites(record.value("trace", Json()), limit);
+  if (sites.first.empty()) return;
+  add(found, GateStatus::failed,
+      {.measure = fmt::format("site.{}", limit.measure->name), .text = text_of(sites, limit), .value = sites.at_first, .waived = {}});
+}
+
 void find_verdict(GateCase& found, const Json& record, const FlatMeasures& flat) {
   const std::string verdict = record.value("verdict", "");
   const std::string reason = record.value("reason", "");
@@ -83,7 +93,12 @@ void find_verdict(GateCase& found, const Json& record, const FlatMeasures& flat)
       const std::string text = criterion.value("text", "");
       std::string name = "verdict";
       try {
-        name = flat_name(parse_criterion(text), record);
+        const Criterion parsed = parse_criterion(text);
+        if (is_of_sites(parsed)) {
+          find_sites(found, record, parsed);
+          continue;
+        }
+        name = flat_name(parsed, record);
       } catch (const CriterionError&) {
         // Written by a norma that knows more measures: the finding stays under "verdict".
       }
@@ -119,6 +134,12 @@ void find_limits(GateCase& found, const Json& record, const FlatMeasures& flat, 
   if (flat.empty()) return;
   for (std::size_t i = 0; i < limits.size(); ++i) {
     const Criterion& limit = limits[i];
+    if (is_of_sites(limit)) {
+      if (!record.contains("trace")) continue;
+      used[i] = true;
+      find_sites(found, record, limit);
+      continue;
+    }
     // A limit on an output that this case does not have is about other cases.
     if (!limit.output.empty() && !record.at("outputs").contains(limit.output)) continue;
     used[i] = true;

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <thread>
 
 #include "harness/cases/block_graphs.hpp"
 #include "harness/inputs/block_inputs.hpp"
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
+#include "harness/judge/sites.hpp"
 #include "harness/trace/trace_json.hpp"
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/emulate/graph.hpp"
@@ -91,6 +93,33 @@ ImplCall call_of(const Case& expanded, const Tensors& tensors) {
 
 std::vector<BlockTruth> truths_of(const Graph& graph, const RealTensors& values) {
   std::vector<BlockTruth> truths;
+/// Limits on outputs as judge() holds them, those on sites by the trace.
+Verdict judge_block(const Record& record, std::span<const Criterion> limits) {
+  std::vector<Criterion> of_outputs;
+  std::ranges::remove_copy_if(limits, std::back_inserter(of_outputs), is_of_sites);
+  if (of_outputs.size() == limits.size()) return judge(record.outputs, limits);
+  Verdict verdict;
+  if (!of_outputs.empty()) verdict = judge(record.outputs, of_outputs);
+  const nlohmann::json trace(record.trace);
+  for (const Criterion& limit : limits) {
+    if (!is_of_sites(limit)) continue;
+    const SiteFinding sites = over_sites(trace, limit);
+    verdict.criteria.push_back({.text = limit.text, .held = sites.first.empty(), .measured = sites.largest});
+    if (sites.first.empty()) continue;
+    verdict.kind = VerdictKind::fail;
+    verdict.reason.append(verdict.reason.empty() ? "" : "; ").append(text_of(sites, limit));
+  }
+  return verdict;
+}
+
+/// Where NaN and Inf of a failing output began.
+void tell_origin(Verdict& verdict, const BlockTrace& trace) {
+  if (verdict.kind != VerdictKind::fail || verdict.reason.find("unexpected") == std::string::npos) return;
+  if (const SiteTrace* origin = first_special(trace))
+    verdict.reason += fmt::format("; the first site with any is {}: {} NaN, {} Inf, {} clipped of {}", origin->name, origin->nan,
+                                  origin->infinite, origin->clipped, origin->elements);
+}
+
   for (const std::string& output : graph.outputs) {
     const RealTensor& value = values.at(output);
     truths.push_back({output, value.shape, std::make_unique<BallTruth>(value)});
@@ -144,8 +173,11 @@ Record check_block(Session& session, const CheckJob& job) {
     if (!is_ideal) got = block_made_by(session, job.value, job.impl);
     if (path) {
       // An implementation's outputs stand in the trace, too; its other sites are the path's.
-      trace = trace_block(*path, inputs->tensors, {.real = real_options(*path), .recorded = is_ideal ? nullptr : &got});
-      trace.definition_gap = definition_gap(canonical, values, *path, trace.meant);
+      const std::vector<Stream> streams = streams_of(*find_block(job.value.norm));
+      trace = trace_block(*path, inputs->tensors,
+                          {.real = real_options(*path), .streams = streams, .blocks = block_count(job.value),
+                           .recorded = is_ideal ? nullptr : &got});
+      if (!trace.meant.empty()) trace.definition_gap = definition_gap(canonical, values, *path, trace.meant);
       ideal = is_ideal ? trace.outputs : emulated(*path, inputs->tensors);
       if (is_ideal) got = trace.outputs;
       record.trace = to_json(trace);
@@ -176,7 +208,8 @@ Record check_block(Session& session, const CheckJob& job) {
     record.outputs.push_back({truth.output, measure(*truth.truth, meant ? &*meant : nullptr, ideals, found->second, Overflow::ieee,
                                                     {.threads = 1, .choice_ulp = 0, .got_is_ideal = is_ideal})});
   }
-  record.verdict = judge(record.outputs, job.limits);
+  record.verdict = judge_block(record, job.limits);
+  tell_origin(record.verdict, trace);
   return record;
 }
 

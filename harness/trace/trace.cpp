@@ -46,7 +46,10 @@ class Figures {
 
   ErrorFigures finish() const {
     ErrorFigures f;
-    if (count_ == 0) return f;
+    if (count_ == 0) {
+      f.relative_l2 = f.rms_ulp = f.max_ulp = f.gain = std::numeric_limits<double>::quiet_NaN();
+      return f;
+    }
     f.max_ulp = max_ulp_, f.worst = worst_;
     f.relative_l2 = truth_ > 0 ? std::sqrt(squares_ / truth_) : squares_ > 0 ? kInfinity : 0;
     f.rms_ulp = std::sqrt(ulp_squares_ / static_cast<double>(count_));
@@ -92,9 +95,11 @@ SiteTrace compare(const Site& site, const GraphValue& result, const Tensor& got,
     if (std::isinf(value)) ++t.infinite;
     const Ball exact = truth.at(i), local = meant.at(i);
     if (std::fabs(value) == largest && std::fabs(exact.h) > largest) ++t.clipped;
-    squares += exact.h * exact.h;
+    const bool open = !(exact.r < kInfinity) || !(local.r < kInfinity);
+    if (open) ++t.open;
+    if (exact.r < kInfinity) squares += exact.h * exact.h;
     radii += exact.r * exact.r;
-    if (!std::isfinite(value) || !(exact.r < kInfinity) || !(local.r < kInfinity)) continue;
+    if (open || !std::isfinite(value)) continue;
     const double ulp = ulp_at(got.format, exact.h);
     const Ball stored{value, 0, 0};
     entering.add(i, difference(local, exact), exact.h, ulp);
@@ -127,72 +132,130 @@ double relative_distance(const RealTensor& x, const RealTensor& y) {
   return norm > 0 ? std::sqrt(squares / norm) : squares > 0 ? kInfinity : 0;
 }
 
-}  // namespace
+/// A value three times over.
+struct Traced {
+  Tensor stored;     ///< what the path, or the implementation, stored
+  RealTensor truth;  ///< of everything up to it
+  RealTensor alone;  ///< of its block alone, on what the block was given; in a stack only
+};
 
-BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOptions& options) {
-  check_inputs(path, inputs, true);
-  BlockTrace trace;
-  RealTensors truths;
-  Tensors stored;
-  for (const GraphInput& input : path.inputs)
-    truths[input.value.name] = exactly(inputs.find(input.value.name)->second);
-  std::map<std::string, std::size_t> last_use;
-  for (std::size_t i = 0; i < path.sites.size(); ++i)
-    for (const Argument& argument : path.sites[i].arguments) last_use[argument.value] = i;
-  const auto is_output = [&](const std::string& name) { return std::ranges::find(path.outputs, name) != path.outputs.end(); };
-  const auto value = [&](const std::string& name) -> const Tensor& {
-    const auto made = stored.find(name);
-    return made != stored.end() ? made->second : inputs.find(name)->second;
-  };
-  const EmulateOptions bits{.threads = options.real.threads};
+class Tracer {
+ public:
+  Tracer(const Graph& path, const Tensors& inputs, const TraceOptions& options)
+      : path_(path), inputs_(inputs), options_(options), bits_{.threads = options.real.threads} {
+    check_inputs(path, inputs, true);
+    for (std::size_t i = 0; i < path.sites.size(); ++i)
+      for (const Argument& argument : path.sites[i].arguments) last_use_[argument.value] = i;
+    for (int k = 0; k + 1 < options.blocks; ++k)
+      for (const Stream& stream : options.streams) handed_on_[std::to_string(k) + "." + stream.output] = {k, &stream};
+    if (options.blocks > 1)
+      for (const Stream& stream : options.streams) handed_on_[stream.output] = {options.blocks - 1, &stream};
+  }
 
-  for (std::size_t i = 0; i < path.sites.size(); ++i) {
-    const Site& site = path.sites[i];
+  BlockTrace run() {
+    for (std::size_t i = 0; i < path_.sites.size(); ++i) {
+      trace(path_.sites[i]);
+      forget_after(i);
+    }
+    for (const std::string& output : path_.outputs) {
+      Traced& value = made_.at(output);
+      trace_.outputs[output] = std::move(value.stored);
+      if (!carried_from_) trace_.meant[output] = std::move(value.truth);
+    }
+    if (carried_from_) trace_.definition_gap = std::numeric_limits<double>::quiet_NaN();
+    return std::move(trace_);
+  }
+
+ private:
+  bool stack() const { return options_.blocks > 1; }
+
+  void trace(const Site& site) {
     std::vector<const Tensor*> given;
-    std::vector<RealTensor> exact, real;
+    std::vector<RealTensor> exact, real, alone;
     bool changed = false;  // an operand is not what it should be
     for (const Argument& argument : site.arguments) {
-      given.push_back(&value(argument.value));
+      const auto made = made_.find(argument.value);
+      given.push_back(made != made_.end() ? &made->second.stored : &inputs_.find(argument.value)->second);
       exact.push_back(exactly(*given.back()));
-      real.push_back(truths.at(argument.value));
-      changed = changed || stored.contains(argument.value);
+      real.push_back(made != made_.end() ? made->second.truth : exact.back());
+      alone.push_back(made != made_.end() && stack() ? made->second.alone : exact.back());
+      changed = changed || made != made_.end();
     }
-    std::vector<Tensor> results = emulate_site(site, given, bits);
-    std::vector<RealTensor> truth = evaluate_site(site, real, options.real);
+    std::vector<Tensor> results = emulate_site(site, given, bits_);
+    const std::vector<RealTensor> truth = evaluate_site(site, real, options_.real);
+    // The same as the truth in the first block, where the block is given what it should be.
+    const bool first = site.name().starts_with("0.");
+    const std::vector<RealTensor> of_block = stack() && !first ? evaluate_site(site, alone, options_.real) : truth;
     if (!site.moves_only()) {
-      const std::vector<RealTensor> meant = changed ? evaluate_site(site, exact, options.real) : truth;
+      const std::vector<RealTensor> meant = changed ? evaluate_site(site, exact, options_.real) : truth;
       for (std::size_t k = 0; k < results.size(); ++k) {
-        std::optional<std::int64_t> differing;
-        if (options.recorded != nullptr)
-          if (const auto found = options.recorded->find(site.results[k].name); found != options.recorded->end()) {
-            if (found->second.shape != results[k].shape || found->second.format != results[k].format)
-              throw ProgramError("the recorded " + site.results[k].name + " must be " +
-                                 std::string(name_of(results[k].format)) + " " + shape_text(results[k].shape) + ", got " +
-                                 std::string(name_of(found->second.format)) + " " + shape_text(found->second.shape));
-            differing = differing_codes(results[k], found->second);
-            results[k] = found->second;
-          }
-        trace.sites.push_back(compare(site, site.results[k], results[k], truth[k], meant[k]));
-        trace.sites.back().differing = differing;
-        if (options.progress) options.progress(trace.sites.back());
+        const GraphValue& result = site.results[k];
+        const std::optional<std::int64_t> differing = take_recorded(result, results[k]);
+        trace_.sites.push_back(compare(site, result, results[k], truth[k], meant[k]));
+        trace_.sites.back().differing = differing;
+        if (options_.progress) options_.progress(trace_.sites.back());
       }
     }
     for (std::size_t k = 0; k < results.size(); ++k) {
       const std::string& name = site.results[k].name;
-      stored[name] = std::move(results[k]);
-      truths[name] = std::move(truth[k]);
+      Traced& value = made_[name] = {.stored = std::move(results[k]), .truth = truth[k], .alone = of_block[k]};
+      if (const auto end = handed_on_.find(name); end != handed_on_.end()) hand_on(site, site.results[k], value, end->second);
     }
-    for (const Argument& argument : site.arguments)
-      if (last_use[argument.value] == i && !is_output(argument.value)) {
-        stored.erase(argument.value);
-        truths.erase(argument.value);
-      }
   }
-  for (const std::string& output : path.outputs) {
-    trace.outputs[output] = std::move(stored.at(output));
-    trace.meant[output] = std::move(truths.at(output));
+
+  /// What an implementation stored takes the place of what was emulated. How many bits differ; none if it has no such value.
+  std::optional<std::int64_t> take_recorded(const GraphValue& result, Tensor& value) const {
+    if (options_.recorded == nullptr) return std::nullopt;
+    const auto found = options_.recorded->find(result.name);
+    if (found == options_.recorded->end()) return std::nullopt;
+    if (found->second.shape != value.shape || found->second.format != value.format)
+      throw ProgramError("the recorded " + result.name + " must be " + std::string(name_of(value.format)) + " " +
+                         shape_text(value.shape) + ", got " + std::string(name_of(found->second.format)) + " " +
+                         shape_text(found->second.shape));
+    const std::int64_t differing = differing_codes(value, found->second);
+    value = found->second;
+    return differing;
   }
-  if (options.canonical != nullptr)
+
+  struct End {
+    int block;
+    const Stream* stream;
+  };
+
+  /// The last value of a block: its step, and what the next block begins with.
+  void hand_on(const Site& site, const GraphValue& result, Traced& value, const End& end) {
+    trace_.steps.push_back({.block = end.block, .stream = end.stream->output,
+                            .figures = compare(site, result, value.stored, value.truth, value.alone), .carried = carried_from_ && *carried_from_ <= end.block});
+    if (end.block + 1 == options_.blocks) return;
+    if (!(trace_.steps.back().figures.uncertainty <= kCarriedRadius) && trace_.steps.back().figures.open == 0) {
+      value.truth = midpoints(value.truth);
+      if (!carried_from_) carried_from_ = end.block + 1;
+    }
+    value.alone = exactly(value.stored);  // of a value that stays in made_ until its last use
+  }
+
+  void forget_after(std::size_t site) {
+    for (const Argument& argument : path_.sites[site].arguments)
+      if (last_use_.at(argument.value) == site && std::ranges::find(path_.outputs, argument.value) == path_.outputs.end())
+        made_.erase(argument.value);
+  }
+
+  const Graph& path_;
+  const Tensors& inputs_;
+  const TraceOptions& options_;
+  EmulateOptions bits_;
+  std::map<std::string, std::size_t> last_use_;
+  std::map<std::string, End> handed_on_;
+  std::map<std::string, Traced> made_;  // its nodes stay where they are
+  std::optional<int> carried_from_;  // the first block whose truth begins with midpoints
+  BlockTrace trace_;
+};
+
+}  // namespace
+
+BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOptions& options) {
+  BlockTrace trace = Tracer(path, inputs, options).run();
+  if (options.canonical != nullptr && !trace.meant.empty())
     trace.definition_gap =
         definition_gap(*options.canonical,
                        evaluate_graph(*options.canonical, inputs, options.real, [](const std::string&) { return false; }),
@@ -210,7 +273,9 @@ double definition_gap(const Graph& canonical, const RealTensors& truths, const G
 std::vector<const SiteTrace*> ranked(const BlockTrace& trace) {
   std::vector<const SiteTrace*> sites;
   for (const SiteTrace& site : trace.sites) sites.push_back(&site);
-  std::ranges::stable_sort(sites, std::greater{}, [](const SiteTrace* site) { return site->added.relative_l2; });
+  std::ranges::stable_sort(sites, std::greater{}, [](const SiteTrace* site) {
+    return std::isnan(site->added.relative_l2) ? -1 : site->added.relative_l2;  // nothing compared: last
+  });
   return sites;
 }
 
@@ -218,6 +283,12 @@ const SiteTrace* first_beyond(const BlockTrace& trace, double limit) {
   for (const SiteTrace& site : trace.sites)
     if (site.nan != 0 || site.infinite != 0 || site.leaving.relative_l2 > limit) return &site;
   return nullptr;
+}
+
+const SiteTrace* first_special(const BlockTrace& trace) {
+  const auto found = std::ranges::find_if(
+      trace.sites, [](const SiteTrace& site) { return site.nan != 0 || site.infinite != 0 || site.clipped != 0; });
+  return found == trace.sites.end() ? nullptr : &*found;
 }
 
 }  // namespace norma

@@ -283,7 +283,7 @@ function showDetail(row) {
           verdict === 'measured' ? 'Measured; no criterion was given, so there is no verdict.' : detail.reason) : '',
       criteria?.length ? h('ul', {class: 'criteria'}, criteria) : '',
       h('div', {class: 'panels'}, [distributionPanel(output, row), splitPanel(output, row), conformancePanel(output, row, detail),
-        allclosePanel(output, verdict), countsPanel(output), tracePanel(detail.trace), worstPanel(output, row), reproPanel(detail, row)].filter(Boolean)));
+        allclosePanel(output, verdict), countsPanel(output), ...tracePanels(detail.trace), worstPanel(output, row), reproPanel(detail, row)].filter(Boolean)));
   redrawCharts();
 }
 function redrawCharts() {

@@ -24,6 +24,9 @@ struct RealTensor {
 /// The numbers of a tensor of the caller's, which must outlive it.
 RealTensor exactly(const Tensor& tensor);
 
+/// Balls without their radii: no proof goes further.
+RealTensor midpoints(const RealTensor& x);
+
 struct RealOptions {
   int slices = kQuickSlices;  ///< of products (ball_matmul.hpp)
   int threads = 1;
