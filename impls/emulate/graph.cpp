@@ -63,8 +63,48 @@ std::vector<Tensor> run(const ProgramSite& what, const Site& site, const std::ve
   return results;
 }
 
+/// Columns [from, to) of a matrix.
+std::vector<float> columns_of(const std::vector<float>& m, std::int64_t depth, std::int64_t from, std::int64_t to) {
+  std::vector<float> part;
+  part.reserve(m.size() / static_cast<std::size_t>(depth) * static_cast<std::size_t>(to - from));
+  for (auto row = m.begin(); row != m.end(); row += depth) part.insert(part.end(), row + from, row + to);
+  return part;
+}
+
+std::vector<Tensor> run_scaled(const LinearSite& what, const Site& site, const std::vector<const Tensor*>& arguments,
+                               const EmulateOptions& options) {
+  const Tensor &x = *arguments[0], &weight = *arguments[1];
+  const std::int64_t depth = weight.shape[1], cols = weight.shape[0], rows = x.size() / depth;
+  const std::vector<float> a = decoded(x), b = decoded(weight), sa = decoded(*arguments[2]), sb = decoded(*arguments[3]);
+  const ScaleLayout of_x = scale_layout(x.shape, arguments[2]->shape, what.block);
+  const ScaleLayout of_weight = scale_layout(weight.shape, arguments[3]->shape, what.block);
+  std::vector<float> total(static_cast<std::size_t>(rows * cols), 0.0f);
+  for (std::int64_t block = 0; block < of_x.blocks; ++block) {
+    const std::int64_t from = block * what.block, to = std::min(from + what.block, depth);
+    const std::vector<float> part_a = columns_of(a, depth, from, to), part_b = columns_of(b, depth, from, to);
+    const std::vector<float> part =
+        ordered_product(what.sum, {.rows = rows, .cols = cols, .depth = to - from, .a = part_a.data(), .b = part_b.data(),
+                                   .threads = options.threads});
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < cols; ++j) {
+        const auto at = static_cast<std::size_t>(i * cols + j);
+        const float scaled = part[at] * sa[static_cast<std::size_t>(of_x.at(i, block))];
+        const float scale = sb[static_cast<std::size_t>(of_weight.at(j, block))];
+        if (what.sum.contract) {
+          total[at] = std::fma(scaled, scale, total[at]);
+        } else {
+          const float term = scaled * scale;
+          total[at] += term;
+        }
+      }
+  }
+  const Tensor* bias = arguments.size() > 4 ? arguments[4] : nullptr;
+  return {with_bias(site.results[0], std::move(total), bias, what.bias, what.rounding, 1)};
+}
+
 std::vector<Tensor> run(const LinearSite& what, const Site& site, const std::vector<const Tensor*>& arguments,
                         const EmulateOptions& options) {
+  if (what.block != 0) return run_scaled(what, site, arguments, options);
   const Tensor &x = *arguments[0], &weight = *arguments[1];
   const Tensor* bias = arguments.size() > 2 ? arguments[2] : nullptr;
   const std::vector<float> a = decoded(x), b = decoded(weight);

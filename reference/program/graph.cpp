@@ -46,7 +46,7 @@ bool is_rounded(const Program& program, Operand value) {
 }
 
 void erase(ProgramSite& site) { site.program = erase_roundings(site.program); }
-void erase(LinearSite& site) { site = {}; }
+void erase(LinearSite& site) { site = {.block = site.block}; }
 void erase(AttentionSite& site) { site = {.scale = site.scale, .causal = site.causal}; }
 void erase(ConvolutionSite& site) {
   site = {.stride = site.stride, .padding = site.padding, .dilation = site.dilation, .groups = site.groups};
@@ -64,6 +64,11 @@ std::string text_of(const ProductSum& sum) {
     case ProductOrder::tensor_core: return "tensor_core(" + std::to_string(sum.count) + ")";
   }
   return {};
+}
+
+ScaleLayout scale_layout(const Shape& codes, const Shape& scales, std::int64_t block) {
+  const std::int64_t rows = element_count(codes) / codes.back(), blocks = (codes.back() + block - 1) / block;
+  return {.blocks = blocks, .rows_each = rows * blocks / element_count(scales)};
 }
 
 const Argument* Site::find(std::string_view role) const {
@@ -216,6 +221,11 @@ GraphBuilder::Value GraphBuilder::weight(const std::string& name, Shape shape, s
   return value;
 }
 
+void GraphBuilder::adopt(const GraphInput& input) {
+  this->input(input.value.name, input.value.shape, input.value.format);
+  graph_.inputs.back().weight = input.weight;
+}
+
 GraphBuilder::Value GraphBuilder::push(Site site) {
   for (const GraphValue& result : site.results)
     if (graph_.find(result.name) != nullptr)
@@ -273,6 +283,24 @@ GraphBuilder::Value GraphBuilder::linear(const std::string& name, const LinearSi
   if (bias) site.arguments.push_back({"bias", bias->name});
   if (what.rounding.format) site.results[0].format = what.rounding.format->id;
   return push(std::move(site));
+}
+
+GraphBuilder::Value GraphBuilder::scaled_linear(const std::string& name, const LinearSite& what, Value x, Value weight,
+                                                const Scales& scales, std::optional<Value> bias) {
+  if (what.block < 1) refuse(name, "scales need a block of at least 1 term, got " + std::to_string(what.block));
+  if (what.bias == BiasPlace::first && bias) refuse(name, "a product of scaled codes cannot begin with its bias");
+  for (const auto& [codes, scale] : {std::pair{x, scales.x}, std::pair{weight, scales.weight}}) {
+    const Shape &c = shape(codes), &s = shape(scale);
+    const std::int64_t rows = element_count(c) / c.back(), blocks = (c.back() + what.block - 1) / what.block;
+    const std::int64_t count = element_count(s);
+    if (count == 0 || count % blocks != 0 || rows % (count / blocks) != 0)
+      refuse(name, scale.name + " is " + shape_text(s) + ", and " + codes.name + " of " + shape_text(c) + " needs " +
+                       std::to_string(blocks) + " scales for each row, or for as many rows each");
+  }
+  const Value y = linear(name, what, x, weight, bias);
+  std::vector<Argument>& arguments = graph_.sites.back().arguments;
+  arguments.insert(arguments.begin() + 2, {{"x_scale", scales.x.name}, {"weight_scale", scales.weight.name}});
+  return y;
 }
 
 GraphBuilder::Value GraphBuilder::attention(const std::string& name, const AttentionSite& what, Value q, Value k,

@@ -58,12 +58,24 @@ struct ProgramSite {
 };
 
 /// y[.., n] = sum over k of x[.., k] weight[n, k] + bias[n]. Arguments x, weight, and bias or none.
+///
+/// With `block`, x and weight are codes that stand for code * scale, a scale for each run of `block` terms: arguments x,
+/// weight, x_scale, weight_scale, and bias or none. A run's codes are multiplied and added in the order of `sum`; that times
+/// x_scale, times weight_scale, each rounded, is added to the runs before it (`contract`: the last two as one).
 struct LinearSite {
   ProductSum sum{};
   BiasPlace bias = BiasPlace::epilogue;
   Rounding rounding{};
+  std::int64_t block = 0;  ///< 0: no scales
   bool operator==(const LinearSite&) const = default;
 };
+
+/// Where the scales of codes [rows, depth] stand: one for each of `blocks` runs of a row, or of `rows_each` rows together.
+struct ScaleLayout {
+  std::int64_t blocks = 1, rows_each = 1;
+  std::int64_t at(std::int64_t row, std::int64_t block) const { return row / rows_each * blocks + block; }
+};
+ScaleLayout scale_layout(const Shape& codes, const Shape& scales, std::int64_t block);
 
 /// y = softmax(scale q k^T + mask) v. Arguments q [B, H, Sq, D], k [B, G, Sk, D], v [B, G, Sk, E]; G divides H, query
 /// head h reads head h / (H / G). Causal: query i sees keys up to i + Sk - Sq.
@@ -171,6 +183,12 @@ class GraphBuilder {
   /// Result: y, like the argument x (or the first). Further outputs of the program are results too.
   Value program(const std::string& name, ProgramSite what, std::vector<std::pair<std::string, Value>> arguments);
   Value linear(const std::string& name, const LinearSite& what, Value x, Value weight, std::optional<Value> bias = {});
+  /// Of codes with scales: what.block is the terms that share one.
+  struct Scales {
+    Value x, weight;
+  };
+  Value scaled_linear(const std::string& name, const LinearSite& what, Value x, Value weight, const Scales& scales,
+                      std::optional<Value> bias = {});
   Value attention(const std::string& name, const AttentionSite& what, Value q, Value k, Value v);
   Value convolution(const std::string& name, const ConvolutionSite& what, Value x, Value weight,
                     std::optional<Value> bias = {});
@@ -185,6 +203,10 @@ class GraphBuilder {
   /// [B, S, H D] as [B, H, S, D], and back.
   Value split_heads(const std::string& name, Value x, std::int64_t heads);
   Value merge_heads(const std::string& name, Value x);
+
+  /// What another graph has, as it is.
+  void adopt(const GraphInput& input);
+  void adopt(const Site& site) { push(site); }
 
   const Shape& shape(const Value& value) const { return value_of(value).shape; }
   std::optional<FormatId> format(const Value& value) const { return value_of(value).format; }

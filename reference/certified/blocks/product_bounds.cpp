@@ -4,6 +4,8 @@
 // computed sum is off by at most g(n + 1) S, S = sum |a b| + |bias| (Higham, Accuracy and Stability of Numerical
 // Algorithms, 2002, section 3.1 and problem 3.3: for any order of evaluation). What underflows or is flushed is below
 // 2^-126 an operation. Storing in a format of p bits adds 2^-p of the size, or half the least subnormal.
+// Codes with scales: a term passes two roundings more where its block's sum is scaled, and three where the codes or the two
+// scales are multiplied first; S has the scaled magnitudes, and what a block's sum loses is scaled with it.
 //
 // Attention: y = sum p_j v_j, p_j = e^(s_j) / sum e^(s_k). A score is off by at most
 //   sigma = e + u_s (1 + u_s) (|s| + e),  e = g(D + 3) |scale| sum |q k|,
@@ -54,9 +56,10 @@ double storing(const Rounding& rounding, double size) {
 }
 
 /// From S, the sum of |terms| with |bias|, to the bound of the stored value.
-double bound_of(double terms, double bias, double depth, BiasPlace place, const Rounding& rounding, double meant) {
+double bound_of(double terms, double bias, double depth, BiasPlace place, const Rounding& rounding, double meant,
+                double flushed = kFlushed) {
   const double sum = (terms + bias) * kSlack;
-  double error = gamma(depth + 1) * sum + (depth + 1) * kFlushed;
+  double error = gamma(depth + 1) * sum + (depth + 1) * flushed;
   if (place == BiasPlace::after && bias != 0) {  // stored, then added in binary32
     error += storing(rounding, std::fabs(meant) + bias + error);
     error += gamma(1) * (std::fabs(meant) + error) + kFlushed;  // of the sum, which is at most that
@@ -64,13 +67,30 @@ double bound_of(double terms, double bias, double depth, BiasPlace place, const 
   return (error + storing(rounding, std::fabs(meant) + error)) * kSlack;
 }
 
+/// |codes| times their scales; what 1 becomes at most.
+double scale_magnitudes(std::vector<double>& codes, const Tensor& of, const Tensor& scales, std::int64_t block) {
+  const std::vector<double> s = magnitudes(scales);
+  const ScaleLayout layout = scale_layout(of.shape, scales.shape, block);
+  const std::int64_t depth = of.shape.back();
+  for (std::int64_t i = 0; i < of.size(); ++i)
+    codes[static_cast<std::size_t>(i)] *= s[static_cast<std::size_t>(layout.at(i / depth, i % depth / block))];
+  return 1 + *std::ranges::max_element(s);
+}
+
 std::vector<double> bound(const LinearSite& what, const std::vector<const Tensor*>& arguments, const RealTensor& meant,
                           int threads) {
   constexpr std::int64_t kSlab = 256;
   const std::int64_t depth = arguments[1]->shape[1], cols = arguments[1]->shape[0], rows = arguments[0]->size() / depth;
-  const std::vector<double> a = magnitudes(*arguments[0]);
-  const std::vector<double> b = magnitudes(*arguments[1]);
-  const std::vector<double> bias = arguments.size() > 2 ? magnitudes(*arguments[2]) : std::vector<double>{};
+  std::vector<double> a = magnitudes(*arguments[0]);
+  std::vector<double> b = magnitudes(*arguments[1]);
+  const std::size_t before_bias = what.block == 0 ? 2 : 4;
+  const std::vector<double> bias = arguments.size() > before_bias ? magnitudes(*arguments[before_bias]) : std::vector<double>{};
+  double roundings = static_cast<double>(depth), flushed = kFlushed;
+  if (what.block != 0) {
+    roundings += 3;
+    flushed *= scale_magnitudes(a, *arguments[0], *arguments[2], what.block);
+    flushed *= scale_magnitudes(b, *arguments[1], *arguments[3], what.block);
+  }
   std::vector<double> bounds(static_cast<std::size_t>(rows * cols));
   share_out((cols + kSlab - 1) / kSlab, 1, threads, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t slab = first; slab < last; ++slab) {
@@ -81,8 +101,8 @@ std::vector<double> bound(const LinearSite& what, const std::vector<const Tensor
   });
   for (std::int64_t i = 0; i < rows * cols; ++i) {
     double& to = bounds[static_cast<std::size_t>(i)];
-    to = bound_of(to, bias.empty() ? 0 : bias[static_cast<std::size_t>(i % cols)], static_cast<double>(depth), what.bias,
-                  what.rounding, meant.at(i).h);
+    to = bound_of(to, bias.empty() ? 0 : bias[static_cast<std::size_t>(i % cols)], roundings, what.bias, what.rounding,
+                  meant.at(i).h, flushed);
   }
   return bounds;
 }

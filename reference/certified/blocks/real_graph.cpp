@@ -129,8 +129,25 @@ std::vector<RealTensor> evaluate(const ProgramSite& site, const Site& whole, con
 
 // ---- products ----
 
-std::vector<RealTensor> evaluate(const LinearSite&, const Site& whole, const std::vector<RealTensor>& arguments,
+/// What codes stand for.
+RealTensor times_scales(const RealTensor& codes, const RealTensor& scales, std::int64_t block) {
+  const std::int64_t depth = codes.shape.back();
+  const ScaleLayout layout = scale_layout(codes.shape, scales.shape, block);
+  const auto balls = balls_of_size(codes.size());
+  for (std::int64_t i = 0; i < codes.size(); ++i)
+    set(*balls, static_cast<std::size_t>(i),
+        ball::mul(codes.at(i), scales.at(layout.at(i / depth, i % depth / block))));
+  return {.shape = codes.shape, .balls = balls};
+}
+
+std::vector<RealTensor> evaluate(const LinearSite& site, const Site& whole, const std::vector<RealTensor>& arguments,
                                  const RealOptions& options) {
+  if (site.block != 0) {
+    std::vector<RealTensor> values{times_scales(arguments[0], arguments[2], site.block),
+                                   times_scales(arguments[1], arguments[3], site.block)};
+    if (arguments.size() > 4) values.push_back(arguments[4]);
+    return evaluate(LinearSite{}, whole, values, options);
+  }
   const RealTensor &x = arguments[0], &weight = arguments[1];
   const std::int64_t depth = weight.shape[1], rows = x.size() / depth;
   const auto bias = arguments.size() > 2 ? balls_of(arguments[2]) : nullptr;

@@ -231,6 +231,23 @@ void in_blocks(const BallRow& terms, std::size_t count, double neutral, const Bl
   blocks(h, l, r, 1);
 }
 
+/// The least power of two not below v >= 0, from 2^-127 to 2^127.
+double power_above(double v) {
+  if (!(v > 0x1p-127)) return 0x1p-127;
+  if (v > 0x1p126) return 0x1p127;
+  int e = 0;
+  return std::ldexp(1.0, std::frexp(v, &e) == 0.5 ? e - 1 : e);
+}
+
+/// Known where both ends of the ball have one power: a step has no radius.
+Ball e8m0_up(const Ball& a) {
+  if (a.h != a.h || a.r == ball::kInfinity) return a;
+  const double size = std::fabs(a.h);
+  const double spread = a.r == 0 && a.l == 0 ? 0 : (a.r + std::fabs(a.l)) * (1 + 0x1p-40) + 0x1p-50 * size;
+  const double low = power_above(size - spread), high = power_above(size + spread);
+  return {low, 0, low == high ? 0 : ball::kInfinity};
+}
+
 }  // namespace
 
 Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
@@ -259,7 +276,7 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
     case Op::sin: return sin_of(a);
     case Op::cos: return cos_of(a);
     case Op::pow: return pow_of(a, b);
-    case Op::e8m0_up:
+    case Op::e8m0_up: return e8m0_up(a);
     case Op::nearest_e4m3:
     case Op::unless_zero: return {0, 0, ball::kInfinity};  // steps: left to the exact tier
   }
