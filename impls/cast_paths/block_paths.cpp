@@ -7,6 +7,7 @@
 #include "impls/cast_paths/flux_autoencoder_blocks.hpp"
 #include "impls/cast_paths/flux_blocks.hpp"
 #include "impls/cast_paths/qwen_image_autoencoder_block.hpp"
+#include "impls/cast_paths/quantized_blocks.hpp"
 #include "impls/cast_paths/qwen_image_block.hpp"
 #include "impls/cast_paths/llama_block.hpp"
 #include "impls/cast_paths/wan_block.hpp"
@@ -20,6 +21,11 @@ std::span<const BlockPath* const> all_block_paths() {
                                                &blocks::bfl_flux_double_block, &blocks::bfl_flux_single_block,
                                                &blocks::diffusers_flux_last_layer, &blocks::bfl_flux_last_layer,
                                                &blocks::diffusers_qwen_image_block,
+                                               &blocks::diffusers_flux_double_block_layerwise,
+                                               &blocks::diffusers_flux_single_block_layerwise,
+                                               &blocks::diffusers_qwen_image_block_layerwise,
+                                               &blocks::diffusers_wan_block_layerwise,
+                                               &blocks::transformers_llama_block_finegrained_fp8,
                                                &blocks::openai_adm_resblock, &blocks::diffusers_unet_resnet_block,
                                                &blocks::bfl_flux_ae_resnet, &blocks::diffusers_flux_ae_resnet,
                                                &blocks::bfl_flux_ae_attention, &blocks::diffusers_flux_ae_attention,

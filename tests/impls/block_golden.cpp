@@ -34,15 +34,17 @@ bool same(const Tensor& a, const Tensor& b, std::int64_t i) {
   return a.code(i) == b.code(i) || (is_nan_code(a.format, a.code(i)) && is_nan_code(b.format, b.code(i)));
 }
 
-void count_program(const Site& site, const std::vector<const Tensor*>& arguments, const Tensor& got, SiteCount& count) {
+/// The site's result of that number.
+void count_program(const Site& site, const std::vector<const Tensor*>& arguments, std::size_t result, const Tensor& got,
+                   SiteCount& count) {
   const auto& what = std::get<ProgramSite>(site.what);
-  std::vector<Tensor> ideals{emulate_site(site, arguments).front()};
+  std::vector<Tensor> ideals{emulate_site(site, arguments).at(result)};
   REQUIRE(ideals.front().format == got.format);
   // Activations: one approximate function of the element alone.
   const ChoiceKind kind = choice_kind(what.program);
   if (kind == ChoiceKind::element)
     for (int k = 1; k <= choice_ulp(what.program); ++k)
-      for (const int nudge : {k, -k}) ideals.push_back(emulate_site(site, arguments, {.nudge_ulp = nudge}).front());
+      for (const int nudge : {k, -k}) ideals.push_back(emulate_site(site, arguments, {.nudge_ulp = nudge}).at(result));
   for (std::int64_t i = 0; i < got.size(); ++i) {
     count.differing += same(ideals.front(), got, i) ? 0 : 1;
     count.refused += std::ranges::none_of(ideals, [&](const Tensor& ideal) { return same(ideal, got, i); }) ? 1 : 0;
@@ -107,15 +109,21 @@ std::vector<SiteCount> site_counts(const GoldenBlock& golden) {
       stored[site.name()] = std::move(moved);
       continue;
     }
-    REQUIRE(site.results.size() == 1);
-    REQUIRE(golden.recorded.contains(site.name()));
-    const Tensor& got = golden.recorded.at(site.name());
-    REQUIRE(got.shape == site.results.front().shape);
-    REQUIRE(got.format == golden.format);
     const bool program = std::holds_alternative<ProgramSite>(site.what);
-    counts.push_back({.name = site.name(), .program = program, .elements = got.size()});
-    (program ? count_program : count_product)(site, arguments, got, counts.back());
-    stored[site.name()] = got;
+    for (std::size_t k = 0; k < site.results.size(); ++k) {
+      const GraphValue& result = site.results[k];
+      CAPTURE(result.name);
+      REQUIRE(golden.recorded.contains(result.name));
+      const Tensor& got = golden.recorded.at(result.name);
+      REQUIRE(got.shape == result.shape);
+      REQUIRE(got.format == result.format);
+      counts.push_back({.name = result.name, .program = program, .elements = got.size()});
+      if (program)
+        count_program(site, arguments, k, got, counts.back());
+      else
+        count_product(site, arguments, got, counts.back());
+    }
+    for (const GraphValue& result : site.results) stored[result.name] = golden.recorded.at(result.name);
   }
   REQUIRE(counts.size() == golden.recorded.size());
   return counts;
