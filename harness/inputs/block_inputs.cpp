@@ -61,8 +61,11 @@ Tensor rotary_table(const GraphValue& value, FormatId format) {
   return table;
 }
 
+/// One number for each of the first axis.
+bool is_vector(const Shape& shape) { return shape.empty() || element_count(shape) == shape.front(); }
+
 std::string_view family_of_weight(const GraphValue& weight) {
-  if (weight.shape.size() >= 2) return "linear_normal";
+  if (!is_vector(weight.shape)) return "linear_normal";
   return weight.name.ends_with("bias") ? "small_normal" : "weight_normal";
 }
 
@@ -136,8 +139,10 @@ Tensors make_block_inputs(const Case& expanded, int threads) {
     }
     InputSpec spec{.tensor = value.name, .format = format, .shape = value.shape, .seed = seed};
     // A kernel's row is all that one output reads.
-    if (given.weight && value.shape.size() > 2)
-      spec.shape = {value.shape[0], element_count(value.shape) / value.shape[0]};
+    if (given.weight && value.shape.size() > 2) {
+      spec.shape = {value.shape[0]};
+      if (!is_vector(value.shape)) spec.shape.push_back(element_count(value.shape) / value.shape[0]);
+    }
     try {
       Tensor tensor = generate(*find_family(family), spec, threads);
       tensor.shape = value.shape;

@@ -27,10 +27,12 @@ constexpr double kCloseTerms = 0x1p31;
 
 double terms_of(const Graph& graph) {
   double terms = 0;
-  for (const Site& site : graph.sites)
-    if (std::holds_alternative<LinearSite>(site.what))
-      terms += static_cast<double>(element_count(site.results[0].shape)) *
-               static_cast<double>(graph.find(site.find("weight")->value)->shape[1]);
+  for (const Site& site : graph.sites) {
+    if (!std::holds_alternative<LinearSite>(site.what) && !std::holds_alternative<ConvolutionSite>(site.what)) continue;
+    const Shape& weight = graph.find(site.find("weight")->value)->shape;
+    terms += static_cast<double>(element_count(site.results[0].shape)) *
+             static_cast<double>(element_count(weight) / weight.front());
+  }
   return terms;
 }
 

@@ -102,6 +102,20 @@ constexpr Row kDiffusersQwen[] = {
     {"txt_mlp.net.2", {"txt.mlp.2"}},
 };
 
+constexpr Row kDiffusersAdm[] = {
+    {"norm1", {"in_layers.0"}},         {"conv1", {"in_layers.2"}},  {"time_emb_proj", {"emb_layers.1"}},
+    {"norm2", {"out_layers.0"}},        {"conv2", {"out_layers.3"}}, {"conv_shortcut", {"skip_connection"}},
+};
+constexpr Row kDiffusersAeResnet[] = {
+    {"norm1", {"norm1"}}, {"conv1", {"conv1"}},
+    {"norm2", {"norm2"}}, {"conv2", {"conv2"}},
+    {"conv_shortcut", {"nin_shortcut"}},
+};
+// Linears, whose matrices are the block's kernels of one pixel.
+constexpr Row kDiffusersAeAttention[] = {
+    {"group_norm", {"norm"}}, {"to_q", {"q"}}, {"to_k", {"k"}}, {"to_v", {"v"}}, {"to_out.0", {"proj_out"}},
+};
+
 struct LayoutTable {
   std::string_view block, layout;
   std::span<const Row> rows;
@@ -110,7 +124,8 @@ constexpr LayoutTable kTables[] = {
     {"flux_double_block", "diffusers", kDiffusersDouble}, {"flux_double_block", "bfl", kBflDouble},
     {"flux_single_block", "diffusers", kDiffusersSingle}, {"flux_single_block", "bfl", kBflSingle},
     {"flux_last_layer", "diffusers", kDiffusersLast},     {"flux_last_layer", "bfl", kBflLast},
-    {"qwen_image_block", "diffusers", kDiffusersQwen},
+    {"qwen_image_block", "diffusers", kDiffusersQwen},    {"adm_resblock", "diffusers", kDiffusersAdm},
+    {"flux_ae_resnet", "diffusers", kDiffusersAeResnet},  {"flux_ae_attention", "diffusers", kDiffusersAeAttention},
 };
 
 struct Piece {
@@ -127,7 +142,8 @@ std::vector<Piece> pieces_of(const Graph& block, std::span<const Row> rows) {
       Piece piece{.there = std::string(row.there) + suffix, .here = {}};
       for (const std::string_view name : row.here)
         if (!name.empty()) piece.here.push_back(block.find(std::string(name) + suffix));
-      pieces.push_back(std::move(piece));
+      // Some weights a block has or has not: a convolution beside it.
+      if (std::ranges::find(piece.here, nullptr) == piece.here.end()) pieces.push_back(std::move(piece));
     }
   return pieces;
 }
@@ -171,6 +187,13 @@ Shape joined_shape(const Piece& piece) {
   return shape;
 }
 
+/// A matrix is a kernel of one pixel.
+bool is_same_but_for_ones(Shape a, Shape b) {
+  for (Shape* shape : {&a, &b})
+    while (shape->size() > 2 && shape->back() == 1) shape->pop_back();
+  return a == b;
+}
+
 void cut(const Piece& piece, const Tensor& whole, Tensors& weights) {
   auto from = whole.bytes.begin();
   for (const GraphValue* value : piece.here) {
@@ -201,7 +224,7 @@ Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& 
       throw ProgramError("layout " + std::string(layout) + " of " + block.block + " has a tensor " + name +
                          ", which is missing");
     const Shape shape = joined_shape(piece);
-    if (found->second.shape != shape)
+    if (!is_same_but_for_ones(found->second.shape, shape))
       throw ProgramError("tensor " + name + " must be " + shape_text(shape) + ", got " +
                          shape_text(found->second.shape));
     cut(piece, found->second, weights);
