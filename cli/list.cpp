@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cli/commands.hpp"
+#include "harness/cases/block_words.hpp"
 #include "harness/cases/files.hpp"
 #include "harness/inputs/families.hpp"
 #include "harness/inputs/inputs.hpp"
@@ -148,16 +149,19 @@ Json declared_by(Session& session, Implementation& kernel) {
 Json blocks_json() {
   Json rows = Json::array();
   for (const BlockDef* block : all_blocks()) {
-    Json attributes = Json::array(), paths = Json::array(), streams = Json::object();
+    Json attributes = Json::array(), words = Json::array(), paths = Json::array(), streams = Json::object();
     for (const BlockAttribute& a : block->attributes)
       attributes.push_back({{"name", a.name}, {"default", a.fallback}, {"meaning", a.meaning}});
+    for (const NormAttribute& a : find_block_words(block->name)->attributes)
+      if (!a.choices.empty())
+        words.push_back({{"name", a.name}, {"default", a.fallback}, {"choices", a.choices}, {"meaning", a.meaning}});
     for (const auto& [output, input] : block->streams) streams[std::string(output)] = input;
     for (const BlockPath* p : all_block_paths())
       if (p->block == block->name)
         paths.push_back({{"name", p->name}, {"title", p->title},
                          {"source", {{"project", p->source.project}, {"file", p->source.file}, {"commit", p->source.commit}, {"evidence", p->source.evidence}}}});
     rows.push_back({{"name", block->name}, {"title", block->title}, {"formula", block->formula}, {"source", block->source},
-                    {"input", block->input}, {"attributes", attributes}, {"streams", streams}, {"paths", paths}});
+                    {"input", block->input}, {"attributes", attributes}, {"words", words}, {"streams", streams}, {"paths", paths}});
   }
   return rows;
 }

@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include "harness/cases/number.hpp"
+#include "impls/cast_paths/linear_plan.hpp"
 
 namespace norma {
 
@@ -22,7 +23,9 @@ auto as_case_error(const Work& work) {
 
 Graph single_path_graph(const Case& c, const BlockPath& path) {
   const BlockCall call = block_call(c);
-  return path.build({.x = call.x, .numbers = call.numbers, .format = c.format, .profile = std::string(c.get("profile"))});
+  const Graph graph =
+      path.build({.x = call.x, .numbers = call.numbers, .format = c.format, .profile = std::string(c.get("profile"))});
+  return with_linears(graph, linear_plan(attributes_of(c).words));
 }
 
 Graph as_often_as_asked(const Case& c, const Graph& one) {
@@ -51,6 +54,7 @@ BlockCall block_call(const Case& c) {
 
 Graph single_graph(const Case& c) {
   Graph block = as_case_error([&] { return block_of(c).build(block_call(c)); });  // which refuses sizes that do not fit together
+  as_case_error([&] { return linear_plan(attributes_of(c).words); });  // which refuses words, of a case without a path too
   if (const BlockPath* path = find_block_path(c.get("path"))) return as_case_error([&] { return single_path_graph(c, *path); });
   return block;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "impls/cast_paths/linear_plan.hpp"
 #include "reference/blocks/block.hpp"
 
 namespace norma {
@@ -13,6 +14,15 @@ namespace {
 
 constexpr NormInput kInputs[] = {{"x", "rows,cols", true, "the block's tensors"}};
 constexpr std::string_view kOutputs[] = {"y"};
+
+std::string_view linear_modes() {
+  static const std::string all = [] {
+    std::string text;
+    for (const LinearMode& mode : all_linear_modes()) text.append(text.empty() ? "" : "|").append(mode.name);
+    return text;
+  }();
+  return all;
+}
 
 struct Words {
   std::vector<NormAttribute> attributes;
@@ -28,6 +38,14 @@ struct Words {
                             .meaning = "blocks of this kind, one after the other; of block k the weights are k.NAME"});
     attributes.push_back({.name = "layout", .fallback = "norma", .choices = "norma|diffusers|bfl",
                           .meaning = "whose tensor names a file has"});
+    // Without a value nothing is changed, and a case says nothing of it.
+    const auto of_path = [&](std::string_view word, std::string_view choices, std::string_view meaning) {
+      attributes.push_back({.name = word, .fallback = "", .choices = choices, .meaning = meaning});
+    };
+    of_path("linears", linear_modes(), "how the path's linear layers are computed, if not as it writes them");
+    of_path("keep", kAnyText, "parts of the names of layers that linears= leaves as they are, joined by commas");
+    of_path("sums", kAnyText, "order of the linear layers' sums: exact, sequential, blocked(N), split(N), tensor_core(N)");
+    of_path("bias", "epilogue|after|first", "where their bias is added");
     def.attributes = attributes;
   }
 };

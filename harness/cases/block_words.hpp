@@ -7,6 +7,9 @@
 
 namespace norma {
 
+/// Choices of an attribute whose value is any text.
+inline constexpr std::string_view kAnyText = "TEXT";
+
 /// Name, title, source and attributes of a block as a NormDef whose functions are null; null: there is no such block. A
 /// block's tensors are all made by one family or read from one file: input=file:PATH, its names those of `layout`.
 const NormDef* find_block_words(std::string_view name);

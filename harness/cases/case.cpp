@@ -182,6 +182,7 @@ FormatId read_format(std::string_view text) {
 }
 
 void check_attribute(const NormDef& norm, const NormAttribute& attribute, std::string_view value) {
+  if (attribute.choices == kAnyText) return;
   if (!attribute.choices.empty()) {
     for (std::string_view rest = attribute.choices;;) {
       const auto bar = rest.find('|');

@@ -83,6 +83,7 @@ auto as_case_error(const Work& work) {
 Case expand_block_defaults(const Case& c) {
   Case expanded = c;
   for (const NormAttribute& attribute : norm_of(c).attributes) {
+    if (attribute.fallback.empty()) continue;
     std::string& value = expanded.keys.try_emplace(std::string(attribute.name), attribute.fallback).first->second;
     if (attribute.choices.empty()) value = print_number(parse_number(value).value());
   }
