@@ -314,6 +314,13 @@ RealTensor exactly(const Tensor& tensor) {
   return {.shape = tensor.shape, .exact = std::shared_ptr<const Tensor>(&tensor, [](const Tensor*) {})};
 }
 
+RealTensor midpoints(const RealTensor& x) {
+  if (!x.balls) return x;
+  auto balls = std::make_shared<BallTensor>(*x.balls);
+  std::ranges::fill(balls->r, 0.0);
+  return {.shape = x.shape, .balls = std::move(balls)};
+}
+
 std::vector<RealTensor> evaluate_site(const Site& site, const std::vector<RealTensor>& arguments,
                                       const RealOptions& options) {
   return std::visit([&](const auto& what) { return evaluate(what, site, arguments, options); }, site.what);
@@ -331,13 +338,6 @@ void check_inputs(const Graph& graph, const Tensors& inputs, bool formats) {
     if (formats && input.value.format && found->second.format != *input.value.format)
       throw ProgramError("block " + graph.block + ": " + input.value.name + " must be " +
                          std::string(name_of(*input.value.format)) + ", got " + std::string(name_of(found->second.format)));
-RealTensor midpoints(const RealTensor& x) {
-  if (!x.balls) return x;
-  auto balls = std::make_shared<BallTensor>(*x.balls);
-  std::ranges::fill(balls->r, 0.0);
-  return {.shape = x.shape, .balls = std::move(balls)};
-}
-
   }
   for (const auto& [name, tensor] : inputs)
     if (std::ranges::none_of(graph.inputs, [&](const GraphInput& input) { return input.value.name == name; }))
