@@ -93,8 +93,6 @@ ImplCall call_of(const Case& expanded, const Tensors& tensors) {
           .profile = std::string(expanded.get("profile"))};
 }
 
-std::vector<BlockTruth> truths_of(const Graph& graph, const RealTensors& values) {
-  std::vector<BlockTruth> truths;
 /// Limits on outputs as judge() holds them, those on sites by the trace.
 Verdict judge_block(const Record& record, std::span<const Criterion> limits) {
   std::vector<Criterion> of_outputs;
@@ -122,6 +120,8 @@ void tell_origin(Verdict& verdict, const BlockTrace& trace) {
                                   origin->infinite, origin->clipped, origin->elements);
 }
 
+std::vector<BlockTruth> truths_of(const Graph& graph, const RealTensors& values) {
+  std::vector<BlockTruth> truths;
   for (const std::string& output : graph.outputs) {
     const RealTensor& value = values.at(output);
     truths.push_back({output, value.shape, std::make_unique<BallTruth>(value)});
