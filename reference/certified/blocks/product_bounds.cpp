@@ -22,6 +22,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "reference/certified/blocks/patches.hpp"
 #include "reference/certified/products/blas.hpp"
 #include "reference/certified/share_out.hpp"
 #include "reference/formats/convert.hpp"
@@ -108,28 +109,30 @@ std::vector<double> bound(const LinearSite& what, const std::vector<const Tensor
 }
 
 std::vector<double> bound(const ConvolutionSite& what, const std::vector<const Tensor*>& arguments, const RealTensor& meant,
-                          int) {
+                          int threads) {
+  constexpr std::int64_t kSlab = 256;
   const Shape &xs = arguments[0]->shape, &ws = arguments[1]->shape, &ys = meant.shape;
   const std::vector<double> x = magnitudes(*arguments[0]), w = magnitudes(*arguments[1]);
   const std::vector<double> bias = arguments.size() > 2 ? magnitudes(*arguments[2]) : std::vector<double>{};
-  const std::int64_t each = ws[0] / what.groups, depth = ws[1] * ws[2] * ws[3];
+  const std::int64_t each = ws[0] / what.groups, depth = ws[1] * ws[2] * ws[3], positions = ys[2] * ys[3];
   std::vector<double> bounds(static_cast<std::size_t>(meant.size()));
+  for (std::int64_t group = 0; group < what.groups; ++group) {
+    const std::vector<double> patches = patches_of(x, what, xs, ws, ys, group, threads);
+    // One image's pixels are the columns of its outputs.
+    const std::int64_t slabs = (positions + kSlab - 1) / kSlab;
+    share_out(xs[0] * slabs, 1, threads, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t at = first; at < last; ++at) {
+        const std::int64_t n = at / slabs, p = at % slabs * kSlab;
+        dgemm({.m = each, .n = std::min(kSlab, positions - p), .k = depth, .a = w.data() + group * each * depth, .lda = depth,
+               .b = patches.data() + (n * positions + p) * depth, .ldb = depth,
+               .c = bounds.data() + (n * ys[1] + group * each) * positions + p, .ldc = positions, .accumulate = false});
+      }
+    });
+  }
   for (std::int64_t i = 0; i < meant.size(); ++i) {
-    const std::int64_t col = i % ys[3], row = i / ys[3] % ys[2], out = i / (ys[3] * ys[2]) % ys[1],
-                       sample = i / (ys[3] * ys[2] * ys[1]);
-    double sum = 0;
-    for (std::int64_t c = 0; c < ws[1]; ++c)
-      for (std::int64_t p = 0; p < ws[2]; ++p)
-        for (std::int64_t q = 0; q < ws[3]; ++q) {
-          const std::int64_t r = row * what.stride[0] - what.padding[0] + p * what.dilation[0];
-          const std::int64_t s = col * what.stride[1] - what.padding[1] + q * what.dilation[1];
-          if (r < 0 || r >= xs[2] || s < 0 || s >= xs[3]) continue;
-          const std::int64_t channel = out / each * ws[1] + c;
-          sum += x[static_cast<std::size_t>(((sample * xs[1] + channel) * xs[2] + r) * xs[3] + s)] *
-                 w[static_cast<std::size_t>(((out * ws[1] + c) * ws[2] + p) * ws[3] + q)];
-        }
-    bounds[static_cast<std::size_t>(i)] = bound_of(sum, bias.empty() ? 0 : bias[static_cast<std::size_t>(out)],
-                                                   static_cast<double>(depth), what.bias, what.rounding, meant.at(i).h);
+    double& to = bounds[static_cast<std::size_t>(i)];
+    to = bound_of(to, bias.empty() ? 0 : bias[static_cast<std::size_t>(i / positions % ys[1])], static_cast<double>(depth),
+                  what.bias, what.rounding, meant.at(i).h);
   }
   return bounds;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "reference/certified/blocks/patches.hpp"
 #include "reference/certified/products/numbers.hpp"
 #include "reference/certified/share_out.hpp"
 #include "reference/program/layout.hpp"
@@ -218,28 +219,6 @@ std::vector<RealTensor> evaluate(const AttentionSite& site, const Site& whole, c
   return {{.shape = whole.results[0].shape, .balls = y}};
 }
 
-/// Rows of patches, [N OH OW, C kh kw] of one group.
-BallTensor patches_of(const BallTensor& x, const ConvolutionSite& site, const Shape& xs, const Shape& ws, const Shape& ys,
-                      std::int64_t group) {
-  const std::int64_t channels = ws[1], positions = ys[2] * ys[3], depth = channels * ws[2] * ws[3];
-  BallTensor patches;
-  const auto size = static_cast<std::size_t>(xs[0] * positions * depth);
-  patches.h.assign(size, 0), patches.l.assign(size, 0), patches.r.assign(size, 0);
-  std::size_t at = 0;
-  for (std::int64_t n = 0; n < xs[0]; ++n)
-    for (std::int64_t p = 0; p < positions; ++p)
-      for (std::int64_t c = 0; c < channels; ++c)
-        for (std::int64_t i = 0; i < ws[2]; ++i)
-          for (std::int64_t j = 0; j < ws[3]; ++j, ++at) {
-            const std::int64_t row = p / ys[3] * site.stride[0] - site.padding[0] + i * site.dilation[0];
-            const std::int64_t col = p % ys[3] * site.stride[1] - site.padding[1] + j * site.dilation[1];
-            if (row < 0 || row >= xs[2] || col < 0 || col >= xs[3]) continue;
-            set(patches, at,
-                get(x, static_cast<std::size_t>(((n * xs[1] + group * channels + c) * xs[2] + row) * xs[3] + col)));
-          }
-  return patches;
-}
-
 std::vector<RealTensor> evaluate(const ConvolutionSite& site, const Site& whole, const std::vector<RealTensor>& arguments,
                                  const RealOptions& options) {
   const auto x = balls_of(arguments[0]);
@@ -249,18 +228,21 @@ std::vector<RealTensor> evaluate(const ConvolutionSite& site, const Site& whole,
   const std::int64_t depth = ws[1] * ws[2] * ws[3], each = ws[0] / site.groups, positions = ys[2] * ys[3];
   const auto y = balls_of_size(element_count(ys));
   for (std::int64_t group = 0; group < site.groups; ++group) {
-    const BallTensor patches = patches_of(*x, site, xs, ws, ys, group);
+    const auto part = [&](const std::vector<double>& of) { return patches_of(of, site, xs, ws, ys, group, options.threads); };
+    const BallTensor patches{.h = part(x->h), .l = part(x->l), .r = part(x->r)};
     const BallTensor product =
         ball_matmul({.rows = xs[0] * positions, .depth = depth, .balls = &patches},
                     matrix_of(weight, each, depth, group * each * depth), nullptr, options.slices, options.threads);
-    for (std::int64_t n = 0; n < xs[0]; ++n)
-      for (std::int64_t p = 0; p < positions; ++p)
-        for (std::int64_t o = 0; o < each; ++o) {
-          const auto channel = static_cast<std::size_t>(group * each + o);
-          Ball value = get(product, static_cast<std::size_t>((n * positions + p) * each + o));
-          if (bias) value = ball::add(value, get(*bias, channel));
-          set(*y, static_cast<std::size_t>((n * ys[1] + group * each + o) * positions + p), value);
-        }
+    share_out(each, 1, options.threads, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t n = 0; n < xs[0]; ++n)
+        for (std::int64_t o = first; o < last; ++o)
+          for (std::int64_t p = 0; p < positions; ++p) {
+            const std::int64_t channel = group * each + o;
+            Ball value = get(product, static_cast<std::size_t>((n * positions + p) * each + o));
+            if (bias) value = ball::add(value, get(*bias, static_cast<std::size_t>(channel)));
+            set(*y, static_cast<std::size_t>((n * ys[1] + channel) * positions + p), value);
+          }
+    });
   }
   return {{.shape = ys, .balls = y}};
 }
@@ -270,6 +252,12 @@ std::vector<RealTensor> evaluate(const ConvolutionSite& site, const Site& whole,
 std::vector<RealTensor> evaluate(const Rearrangement& site, const Site& whole, const std::vector<RealTensor>& arguments,
                                  const RealOptions&) {
   const Shape& shape = whole.results[0].shape;
+  if (site.kind == Rearrangement::Kind::count) {
+    auto numbers = std::make_shared<Tensor>(Tensor::zeros(FormatId::fp64, shape));
+    for (std::int64_t i = 0; i < numbers->size(); ++i)
+      numbers->set_code(i, encode(FormatId::fp64, static_cast<double>(site.numbers[0] + i * site.numbers[1]), Overflow::ieee));
+    return {{.shape = shape, .exact = std::move(numbers)}};
+  }
   if (site.kind == Rearrangement::Kind::reshape) {
     RealTensor moved = arguments[0];
     moved.shape = shape;
