@@ -1,18 +1,18 @@
-// Products of balls by slices. u = 2^-53, g(n) = n u / (1 - n u).
+// Products of balls by slices, of three or more; quick_ball_matmul.cpp has two. u = 2^-53, g(n) = n u / (1 - n u).
 //
-// A row's midpoints are cut into slices x = x1 + x2 + ... + xR: x1 the multiple of 2^-s t nearest to x, t a power of two
-// not below any |x|; x2 the multiple of 2^-2s t nearest to what is left, ...; xR all that is left, in binary64, off by at
-// most u |xR|. So a factor is
+// A row's midpoints are cut into slices x = x1 + x2 + ... + xR: x1 the multiple of 2^-s t nearest to x, t a power of
+// two not below any |x|; x2 the multiple of 2^-2s t nearest to what is left, ...; xR all that is left, in binary64, off
+// by at most u |xR|. So a factor is
 //
 //   x = x1 + ... + xR + e,   |e| <= r + u |xR|
 //
 // Exact: x_i . y_j for i + j <= L (L slices). Entries are at most 2^s + 1 units of their grids, and K terms of
-// (2^s + 1)(2^s' + 1) stay below 2^53 by the choice of s and s'. Where all of b stands on one grid that leaves a 12 bits
-// or more, b is its own first slice.
+// (2^s + 1)(2^s' + 1) stay below 2^53 by the choice of s and s'. Where all of b stands on one grid that leaves a 12
+// bits or more, b is its own first slice.
 //
-// Rest: sum over i < L of x_i . (y's rest after L - i slices), and (x's rest after L - 1 slices) . y, added up by the BLAS
-// in any order, at most n = L (K + 1) roundings an addend: |error| <= g(n) sum ||x_i|| ||rest||. A rest as one number is
-// off by u of itself: one more u a factor.
+// Rest: sum over i < L of x_i . (y's rest after L - i slices), and (x's rest after L - 1 slices) . y, added up by the
+// BLAS in any order, at most n = L (K + 1) roundings an addend: |error| <= g(n) sum ||x_i|| ||rest||. A rest as one
+// number is off by u of itself: one more u a factor.
 //
 // Balls: |(x + e)(y + f) - x y| summed over k is at most ||e|| ||y|| + ||x|| ||f|| + ||e|| ||f|| (Cauchy, Schwarz).
 #include "reference/certified/products/ball_matmul.hpp"
@@ -21,9 +21,9 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <vector>
 
+#include "reference/certified/products/ball_matmul_parts.hpp"
 #include "reference/certified/products/blas.hpp"
 #include "reference/certified/products/numbers.hpp"
 #include "reference/certified/share_out.hpp"
@@ -33,14 +33,11 @@ namespace norma {
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kSmallest = 0x1p-400, kLargest = 0x1p400;
-constexpr std::int64_t kSlab = 128;       // rows of b at a time: blocks do not depend on threads
-constexpr int kMostSlices = 4;
-constexpr int kLeastBits = 12;            // of a's first slice where b is exact
+using namespace ball_products;
 
-/// Enough for all roundings of sums of squares, products and additions of bounds below 2^20 terms.
-double up(double bound) { return bound * (1 + 0x1p-30); }
+constexpr std::int64_t kSlab = 128;  // rows of b at a time: blocks do not depend on threads
+constexpr int kMostSlices = 4;
+constexpr int kLeastBits = 12;  // of a's first slice where b is exact
 
 struct Row {
   std::vector<double> h, l, r;
@@ -60,16 +57,6 @@ void load(const BallMatrix& m, std::int64_t row, Row& to) {
   std::copy_n(m.balls->r.data() + first, depth, to.r.begin());
 }
 
-/// A power of two not below |x|; 0 for 0; infinite for what is not finite or out of range.
-double ceiling(double largest) {
-  if (!(largest <= kLargest)) return kInfinity;
-  if (largest == 0) return 0;
-  if (largest < kSmallest) return kInfinity;
-  int exponent = 0;
-  const double m = std::frexp(largest, &exponent);
-  return std::ldexp(1.0, m == 0.5 ? exponent - 1 : exponent);
-}
-
 double largest_of(const Row& row) {
   double largest = 0;
   bool finite = true;
@@ -87,8 +74,7 @@ int bits_of(const Row& row, double top) {
   for (int bits : {8, 12, 16, 20, 24, 28, 29}) {
     const double grid = std::ldexp(top, -bits), c = 0x1.8p52 * grid;
     bool fits = true;
-    for (std::size_t k = 0; k < row.h.size(); ++k)
-      fits = fits & ((row.h[k] + c) - c == row.h[k]) & (row.l[k] == 0);
+    for (std::size_t k = 0; k < row.h.size(); ++k) fits = fits & ((row.h[k] + c) - c == row.h[k]) & (row.l[k] == 0);
     if (fits) return bits;
   }
   return 64;
@@ -101,8 +87,7 @@ double norm_of(const double* x, std::size_t count) {
     for (std::size_t lane = 0; lane < 8; ++lane) sum[lane] += x[k + lane] * x[k + lane];
   for (; k < count; ++k) sum[0] += x[k] * x[k];
   const double total = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-  if (total >= 0x1p-900) return up(std::sqrt(total));
-  return std::all_of(x, x + count, [](double v) { return v == 0; }) ? 0 : 0x1p-440;  // squares may have underflowed
+  return norm_from(total, total == 0 && std::all_of(x, x + count, [](double v) { return v == 0; }));
 }
 
 /// Rows in slices. slice[i] and rest[i]: the slice i + 1 of the text above, and what is left after i + 1 slices.
@@ -162,8 +147,16 @@ void cut(Row& row, std::int64_t at, int bits, Sliced& to) {
 }
 
 void dgemm_of(const Sliced& a, const Numbers& x, const Sliced& b, const Numbers& y, double* c, bool accumulate) {
-  dgemm({.m = a.rows, .n = b.rows, .k = a.depth, .a = x.data(), .lda = a.depth, .b = y.data(), .ldb = b.depth, .c = c,
-         .ldc = b.rows, .accumulate = accumulate});
+  dgemm({.m = a.rows,
+         .n = b.rows,
+         .k = a.depth,
+         .a = x.data(),
+         .lda = a.depth,
+         .b = y.data(),
+         .ldb = b.depth,
+         .c = c,
+         .ldc = b.rows,
+         .accumulate = accumulate});
 }
 
 /// One slab of b, columns [j0, j0 + b.rows) of c.
@@ -231,24 +224,49 @@ void multiply(const Sliced& a, const Sliced& b, const BallTensor* bias, std::int
     const std::size_t at = i * static_cast<std::size_t>(columns) + static_cast<std::size_t>(j0);
     for (std::size_t j = 0; j < width; ++j) {
       const std::size_t of_bias = static_cast<std::size_t>(j0) + j;
-      const Ball sum = ball::add({c.h[at + j], c.l[at + j], c.r[at + j]},
-                                 {bias->h[of_bias], bias->l[of_bias], bias->r[of_bias]});
+      const Ball sum =
+          ball::add({c.h[at + j], c.l[at + j], c.r[at + j]}, {bias->h[of_bias], bias->l[of_bias], bias->r[of_bias]});
       c.h[at + j] = sum.h, c.l[at + j] = sum.l, c.r[at + j] = sum.r;
     }
   }
 }
 
-/// The most bits a slice may have beside one of `other` bits: K (2^s + 1)(2^other + 1) <= 2^53.
+}  // namespace
+
+namespace ball_products {
+
+double ceiling(double largest) {
+  if (!(largest <= kLargest)) return kInfinity;
+  if (largest == 0) return 0;
+  if (largest < kSmallest) return kInfinity;
+  int exponent = 0;
+  const double m = std::frexp(largest, &exponent);
+  return std::ldexp(1.0, m == 0.5 ? exponent - 1 : exponent);
+}
+
 int bits_beside(int other, std::int64_t depth) {
   int bits = 26;
-  while (bits > 1 && static_cast<double>(depth) * (std::ldexp(1.0, bits) + 1) * (std::ldexp(1.0, other) + 1) > 0x1p53) --bits;
+  while (bits > 1 && static_cast<double>(depth) * (std::ldexp(1.0, bits) + 1) * (std::ldexp(1.0, other) + 1) > 0x1p53)
+    --bits;
   return bits;
 }
 
-}  // namespace
+int bits_of_both(std::int64_t depth) {
+  int bits = 26;
+  while (static_cast<double>(depth) * (std::ldexp(1.0, bits) + 1) * (std::ldexp(1.0, bits) + 1) > 0x1p53) --bits;
+  return bits;
+}
+
+double norm_from(double total, bool zero) {
+  if (total >= 0x1p-900) return up(std::sqrt(total));
+  return zero ? 0 : 0x1p-440;
+}
+
+}  // namespace ball_products
 
 BallTensor ball_matmul(const BallMatrix& a, const BallMatrix& b, const BallTensor* bias, int slices, int threads) {
-  slices = std::clamp(slices, 2, kMostSlices);
+  if (slices <= kQuickSlices) return quick_matmul(a, b, bias, threads);
+  slices = std::min(slices, kMostSlices);
   BallTensor c;
   const auto size = static_cast<std::size_t>(a.rows * b.rows);
   c.h.resize(size), c.l.resize(size), c.r.resize(size);
@@ -263,11 +281,10 @@ BallTensor ball_matmul(const BallMatrix& a, const BallMatrix& b, const BallTenso
       most = std::max(most, bits_of(row, ceiling(largest_of(row))));
     }
     int seen = needed.load();
-    while (seen < most && !needed.compare_exchange_weak(seen, most)) {}
+    while (seen < most && !needed.compare_exchange_weak(seen, most)) {
+    }
   });
-  int bits_b = 26, bits_a = 26;
-  while (static_cast<double>(a.depth) * (std::ldexp(1.0, bits_b) + 1) * (std::ldexp(1.0, bits_b) + 1) > 0x1p53) --bits_b;
-  bits_a = bits_b;
+  int bits_b = bits_of_both(a.depth), bits_a = bits_b;
   if (const int whole = needed.load(); whole <= 29 && bits_beside(whole, a.depth) >= kLeastBits)
     bits_b = whole, bits_a = bits_beside(whole, a.depth);
 
