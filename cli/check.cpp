@@ -5,7 +5,8 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "impls/cast_paths/cast_path.hpp"
-#include "reference/blocks/block.hpp"
+#include "harness/cases/block_graphs.hpp"
+#include "reference/certified/blocks/real_graph.hpp"
 
 namespace norma::cli {
 
@@ -84,10 +85,13 @@ int list_by_equal_bits(Session& session, const Options& options, const std::vect
 }
 
 /// The job of a block: its outputs stand in --got, or in the input file's place if --path alone is asked.
-std::vector<CheckJob> block_jobs(const Options& options) {
+std::vector<CheckJob> block_jobs(Session& session, const Options& options) {
   const Case value = expand_defaults(block_case(options.tensors));
   if (options.got.empty())
     throw UsageError(fmt::format("check {} needs --got FILE, the safetensors file with the block's outputs", options.tensors.norm));
+  // A check that was asked for must not end as a skip.
+  if (const BlockPath* path = find_block_path(value.get("path")))
+    check_inputs(path_graph(value, *path), session.inputs(value)->tensors, true);
   return {{.value = value, .impl = "file:" + options.got + "#y", .limits = criteria(options.limits)}};
 }
 
@@ -102,7 +106,7 @@ int run_check(const Options& options, const std::vector<std::string>& command_li
   if (!options.no_worse_than.empty() && find_cast_path(options.no_worse_than) == nullptr)
     throw CaseError(fmt::format("--no-worse-than: unknown path '{}'; 'norma list paths' prints the known ones",
                                 options.no_worse_than));
-  std::vector<CheckJob> jobs = block ? block_jobs(options) : std::vector<CheckJob>{};
+  std::vector<CheckJob> jobs = block ? block_jobs(session, options) : std::vector<CheckJob>{};
   for (const AuditSite& site : sites) {
     jobs.push_back(job_of(options, site));
     // A file that cannot be read, or a path whose code does not take these tensors, is refused before any work: a check

@@ -13,6 +13,7 @@
 #include "harness/inputs/inputs.hpp"
 #include "harness/inputs/safetensors.hpp"
 #include "reference/blocks/layouts.hpp"
+#include "reference/certified/blocks/real_graph.hpp"
 #include "reference/blocks/rope_tables.hpp"
 
 namespace norma {
@@ -78,6 +79,13 @@ auto as_case_error(const Work& work) {
   }
 }
 
+/// All tensors of the case's file under the block's own names.
+Tensors tensors_of_file(const Case& expanded) {
+  Tensors tensors = read_file(expanded.get("input"));
+  if (expanded.get("layout") == "norma") return tensors;
+  return as_case_error([&] { return stack_from_layout(single_graph(expanded), block_count(expanded), expanded.get("layout"), tensors); });
+}
+
 }  // namespace
 
 Case expand_block_defaults(const Case& c) {
@@ -92,7 +100,8 @@ Case expand_block_defaults(const Case& c) {
   std::from_chars(text.data(), text.data() + text.size(), seed);
   expanded.keys["seed"] = std::to_string(seed);
   std::string& input = expanded.keys.try_emplace("input", "normal").first->second;
-  if (input.starts_with(kFile)) {
+  const bool is_file = input.starts_with(kFile);
+  if (is_file) {
     const Tensors tensors = read_file(input);
     const auto main = tensors.find(block_of(c).input);
     if (main == tensors.end())
@@ -113,18 +122,15 @@ Case expand_block_defaults(const Case& c) {
     input = versioned_name(*family);
     if (!expanded.shape) throw CaseError(fmt::format("the shape '-' needs input=file:PATH, and input is {}", input));
   }
-  declared_graph(expanded);
+  const Graph graph = declared_graph(expanded);
+  if (is_file) as_case_error([&] { check_inputs(graph, tensors_of_file(expanded), false); });
   return expanded;
 }
 
 Tensors make_block_inputs(const Case& expanded, int threads) {
   const std::string_view input = expanded.get("input");
   const Graph graph = declared_graph(expanded);
-  if (input.starts_with(kFile)) {
-    Tensors tensors = read_file(input);
-    if (expanded.get("layout") == "norma") return tensors;
-    return as_case_error([&] { return stack_from_layout(single_graph(expanded), block_count(expanded), expanded.get("layout"), tensors); });
-  }
+  if (input.starts_with(kFile)) return tensors_of_file(expanded);
   std::uint64_t seed = 0;
   const std::string_view text = expanded.get("seed");
   std::from_chars(text.data(), text.data() + text.size(), seed);

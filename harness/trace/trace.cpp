@@ -76,6 +76,9 @@ class Figures {
 /// x - y of balls' midpoints, to binary64.
 double difference(const Ball& x, const Ball& y) { return (x.h - y.h) + (x.l - y.l); }
 
+/// Neither open nor what NaN and Inf give.
+bool is_known(const Ball& b) { return b.r < kInfinity && std::isfinite(b.h); }
+
 SiteTrace compare(const Site& site, const GraphValue& result, const Tensor& got, const RealTensor& truth,
                   const RealTensor& meant) {
   SiteTrace t;
@@ -95,9 +98,9 @@ SiteTrace compare(const Site& site, const GraphValue& result, const Tensor& got,
     if (std::isinf(value)) ++t.infinite;
     const Ball exact = truth.at(i), local = meant.at(i);
     if (std::fabs(value) == largest && std::fabs(exact.h) > largest) ++t.clipped;
-    const bool open = !(exact.r < kInfinity) || !(local.r < kInfinity);
+    const bool open = !is_known(exact) || !is_known(local);
     if (open) ++t.open;
-    if (exact.r < kInfinity) squares += exact.h * exact.h;
+    if (is_known(exact)) squares += exact.h * exact.h;
     radii += exact.r * exact.r;
     if (open || !std::isfinite(value)) continue;
     const double ulp = ulp_at(got.format, exact.h);

@@ -39,7 +39,7 @@ struct SiteTrace {
   /// What was stored and the declared steps on the same operands, where it was recorded elsewhere.
   std::optional<std::int64_t> differing;
   std::int64_t nan = 0, infinite = 0;  ///< stored
-  std::int64_t open = 0;               ///< elements whose truth is not known: their figures are left out
+  std::int64_t open = 0;               ///< elements whose truth is not known, or not a number: their figures are left out
   std::int64_t clipped = 0;            ///< stored at the format's largest number, where the truth lies beyond it
 };
 

@@ -258,6 +258,11 @@ function reproPanel(detail, row) {
       detail.hashes && Object.keys(detail.hashes).length ? h('details', {class: 'context'}, h('summary', {}, 'Hashes of the tensors'), facts(detail.hashes)) : null);
 }
 
+// A stack of blocks may be deeper than its truth can be proved.
+const unknownTruth = output => output.counts?.compared === 0 && output.counts.undecided > 0;
+const unknownPanel = output => panel('', 'Distribution of the error',
+    h('p', {class: 'note'}, `The truth of ${countText(output.counts.undecided)} elements is not known, so no error can be told; what each block adds is below.`));
+
 function showDetail(row) {
   const section = byId('detail');
   view.charts.forEach(chart => chart.destroy());
@@ -282,8 +287,8 @@ function showDetail(row) {
       detail.reason ? h('p', {class: verdict === 'measured' ? 'quiet' : verdictClass(verdict)},
           verdict === 'measured' ? 'Measured; no criterion was given, so there is no verdict.' : detail.reason) : '',
       criteria?.length ? h('ul', {class: 'criteria'}, criteria) : '',
-      h('div', {class: 'panels'}, [distributionPanel(output, row), splitPanel(output, row), conformancePanel(output, row, detail),
-        allclosePanel(output, verdict), countsPanel(output), ...tracePanels(detail.trace), worstPanel(output, row), reproPanel(detail, row)].filter(Boolean)));
+      h('div', {class: 'panels'}, [...(unknownTruth(output) ? [unknownPanel(output)] : [distributionPanel(output, row), splitPanel(output, row)]),
+        conformancePanel(output, row, detail), unknownTruth(output) ? null : allclosePanel(output, verdict), countsPanel(output), ...tracePanels(detail.trace), worstPanel(output, row), reproPanel(detail, row)].filter(Boolean)));
   redrawCharts();
 }
 function redrawCharts() {

@@ -63,6 +63,8 @@ std::string growth_text(const json& stream) {
                         relative(at(block, {"entering", "relative_l2"})), relative(at(block, {"added", "relative_l2"})),
                         fmt::format("+-{}", relative(at(block, {"uncertainty"}))), carried ? ", carried by midpoints" : "");
   }
+  if (at(blocks.back(), {"carried"}) == true)
+    text += "  carried: each block is certified, the stack is not; so the output above may have no figures\n";
   text += fmt::format("  grows like {} k (misfit {}) or {} sqrt(k) (misfit {}); the best power is k^{}\n", relative(at(fit, {"linear", "factor"})),
                       percent(at(fit, {"linear", "misfit"})), relative(at(fit, {"root", "factor"})), percent(at(fit, {"root", "misfit"})),
                       number_of(at(fit, {"exponent"})) ? fmt::format("{:.2f}", *number_of(at(fit, {"exponent"}))) : "-");

@@ -6,7 +6,7 @@ import random
 import struct
 import unittest
 
-from cli_test import CliTest, pack, records, write
+from cli_test import CliTest, load, pack, records, write
 
 SIZES = {"x": (1, 4, 16), "c": (1, 16), "adaLN_modulation.1.weight": (96, 16), "adaLN_modulation.1.bias": (96,),
          "attn.qkv.weight": (48, 16), "attn.qkv.bias": (48,), "attn.proj.weight": (16, 16), "attn.proj.bias": (16,),
@@ -64,6 +64,51 @@ class Blocks(CliTest):
         self.assertEqual(record["outputs"]["y"]["conformance"]["equal"], 63)
         self.assertEqual(record["trace"]["sites"][-1]["differing"], 1)
 
+    def test_stacks(self):
+        case = ("run", "dit_block", "bf16", "1x4x16", "heads=2", "path=facebook.dit.block")
+        self.ends(0, *case, "blocks=1", "--out", "one.jsonl")
+        self.assertNotIn("growth", records("one.jsonl")[0]["trace"])
+        told = self.ends(0, *case, "blocks=3", "--limit", "site.relative_l2<=1", "--out", "three.jsonl").stdout
+        self.assertIn("y block after block", told)
+        record = records("three.jsonl")[0]
+        [stream] = record["trace"]["growth"]
+        self.assertEqual([b["block"] for b in stream["blocks"]], [0, 1, 2])
+        self.assertFalse(any(b["carried"] for b in stream["blocks"]))
+        self.assertEqual(stream["blocks"][-1]["leaving"], record["trace"]["sites"][-1]["leaving"])
+        self.assertEqual(record["outputs"]["y"]["counts"]["undecided"], 0)
+        self.assertAlmostEqual(record["outputs"]["y"]["relative_l2"], stream["blocks"][-1]["leaving"]["relative_l2"], places=6)
+        # The first site beyond a limit is named, by the run and by the gate.
+        limit = "site.relative_l2<=2.5e-3"
+        first = next(s["site"] for s in record["trace"]["sites"] if s["leaving"]["relative_l2"] > 2.5e-3)
+        told = self.ends(1, *case, "blocks=3", "--limit", limit).stdout
+        self.assertIn(f"at site {first}, the first beyond <=2.5e-3", told)
+        self.assertIn(first, self.ends(1, "gate", "three.jsonl", "--limit", limit).stdout)
+        self.ends(0, "gate", "three.jsonl", "--limit", "site.relative_l2<=1")
+
+    def test_stack_of_a_checkpoint(self):
+        alike = {k: v for k, v in dit_tensors().items() if k not in ("x", "c")}
+        shared = {k: v for k, v in dit_tensors().items() if k in ("x", "c")}
+        write("two.safetensors", pack(shared | {f"{i}.{k}": v for i in (0, 1) for k, v in alike.items()}))
+        write("one.safetensors", pack(shared | alike))
+        common = ("dit_block", "--set", "heads=2", "--path", "facebook.dit.block")
+        self.ends(0, "eval", "ideal", *common, "--in", "one.safetensors", "--out", "y1.safetensors")
+        y = load("y1.safetensors")["y"]
+        write("next.safetensors", pack(shared | alike | {"x": y}))
+        self.ends(0, "eval", "ideal", *common, "--in", "next.safetensors", "--out", "y2.safetensors")
+        self.ends(0, "check", *common, "--set", "blocks=2", "--in", "two.safetensors", "--got", "y2.safetensors", "--limit", "differing<=0")
+        self.ends(1, "check", *common, "--set", "blocks=2", "--in", "two.safetensors", "--got", "y1.safetensors", "--limit", "differing<=0")
+        self.assertIn("0.adaLN_modulation.1.weight", self.ends(2, "check", *common, "--set", "blocks=2", "--in", "one.safetensors",
+                                                             "--got", "y2.safetensors").stderr)
+
+    def test_where_nan_began(self):
+        tensors = dit_tensors()
+        tensors["mlp.fc2.bias"] = ("F32", [16], struct.pack("<16f", float("inf"), *[0.0] * 15))
+        write("in.safetensors", pack(tensors))
+        common = ("dit_block", "--in", "in.safetensors", "--set", "heads=2", "--path", "facebook.dit.block")
+        self.ends(0, "eval", "ideal", *common, "--out", "ideal.safetensors")
+        told = self.ends(1, "check", *common, "--got", "ideal.safetensors", "--limit", "site.relative_l2<=1").stdout
+        self.assertIn("mlp.fc2", told)
+
     def test_refusals(self):
         tensors = dit_tensors()
         write("in.safetensors", pack(tensors))
@@ -86,6 +131,12 @@ class Blocks(CliTest):
             ((*truth, "heads=2", "--in", "shape.safetensors"), "mlp.fc1.bias must be 64, got 63"),
             ((*truth, "heads=3", "--in", "in.safetensors"), "heads=3 must divide the width 16"),
             ((*truth, "layout=bfl", "--in", "in.safetensors"), "bfl"),
+            ((*truth, "heads=2", "--in", "in.safetensors", "--layout", "bfl"), "block dit_block has no layout bfl"),
+            (("eval", "truth", "rmsnorm", "--in", "in.safetensors", "--out", "out.safetensors", "--layout", "bfl"), "--layout is for blocks"),
+            (("run", "dit_block", "bf16", "1x4x32", "heads=4", "path=*", "blocks=0"), "blocks=0 is not a whole number"),
+            (("run", "flux_last_layer", "bf16", "1x4x32", "path=*", "blocks=2"), "flux_last_layer"),
+            (("run", "dit_block", "bf16", "1x4x32", "heads=4", "path=*", "--limit", "site.differing<=1"), "sites have no differing"),
+            (("run", "rmsnorm", "bf16", "1x32", "path=bfl.flux.rmsnorm", "--limit", "site.relative_l2<=1"), "site"),
         ]:
             with self.subTest(words):
                 told = self.ends(2, *words)

@@ -53,6 +53,40 @@ Json waiver(const std::string& until, Json more = Json::object()) {
 
 }  // namespace
 
+namespace {
+
+Json site(const std::string& name, Json relative_l2, Json more = Json::object()) {
+  Json s = {{"site", name}, {"leaving", {{"relative_l2", relative_l2}, {"rms_ulp", 1}, {"max_ulp", 2}}}};
+  s.update(more);
+  return s;
+}
+
+Json traced(std::vector<Json> sites) {
+  Json r = record("dit_block a", 0.75);
+  r["trace"] = {{"sites", std::move(sites)}};
+  return r;
+}
+
+}  // namespace
+
+TEST_CASE("a limit on sites is held by each, and the first beyond it is named") {
+  const Json good = traced({site("norm1", 1e-3), site("mlp.fc1", 3e-3), site("y", 2e-3)});
+  CHECK(gated({good}, nullptr, {"site.relative_l2<=3e-3"}).exit_code == 0);
+  const GateResult beyond = gated({good}, nullptr, {"site.relative_l2<=1.5e-3"});
+  CHECK(beyond.exit_code == 1);
+  CHECK(beyond.cases[0].findings[0].measure == "site.relative_l2");
+  CHECK_THAT(beyond.cases[0].findings[0].text, ContainsSubstring("0.003 at site mlp.fc1, the first beyond <=1.5e-3"));
+  CHECK(gated({traced({site("norm1", 1e-3, {{"nan", 2}})})}, nullptr, {"site.relative_l2<=1"}).exit_code == 1);
+  CHECK(gated({traced({site("norm1", nullptr, {{"open", 2}})})}, nullptr, {"site.relative_l2<=1"}).exit_code == 1);
+  CHECK(gated({traced({site("norm1", "inf")})}, nullptr, {"site.relative_l2<=1"}).exit_code == 1);
+  // A run of norms has no sites: the limit was held against nothing.
+  const GateResult norm = gated({record("rmsnorm a", 0.5)}, nullptr, {"site.relative_l2<=1"});
+  CHECK(norm.exit_code == 1);
+  CHECK(norm.notes.size() == 1);
+  CHECK_THROWS_MATCHES(gated({good}, nullptr, {"site.differing<=1"}), CriterionError,
+                       MessageMatches(ContainsSubstring("sites have no differing; they have relative_l2 rms_ulp max_ulp")));
+}
+
 TEST_CASE("figures are flattened by output and measure, by magnitude") {
   const FlatMeasures flat = flat_measures(record("rmsnorm a", 0.75));
   CHECK(flat.at("y.max_ulp") == 0.75);

@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "harness/trace/growth.hpp"
 #include "harness/trace/trace.hpp"
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/emulate/graph.hpp"
@@ -167,6 +168,98 @@ TEST_CASE("what leaves a site is what entered and what it added", "[blocks]") {
   CHECK(trace.definition_gap < 1e-6);
   CHECK(trace.sites.back().leaving.relative_l2 > 1e-4);
   CHECK(trace.sites.back().leaving.relative_l2 < 1e-1);
+}
+
+TEST_CASE("a stack's steps are its blocks, each alone and after the others", "[blocks]") {
+  const BlockDef& block = *find_block("dit_block");
+  const BlockCall call = with_defaults(block, small_dit());
+  const Graph one = find_block_path("facebook.dit.block")->build({.x = call.x, .numbers = call.numbers});
+  const std::vector<Stream> streams = streams_of(block);
+  const int blocks = 6;
+  const Graph path = stacked(one, streams, blocks);
+  Tensors inputs = inputs_of(path, FormatId::bf16);
+  const BlockTrace trace = trace_block(path, inputs, {.real = {.slices = kQuickSlices}, .streams = streams, .blocks = blocks});
+  REQUIRE(trace.steps.size() == blocks);
+  CHECK(trace.sites.size() == blocks * 14);
+  CHECK(trace.steps[0].figures.entering.relative_l2 < 1e-12);
+  const auto none = [](const std::string&) { return false; };
+  Tensor stream = inputs.at("x");
+  bool carried = false;
+  double before = 0;
+  for (int k = 0; k < blocks; ++k) {
+    const BlockStep& step = trace.steps[static_cast<std::size_t>(k)];
+    CAPTURE(k, step.figures.uncertainty);
+    CHECK(step.block == k);
+    CHECK(step.stream == "y");
+    // A stack is certified until a block's balls are wider than may be carried on, never after.
+    carried = carried || before > kCarriedRadius;
+    CHECK(step.carried == carried);
+    before = step.figures.uncertainty;
+    // The block alone, from what the stack stored before it.
+    Tensors own{{"x", stream}};
+    for (const GraphInput& input : one.inputs)
+      if (input.value.name != "x") own[input.value.name] = inputs.at(input.weight ? std::to_string(k) + "." + input.value.name : input.value.name);
+    const RealTensor alone = evaluate_graph(one, own, {.slices = kCloseSlices}, none).at("y");
+    stream = emulate_graph(one, own, {}, none).at("y");
+    double squares = 0, norm = 0;
+    for (std::int64_t i = 0; i < stream.size(); ++i)
+      squares += std::pow(stream.value(i) - alone.at(i).h, 2), norm += alone.at(i).h * alone.at(i).h;
+    CHECK_THAT(step.figures.added.relative_l2 * step.figures.truth_norm, Catch::Matchers::WithinRel(std::sqrt(squares), 1e-6));
+    CHECK(step.figures.open == 0);
+    CHECK(step.figures.leaving.relative_l2 > 1e-4);
+    CHECK(step.figures.leaving.relative_l2 < 1e-1);
+  }
+  CHECK(carried);
+  CHECK(trace.meant.empty());  // what a stack means is proved no longer
+  CHECK(std::isnan(trace.definition_gap));
+  CHECK(trace.outputs.at("y").bytes == stream.bytes);
+
+  const BlockTrace two = trace_block(stacked(one, streams, 2), inputs_of(stacked(one, streams, 2), FormatId::bf16),
+                                     {.real = {.slices = kCloseSlices}, .streams = streams, .blocks = 2});
+  CHECK_FALSE(two.steps.back().carried);
+  CHECK(two.meant.contains("y"));
+}
+
+TEST_CASE("a trace names the site where NaN began, and leaves out what is not known", "[blocks]") {
+  const BlockDef& block = *find_block("dit_block");
+  const BlockCall call = with_defaults(block, small_dit());
+  const Graph path = find_block_path("facebook.dit.block")->build({.x = call.x, .numbers = call.numbers, .format = FormatId::fp16});
+  Tensors inputs = inputs_of(path, FormatId::fp16);
+  const BlockTrace healthy = trace_block(path, inputs, {.real = {.slices = kQuickSlices}});
+  CHECK(first_special(healthy) == nullptr);
+  CHECK(first_beyond(healthy, 1) == nullptr);
+  Tensor& bias = inputs.at("mlp.fc1.bias");
+  bias.set_code(3, encode(FormatId::fp16, 65504, Overflow::ieee));
+  Tensor& weight = inputs.at("mlp.fc1.weight");
+  for (std::int64_t i = 0; i < 32; ++i) weight.set_code(3 * 32 + i, encode(FormatId::fp16, 4096, Overflow::ieee));
+  const BlockTrace trace = trace_block(path, inputs, {.real = {.slices = kQuickSlices}});
+  REQUIRE(first_special(trace) != nullptr);
+  CHECK(first_special(trace)->name == "mlp.fc1");
+  CHECK(first_special(trace)->infinite > 0);
+  CHECK(first_beyond(trace, 1)->name == "mlp.fc1");
+  for (std::int64_t i = 0; i < 32; ++i) inputs.at("x").set_code(i, encode(FormatId::fp16, HUGE_VAL, Overflow::ieee));
+  const BlockTrace lost = trace_block(path, inputs, {.real = {.slices = kQuickSlices}});
+  CHECK(lost.sites[2].name == "norm1");
+  CHECK(lost.sites[2].open == 32);
+  CHECK(lost.sites[2].nan == 32);
+}
+
+TEST_CASE("growth is fitted by least squares", "[blocks]") {
+  const std::vector<double> linear{2, 4, 6, 8, 10}, root{3, 3 * std::sqrt(2.0), 3 * std::sqrt(3.0), 6};
+  const Growth a = growth_of(linear), b = growth_of(root);
+  CHECK_THAT(a.linear.factor, Catch::Matchers::WithinRel(2.0, 1e-14));
+  CHECK(a.linear.misfit < 1e-14);
+  CHECK(a.root.misfit > 0.2);
+  CHECK_THAT(a.exponent, Catch::Matchers::WithinRel(1.0, 1e-14));
+  CHECK_THAT(b.root.factor, Catch::Matchers::WithinRel(3.0, 1e-14));
+  CHECK(b.root.misfit < 1e-14);
+  CHECK_THAT(b.exponent, Catch::Matchers::WithinRel(0.5, 1e-14));
+  // By hand: ratios 1 and 2, factor 5 / 3, misfits -2/5 and 1/5.
+  const Growth c = growth_of(std::vector<double>{1, 4});
+  CHECK_THAT(c.linear.factor, Catch::Matchers::WithinRel(5.0 / 3, 1e-14));
+  CHECK_THAT(c.linear.misfit, Catch::Matchers::WithinRel(std::sqrt(0.1), 1e-14));
+  CHECK(std::isnan(growth_of(std::vector<double>{1}).exponent));
+  CHECK(std::isnan(growth_of(std::vector<double>{1, 0}).linear.factor));
 }
 
 TEST_CASE("products in every declared order lie within the bound for any order, and not far within", "[blocks]") {
