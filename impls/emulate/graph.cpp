@@ -199,6 +199,12 @@ std::vector<Tensor> run(const ConvolutionSite& what, const Site& site, const std
 
 std::vector<Tensor> run(const Rearrangement& what, const Site& site, const std::vector<const Tensor*>& arguments,
                         const EmulateOptions&) {
+  if (what.kind == Rearrangement::Kind::count) {
+    Tensor numbers = Tensor::zeros(stored_format(site.results[0]), site.results[0].shape);
+    for (std::int64_t i = 0; i < numbers.size(); ++i)
+      numbers.set_code(i, encode(numbers.format, static_cast<double>(what.numbers[0] + i * what.numbers[1]), Overflow::ieee));
+    return {std::move(numbers)};
+  }
   if (what.kind == Rearrangement::Kind::reshape) {
     Tensor moved = *arguments[0];
     moved.shape = site.results[0].shape;

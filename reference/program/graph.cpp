@@ -190,6 +190,16 @@ std::vector<Source> sources_of(const Rearrangement& what, const std::vector<Shap
       }
       break;
     }
+    case Rearrangement::Kind::repeat: {
+      const auto axis = static_cast<std::size_t>(what.numbers[0]);
+      const std::int64_t inner = inner_of(result, axis), run = result[axis] * inner;
+      for (std::size_t i = 0; i < sources.size(); ++i) {
+        const auto at = static_cast<std::int64_t>(i);
+        sources[i].element = at / run * inner + at % inner;
+      }
+      break;
+    }
+    case Rearrangement::Kind::count: break;  // from nowhere
   }
   return sources;
 }
@@ -408,6 +418,34 @@ GraphBuilder::Value GraphBuilder::pad(const std::string& name, Value x, std::int
   return push({.what = Rearrangement{.kind = Rearrangement::Kind::pad, .numbers = {at, before}},
                .arguments = {{"x", x.name}},
                .results = {{.name = name, .shape = std::move(to), .format = from.format}}});
+}
+
+GraphBuilder::Value GraphBuilder::repeat(const std::string& name, Value x, std::int64_t axis, std::int64_t times) {
+  const GraphValue from = value_of(x);
+  const std::int64_t at = normal_axis(name, axis, from.shape);
+  Shape to = from.shape;
+  std::int64_t& side = to[static_cast<std::size_t>(at)];
+  if (side != 1 || times < 1)
+    refuse(name, "an axis of one is repeated once at least, and this is one of " + std::to_string(side) + ", " +
+                     std::to_string(times) + " times");
+  side = times;
+  return push({.what = Rearrangement{.kind = Rearrangement::Kind::repeat, .numbers = {at}},
+               .arguments = {{"x", x.name}},
+               .results = {{.name = name, .shape = std::move(to), .format = from.format}}});
+}
+
+GraphBuilder::Value GraphBuilder::count(const std::string& name, std::int64_t length, std::int64_t first,
+                                        std::int64_t step, std::optional<FormatId> format) {
+  if (length < 1) refuse(name, "there are at least 1 number, not " + std::to_string(length));
+  for (std::int64_t i = 0; i < length; ++i) {
+    const auto value = static_cast<double>(first + i * step);
+    const FormatId to = format.value_or(FormatId::fp64);
+    if (decode(to, encode(to, value, Overflow::ieee)) != value)
+      refuse(name, std::string(name_of(to)) + " does not hold " + std::to_string(first + i * step));
+  }
+  return push({.what = Rearrangement{.kind = Rearrangement::Kind::count, .numbers = {first, step}},
+               .arguments = {},
+               .results = {{.name = name, .shape = {length}, .format = format}}});
 }
 
 std::vector<GraphBuilder::Value> GraphBuilder::chunk(const std::string& name, Value x, std::int64_t axis,

@@ -100,7 +100,7 @@ struct ConvolutionSite {
   bool operator==(const ConvolutionSite&) const = default;
 };
 
-/// Values moved, none changed; zeros beside them. Arguments by their place.
+/// Values moved, none changed; zeros beside them, or numbers counted. Arguments by their place.
 struct Rearrangement {
   enum class Kind : std::uint8_t {
     reshape,  ///< the same elements in memory order
@@ -108,6 +108,8 @@ struct Rearrangement {
     slice,    ///< of axis numbers[0]: from numbers[1] on
     concat,   ///< along axis numbers[0]
     pad,      ///< along axis numbers[0]: numbers[1] zeros, the argument, and zeros to the end
+    repeat,   ///< along axis numbers[0], where the argument has one
+    count,    ///< of no argument: numbers[0], numbers[0] + numbers[1], ...
   } kind = Kind::reshape;
   std::vector<std::int64_t> numbers{};
   bool operator==(const Rearrangement&) const = default;
@@ -197,6 +199,11 @@ class GraphBuilder {
   Value slice(const std::string& name, Value x, std::int64_t axis, std::int64_t from, std::int64_t count);
   Value concat(const std::string& name, std::int64_t axis, const std::vector<Value>& parts);
   Value pad(const std::string& name, Value x, std::int64_t axis, std::int64_t before, std::int64_t after);
+  /// An axis of one, `times` long.
+  Value repeat(const std::string& name, Value x, std::int64_t axis, std::int64_t times);
+  /// first, first + step, ..., `length` numbers that the format holds.
+  Value count(const std::string& name, std::int64_t length, std::int64_t first, std::int64_t step,
+              std::optional<FormatId> format = {});
   /// Parts of equal length along an axis, named name.0, name.1, ...
   std::vector<Value> chunk(const std::string& name, Value x, std::int64_t axis, std::int64_t parts);
 
