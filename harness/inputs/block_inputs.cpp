@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <numeric>
+#include <optional>
 
 #include "harness/cases/block_graphs.hpp"
 #include "harness/cases/number.hpp"
@@ -62,6 +63,34 @@ Tensor rotary_table(const GraphValue& value, FormatId format) {
   return table;
 }
 
+/// A sampler's steps: 1 - i/n for timestep i of n, of the last axis; 3.5 for every guidance.
+std::optional<Tensor> conditions(const GraphValue& value, FormatId format) {
+  const bool timestep = value.name.ends_with("timestep");
+  if (!timestep && !value.name.ends_with("guidance")) return std::nullopt;
+  Tensor t = Tensor::zeros(format, value.shape);
+  for (std::int64_t i = 0; i < t.size(); ++i) {
+    const double step = 1 - static_cast<double>(i % t.cols()) / static_cast<double>(t.cols());
+    t.set_code(i, encode(format, timestep ? step : 3.5, Overflow::saturate));
+  }
+  return t;
+}
+
+/// Positions of tokens: of one axis 0, 1, ...; of more the first is 0 and the last two are row and column of a square image.
+Tensor image_ids(const GraphValue& value, FormatId format) {
+  Tensor ids = Tensor::zeros(format, value.shape);
+  const std::int64_t axes = ids.cols(), tokens = ids.rows();
+  std::int64_t side = 1;
+  while (side * side < tokens) ++side;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const auto set = [&](std::int64_t axis, std::int64_t position) {
+      ids.set_code(t * axes + axis, encode(format, static_cast<double>(position), Overflow::saturate));
+    };
+    if (axes == 1) set(0, t);
+    if (axes > 1) set(axes - 2, t / side), set(axes - 1, t % side);
+  }
+  return ids;
+}
+
 /// One number for each of the first axis.
 bool is_vector(const Shape& shape) { return shape.empty() || element_count(shape) == shape.front(); }
 
@@ -81,9 +110,9 @@ auto as_case_error(const Work& work) {
 
 /// All tensors of the case's file under the block's own names.
 Tensors tensors_of_file(const Case& expanded) {
-  Tensors tensors = read_file(expanded.get("input"));
-  if (expanded.get("layout") == "norma") return tensors;
-  return as_case_error([&] { return stack_from_layout(single_graph(expanded), block_count(expanded), expanded.get("layout"), tensors); });
+  return as_case_error([&] {
+    return stack_from_layout(single_graph(expanded), block_count(expanded), expanded.get("layout"), read_file(expanded.get("input")));
+  });
 }
 
 }  // namespace
@@ -139,7 +168,16 @@ Tensors make_block_inputs(const Case& expanded, int threads) {
     const GraphValue& value = given.value;
     const std::string_view family = given.weight ? family_of_weight(value) : input.substr(0, input.find('/'));
     const bool table = !given.weight && is_table(value.name);
-    const FormatId format = value.format.value_or(table ? FormatId::fp32 : expanded.format);
+    const bool ids = !given.weight && value.name == "ids";
+    const FormatId format = value.format.value_or(table || ids ? FormatId::fp32 : expanded.format);
+    if (ids) {
+      tensors.emplace(value.name, image_ids(value, format));
+      continue;
+    }
+    if (std::optional<Tensor> given_as = given.weight ? std::nullopt : conditions(value, FormatId::fp32)) {
+      tensors.emplace(value.name, std::move(*given_as));
+      continue;
+    }
     if (table) {
       tensors.emplace(value.name, as_case_error([&] { return rotary_table(value, format); }));
       continue;

@@ -4,12 +4,15 @@
 #include "impls/cast_paths/adm_block.hpp"
 #include "impls/cast_paths/block_path.hpp"
 #include "impls/cast_paths/dit_block.hpp"
+#include "impls/cast_paths/embedder_blocks.hpp"
+#include "impls/cast_paths/final_layer_blocks.hpp"
 #include "impls/cast_paths/flux_autoencoder_blocks.hpp"
 #include "impls/cast_paths/flux_blocks.hpp"
 #include "impls/cast_paths/qwen_image_autoencoder_block.hpp"
 #include "impls/cast_paths/quantized_blocks.hpp"
 #include "impls/cast_paths/qwen_image_block.hpp"
 #include "impls/cast_paths/llama_block.hpp"
+#include "impls/cast_paths/rope_ids_blocks.hpp"
 #include "impls/cast_paths/wan_block.hpp"
 
 namespace norma {
@@ -29,7 +32,14 @@ std::span<const BlockPath* const> all_block_paths() {
                                                &blocks::openai_adm_resblock, &blocks::diffusers_unet_resnet_block,
                                                &blocks::bfl_flux_ae_resnet, &blocks::diffusers_flux_ae_resnet,
                                                &blocks::bfl_flux_ae_attention, &blocks::diffusers_flux_ae_attention,
-                                               &blocks::diffusers_qwen_vae_residual};
+                                               &blocks::diffusers_qwen_vae_residual,
+                                               &blocks::bfl_timestep_embedding, &blocks::diffusers_flux_timestep_embedding,
+                                               &blocks::diffusers_qwen_timestep_embedding, &blocks::bfl_mlp_embedder,
+                                               &blocks::diffusers_timestep_embedder, &blocks::bfl_flux_vec,
+                                               &blocks::diffusers_flux_vec, &blocks::facebook_dit_final_layer,
+                                               &blocks::diffusers_qwen_norm_out, &blocks::diffusers_flux_rope_ids,
+                                               &blocks::bfl_flux_rope_ids, &blocks::bfl_flux_rope_ids_float64,
+                                               &blocks::diffusers_qwen_rope_ids, &blocks::transformers_llama_rope_ids};
   return kPaths;
 }
 

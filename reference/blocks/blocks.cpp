@@ -6,11 +6,14 @@
 #include "reference/blocks/adm.hpp"
 #include "reference/blocks/block.hpp"
 #include "reference/blocks/dit.hpp"
+#include "reference/blocks/embedders.hpp"
+#include "reference/blocks/final_layers.hpp"
 #include "reference/blocks/flux.hpp"
 #include "reference/blocks/flux_autoencoder.hpp"
 #include "reference/blocks/llama.hpp"
 #include "reference/blocks/qwen_image.hpp"
 #include "reference/blocks/qwen_image_autoencoder.hpp"
+#include "reference/blocks/rope_ids.hpp"
 #include "reference/blocks/wan.hpp"
 
 namespace norma {
@@ -20,7 +23,10 @@ std::span<const BlockDef* const> all_blocks() {
                                                &blocks::flux_double_block, &blocks::flux_single_block,
                                                &blocks::flux_last_layer, &blocks::qwen_image_block,
                                                &blocks::adm_resblock, &blocks::flux_ae_resnet,
-                                               &blocks::flux_ae_attention, &blocks::qwen_vae_residual};
+                                               &blocks::flux_ae_attention, &blocks::qwen_vae_residual,
+                                               &blocks::timestep_embedding, &blocks::mlp_embedder,
+                                               &blocks::flux_vec, &blocks::dit_final_layer,
+                                               &blocks::qwen_norm_out, &blocks::rope_from_ids};
   return kBlocks;
 }
 

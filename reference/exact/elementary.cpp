@@ -21,7 +21,9 @@ Interval between_ones(mpfr_prec_t bits) {
 Interval turning(MpfrFunction f, const Interval& a) {
   if (a.is_nan() || a.is_infinite()) return Interval(a.bits());
   if (a.is_unknown()) return a;
-  const auto beyond = [](const Real& v) { return mpfr_regular_p(v.get()) != 0 && mpfr_get_exp(v.get()) > kMostExponent; };
+  const auto beyond = [](const Real& v) {
+    return mpfr_regular_p(v.get()) != 0 && mpfr_get_exp(v.get()) > kMostExponent;
+  };
   if (beyond(a.lo) || beyond(a.hi)) return between_ones(a.bits());
   Interval result(a.bits());
   if (a.is_point()) {

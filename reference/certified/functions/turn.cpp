@@ -1,5 +1,5 @@
-// sin and cos: x = k pi/32 + r, tables of 64 angles, Taylor's series at |r| < 0.0492. u = 2^-53; errors of double-double
-// operations by double_double.hpp.
+// sin and cos: x = k pi/32 + r, tables of 64 angles, Taylor's series at |r| < 0.0492. u = 2^-53; errors of
+// double-double operations by double_double.hpp.
 #include "reference/certified/functions/turn.hpp"
 
 #include <array>
@@ -70,8 +70,8 @@ std::array<DoubleDouble, kCount> alternating() {
   return terms;
 }
 
-/// s (terms[0] + s (terms[1] + ...)). Every sum is within 1 % of its constant, so errs by 2u^2 + 3u^2 and a hundredth of
-/// what was added; s errs by 5u^2, the last product by 5u^2: 16u^2 in all.
+/// s (terms[0] + s (terms[1] + ...)). Every sum is within 1 % of its constant, so errs by 2u^2 + 3u^2 and a hundredth
+/// of what was added; s errs by 5u^2, the last product by 5u^2: 16u^2 in all.
 template <std::size_t kCount>
 DoubleDouble series(const std::array<DoubleDouble, kCount>& terms, DoubleDouble s) {
   DoubleDouble sum = terms[kCount - 1];
@@ -81,15 +81,15 @@ DoubleDouble series(const std::array<DoubleDouble, kCount>& terms, DoubleDouble 
 
 }  // namespace
 
-// r: two_sum(x.h, -k c1) is exact; then |t| < 0.053 always (k c2 < 2^-8), so that four additions err by 4 * 2u^2 * 0.053,
-// and k c4, below 2^-66, by less than u^2/2^10 with c4's own error: 0.5u^2. At k = 0 all of it is exact.
+// r: two_sum(x.h, -k c1) is exact; then |t| < 0.053 always (k c2 < 2^-8), so that four additions err by 4 * 2u^2 *
+// 0.053, and k c4, below 2^-66, by less than u^2/2^10 with c4's own error: 0.5u^2. At k = 0 all of it is exact.
 //
-// sin r = r + r p: p, at most 4.1e-4, errs by 16u^2 of itself, the product by 5u^2, the sum by 3u^2; what the series leaves
-// out is below 2^-117 r: 3.1u^2 of sin r. cos r = 1 + c: |c| <= 0.0013, 16u^2 of it, what is left out below 2^-129, the sum
-// 2u^2, r's error times |sin r|: 2.1u^2.
+// sin r = r + r p: p, at most 4.1e-4, errs by 16u^2 of itself, the product by 5u^2, the sum by 3u^2; what the series
+// leaves out is below 2^-117 r: 3.1u^2 of sin r. cos r = 1 + c: |c| <= 0.0013, 16u^2 of it, what is left out below
+// 2^-129, the sum 2u^2, r's error times |sin r|: 2.1u^2.
 //
-// sin x = S cos r + C sin r with |S|, |C| <= 1: the first product 1 + 2.1 + 5u^2, the second 0.05 (1 + 3.1 + 5)u^2 + 0.5u^2,
-// their sum 3u^2: 12.2u^2. At k = 0 it is sin r itself. cos x alike.
+// sin x = S cos r + C sin r with |S|, |C| <= 1: the first product 1 + 2.1 + 5u^2, the second 0.05 (1 + 3.1 + 5)u^2 +
+// 0.5u^2, their sum 3u^2: 12.2u^2. At k = 0 it is sin r itself. cos x alike.
 SineCosine sine_cosine(DoubleDouble x) {
   static const auto kSine = alternating<3, 7>();
   static const auto kCosine = alternating<2, 8>();
