@@ -117,7 +117,7 @@ std::vector<double> bound(const ConvolutionSite& what, const std::vector<const T
   const std::int64_t each = ws[0] / what.groups, depth = ws[1] * ws[2] * ws[3], positions = ys[2] * ys[3];
   std::vector<double> bounds(static_cast<std::size_t>(meant.size()));
   for (std::int64_t group = 0; group < what.groups; ++group) {
-    const std::vector<double> patches = patches_of(x, what, xs, ws, ys, group, threads);
+    const std::vector<double> patches = patches_of(x, what, xs, ws, ys, group, {0, xs[0] * positions}, threads);
     // One image's pixels are the columns of its outputs.
     const std::int64_t slabs = (positions + kSlab - 1) / kSlab;
     share_out(xs[0] * slabs, 1, threads, [&](std::int64_t first, std::int64_t last) {
