@@ -71,6 +71,14 @@ std::vector<std::shared_ptr<const BallTensor>> run_stage(PlacedProgram placed, c
         const Axes axes = wanted[k].axes;
         const std::int64_t count = axes.has(Axis::cols) ? layout.cols : 1;
         if (!axes.has(Axis::rows) && row != 0) continue;
+        if (const Stride& place = layout.elements;
+            axes == kRowsCols && place.step == 1 && place.run >= count && place.columns >= count) {  // side by side
+          const std::int64_t at = place.at(row, 0);
+          std::copy_n(from.h, count, made[k]->h.begin() + at);
+          std::copy_n(from.l, count, made[k]->l.begin() + at);
+          std::copy_n(from.r, count, made[k]->r.begin() + at);
+          continue;
+        }
         for (std::int64_t col = 0; col < count; ++col) {
           const std::int64_t at = axes == kRowsCols ? layout.elements.at(row, col) : axes.has(Axis::rows) ? row : col;
           set(*made[k], static_cast<std::size_t>(at), from.at(static_cast<std::size_t>(col)));
@@ -169,19 +177,28 @@ BallTensor transposed(const BallTensor& x, std::int64_t first, std::int64_t rows
   return t;
 }
 
-/// softmax does not change when the same number is taken from all scores: the largest midpoint here, exactly.
-void exponentials(BallTensor& scores, std::int64_t first, std::int64_t count, const Ball& factor) {
+/// Balls side by side, of which an operation on rows needs some.
+struct Row {
+  std::vector<double> h, l, r;
+  explicit Row(std::int64_t count, const Ball& b = {})
+      : h(static_cast<std::size_t>(count), b.h), l(h.size(), b.l), r(h.size(), b.r) {}
+  BallRow in() const { return {h.data(), l.data(), r.data()}; }
+  BallRowOut out() { return {h.data(), l.data(), r.data()}; }
+};
+BallRow row_at(const BallTensor& x, std::int64_t at) { return {x.h.data() + at, x.l.data() + at, x.r.data() + at}; }
+BallRowOut row_at(BallTensor& x, std::int64_t at) { return {x.h.data() + at, x.l.data() + at, x.r.data() + at}; }
+
+/// softmax does not change when the same number is taken from all scores: the largest midpoint here, exactly. The rows
+/// have room for them all.
+void exponentials(const BallRowOut& scores, std::size_t count, const Row& factor, Row& scaled, Row& shift, Row& shifted) {
+  apply(Op::mul, {scores.h, scores.l, scores.r}, factor.in(), {}, scaled.out(), count);
   double largest = -kInfinity;
-  for (std::int64_t j = first; j < first + count; ++j) {
-    const auto at = static_cast<std::size_t>(j);
-    set(scores, at, ball::mul(get(scores, at), factor));
-    if (scores.r[at] < kInfinity) largest = std::max(largest, scores.h[at]);
-  }
+  for (std::size_t j = 0; j < count; ++j)
+    if (scaled.r[j] < kInfinity) largest = std::max(largest, scaled.h[j]);
   if (!(std::fabs(largest) < kInfinity)) largest = 0;
-  for (std::int64_t j = first; j < first + count; ++j) {
-    const auto at = static_cast<std::size_t>(j);
-    set(scores, at, apply(Op::exp, ball::sub(get(scores, at), {largest, 0, 0}), {}, {}));
-  }
+  std::fill_n(shift.h.begin(), count, largest);
+  apply(Op::sub, scaled.in(), shift.in(), {}, shifted.out(), count);
+  apply_function(Op::exp, shifted.in(), scores, count);
 }
 
 std::vector<RealTensor> evaluate(const AttentionSite& site, const Site& whole, const std::vector<RealTensor>& arguments,
@@ -192,7 +209,9 @@ std::vector<RealTensor> evaluate(const AttentionSite& site, const Site& whole, c
   const std::int64_t queries = qs[2], keys = ks[2], size = qs[3], out = vs[3], shared = qs[1] / ks[1];
   const Ball scale = site.scale ? Ball{*site.scale, 0, 0} : ball::rsqrt({static_cast<double>(size), 0, 0});
   const auto y = balls_of_size(element_count(whole.results[0].shape));
+  const Row factor(keys, scale);
   share_out(qs[0] * qs[1], 1, options.threads, [&](std::int64_t begin, std::int64_t end) {
+    Row scaled(keys), shift(keys), shifted(keys);
     for (std::int64_t head = begin; head < end; ++head) {
       const std::int64_t of_keys = head / qs[1] * ks[1] + head % qs[1] / shared;
       BallTensor weights = ball_matmul(matrix_of(q, queries, size, head * queries * size),
@@ -200,21 +219,20 @@ std::vector<RealTensor> evaluate(const AttentionSite& site, const Site& whole, c
       std::vector<Ball> sums(static_cast<std::size_t>(queries));
       for (std::int64_t i = 0; i < queries; ++i) {
         const std::int64_t seen = site.causal ? std::clamp<std::int64_t>(i + 1 + keys - queries, 0, keys) : keys;
-        exponentials(weights, i * keys, seen, scale);
+        exponentials(row_at(weights, i * keys), static_cast<std::size_t>(seen), factor, scaled, shift, shifted);
         BallSum sum;
-        const auto at = static_cast<std::size_t>(i * keys);
-        sum.add({weights.h.data() + at, weights.l.data() + at, weights.r.data() + at}, static_cast<std::size_t>(seen));
+        sum.add(row_at(std::as_const(weights), i * keys), static_cast<std::size_t>(seen));
         sums[static_cast<std::size_t>(i)] = sum.total();
         for (std::int64_t j = seen; j < keys; ++j) set(weights, static_cast<std::size_t>(i * keys + j), {});
       }
       const BallTensor columns = transposed(*v, of_keys * keys * out, keys, out);
       const BallTensor product = ball_matmul({.rows = queries, .depth = keys, .balls = &weights},
                                              {.rows = out, .depth = keys, .balls = &columns}, nullptr, options.slices);
-      for (std::int64_t i = 0; i < queries; ++i)
-        for (std::int64_t j = 0; j < out; ++j) {
-          const auto at = static_cast<std::size_t>(i * out + j);
-          set(*y, static_cast<std::size_t>(head * queries * out) + at, ball::div(get(product, at), sums[static_cast<std::size_t>(i)]));
-        }
+      for (std::int64_t i = 0; i < queries; ++i) {
+        const Row sum(out, sums[static_cast<std::size_t>(i)]);
+        apply(Op::div, row_at(product, i * out), sum.in(), {}, row_at(*y, (head * queries + i) * out),
+              static_cast<std::size_t>(out));
+      }
     }
   });
   return {{.shape = whole.results[0].shape, .balls = y}};
@@ -256,7 +274,7 @@ std::vector<RealTensor> evaluate(const ConvolutionSite& site, const Site& whole,
 // ---- moves ----
 
 std::vector<RealTensor> evaluate(const Rearrangement& site, const Site& whole, const std::vector<RealTensor>& arguments,
-                                 const RealOptions&) {
+                                 const RealOptions& options) {
   const Shape& shape = whole.results[0].shape;
   if (site.kind == Rearrangement::Kind::count) {
     auto numbers = std::make_shared<Tensor>(Tensor::zeros(FormatId::fp64, shape));
@@ -292,9 +310,11 @@ std::vector<RealTensor> evaluate(const Rearrangement& site, const Site& whole, c
   std::vector<std::shared_ptr<const BallTensor>> from;
   for (const RealTensor& argument : arguments) from.push_back(balls_of(argument));
   const auto moved = balls_of_size(element_count(shape));
-  for (std::size_t i = 0; i < sources.size(); ++i)
-    if (sources[i].argument != Source::kZero)
-      set(*moved, i, get(*from[static_cast<std::size_t>(sources[i].argument)], static_cast<std::size_t>(sources[i].element)));
+  share_out(static_cast<std::int64_t>(sources.size()), 1 << 14, options.threads, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      if (sources[i].argument != Source::kZero)
+        set(*moved, i, get(*from[static_cast<std::size_t>(sources[i].argument)], static_cast<std::size_t>(sources[i].element)));
+  });
   return {{.shape = shape, .balls = moved}};
 }
 

@@ -249,6 +249,15 @@ void BallProgram::load_passed(std::size_t i, Workspace& work, std::int64_t row, 
   const BallTensor& tensor = *passed_[i];
   Value& out = work.values[first_slot_[i]];
   const std::size_t start = slots_[first_slot_[i]].whole ? from : 0;
+  const Stride& stride = strides_[i];
+  const auto last = static_cast<std::int64_t>(from + count);
+  if (stride.step == 1 && stride.run >= last && stride.columns >= last) {  // side by side
+    const std::int64_t at = stride.at(row, static_cast<std::int64_t>(from));
+    std::copy_n(tensor.h.begin() + at, count, out.h.data() + start);
+    std::copy_n(tensor.l.begin() + at, count, out.l.data() + start);
+    std::copy_n(tensor.r.begin() + at, count, out.r.data() + start);
+    return;
+  }
   for (std::size_t j = 0; j < count; ++j) {
     const auto at = static_cast<std::size_t>(strides_[i].at(row, static_cast<std::int64_t>(from + j)));
     out.h[start + j] = tensor.h[at], out.l[start + j] = tensor.l[at], out.r[start + j] = tensor.r[at];
@@ -271,8 +280,9 @@ void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, st
     move_columns(node, work, to, from, count);
     return;
   }
-  if (work.effort == Effort::quick && (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf)) {
-    apply_quick(node.op, operands[0], to, count);
+  if (node.op == Op::exp || node.op == Op::tanh || node.op == Op::erf) {
+    work.effort == Effort::quick ? apply_quick(node.op, operands[0], to, count)
+                                 : apply_function(node.op, operands[0], to, count);
     return;
   }
   if (node.op != Op::fma) {

@@ -1,6 +1,7 @@
 // Loops over balls that vectorize.
 #include "reference/certified/programs/ball_rows.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -283,6 +284,41 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c) {
   std::abort();
 }
 
+namespace {
+
+/// About f(h) for |v - h| <= t = R + |l| <= 1. exp: e^h t (1 + t); tanh: (1 - s^2) t, s <= |tanh v|; erf: 1.1284 t, as
+/// above; all beside the error of f(h) itself. r = -1 where another way is needed: also where R is not `share` times
+/// |l|, or what R leaves open not so many times f(h)'s error.
+NORMA_FMA_CLONES void quick_radii(const BallRow& a, const double* __restrict y, double* __restrict l,
+                                  double* __restrict r, Op op, double bound, double share, std::size_t count) {
+  const double *ah = a.h, *al = a.l, *ar = a.r;
+  const bool exponential = op == Op::exp, tangent = op == Op::tanh;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double t = ball::padded(ar[i] + std::fabs(al[i]));
+    const double size = std::fabs(y[i]) * (1 + 0x1p-40);
+    const double least = std::fabs(y[i]) * (1 - 0x1p-40) - t, s = least > 0 ? least : 0;
+    const double slope = tangent ? (1 - s) * (1 + s) : 1.1284;
+    const double spread = exponential ? size * (t * (1 + t)) : slope * t;
+    const bool usual = (t <= 1) & (std::fabs(ah[i]) >= ball::kLeast) & (std::fabs(ah[i]) <= 600);
+    const bool enough = (share * std::fabs(al[i]) <= ar[i]) & (share * (size * bound) <= spread);
+    l[i] = 0;
+    r[i] = usual & enough ? ball::padded(spread + size * bound) : -1;
+  }
+}
+
+void in_binary64(Op op, const BallRow& a, double share, const BallRowOut& out, std::size_t count) {
+  const Function f = op == Op::exp ? Function::exp : op == Op::tanh ? Function::tanh : Function::erf;
+  evaluate(f, std::span(a.h, count), std::span(out.h, count));
+  quick_radii(a, out.h, out.l, out.r, op, function_bound(f), share, count);
+  for (std::size_t i = 0; i < count; ++i)
+    if (out.r[i] < 0) out.set(i, small_or(op, a.at(i)));
+}
+
+/// Where a radius is far wider than binary64's error, double-double's gains less than a part in kShare of it.
+constexpr double kShare = 64, kWide = 0x1p-46;
+
+}  // namespace
+
 void apply(Op op, const BallRow& a, const BallRow& b, const BallRow& c, const BallRowOut& out, std::size_t count) {
   const int arity = row_of(op).arity;
   if (const Loop loop = loop_of(op)) {
@@ -295,32 +331,13 @@ void apply(Op op, const BallRow& a, const BallRow& b, const BallRow& c, const Ba
     out.set(i, apply(op, a.at(i), arity > 1 ? b.at(i) : none, arity > 2 ? c.at(i) : none));
 }
 
-namespace {
-
-/// About f(h) for |v - h| <= t = R + |l| <= 1. exp: e^h t (1 + t), others: slope t, slope >= |f'| everywhere; both
-/// beside the error of f(h) itself. r = -1 where another way is needed.
-NORMA_FMA_CLONES void quick_radii(const BallRow& a, const double* __restrict y, double* __restrict l,
-                                  double* __restrict r, double slope, double bound, std::size_t count) {
-  const double *ah = a.h, *al = a.l, *ar = a.r;
-  for (std::size_t i = 0; i < count; ++i) {
-    const double t = ball::padded(ar[i] + std::fabs(al[i]));
-    const double size = std::fabs(y[i]) * (1 + 0x1p-40);
-    const double spread = slope == 0 ? size * (t * (1 + t)) : slope * t;
-    const bool usual = (t <= 1) & (std::fabs(ah[i]) >= ball::kLeast) & (std::fabs(ah[i]) <= 600);
-    l[i] = 0;
-    r[i] = usual ? ball::padded(spread + size * bound) : -1;
-  }
+void apply_quick(Op op, const BallRow& a, const BallRowOut& out, std::size_t count) {
+  in_binary64(op, a, 0, out, count);
 }
 
-}  // namespace
-
-void apply_quick(Op op, const BallRow& a, const BallRowOut& out, std::size_t count) {
-  const Function f = op == Op::exp ? Function::exp : op == Op::tanh ? Function::tanh : Function::erf;
-  const double slope = op == Op::exp ? 0 : op == Op::tanh ? 1 : 1.1284;
-  evaluate(f, std::span(a.h, count), std::span(out.h, count));
-  quick_radii(a, out.h, out.l, out.r, slope, function_bound(f), count);
-  for (std::size_t i = 0; i < count; ++i)
-    if (out.r[i] < 0) out.set(i, small_or(op, a.at(i)));
+void apply_function(Op op, const BallRow& a, const BallRowOut& out, std::size_t count) {
+  if (std::any_of(a.r, a.r + count, [](double r) { return r > kWide; })) return in_binary64(op, a, kShare, out, count);
+  apply(op, a, {}, {}, out, count);
 }
 
 NORMA_FMA_CLONES void exact_row(const double* values, const BallRowOut& out, std::size_t count) {

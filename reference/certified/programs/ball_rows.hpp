@@ -33,6 +33,9 @@ Ball apply(Op op, const Ball& a, const Ball& b, const Ball& c);
 /// exp, tanh and erf in binary64, a few times wider than 2^-53 and many times faster than apply().
 void apply_quick(Op op, const BallRow& a, const BallRowOut& out, std::size_t count);
 
+/// exp, tanh and erf in binary64 where that adds less than a 32nd to the radius, else as apply().
+void apply_function(Op op, const BallRow& a, const BallRowOut& out, std::size_t count);
+
 /// h as exact balls: l = 0; r = 0, or Inf beyond 2^900.
 void exact_row(const double* h, const BallRowOut& out, std::size_t count);
 
