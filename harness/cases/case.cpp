@@ -165,9 +165,9 @@ const NormAttribute* find_attribute(const NormDef& norm, std::string_view name) 
 }
 
 std::string known_keys(const NormDef& norm) {
-  return fmt::format("path, profile, {}{}{{{}}}.{{{}}}, input, seed",
-                     known_words(norm.attributes, [](const NormAttribute& a) { return a.name; }),
-                     norm.attributes.empty() ? "" : ", ",
+  const std::string attributes = known_words(norm.attributes, [](const NormAttribute& a) { return a.name; });
+  if (find_block(norm.name) != nullptr) return fmt::format("path, profile, {}, input, seed", attributes);
+  return fmt::format("path, profile, {}{}{{{}}}.{{{}}}, input, seed", attributes, norm.attributes.empty() ? "" : ", ",
                      known_words(norm.inputs, [](const NormInput& i) { return i.name; }),
                      known_words(kTensorKeys, [](std::string_view key) { return key; }));
 }
@@ -269,7 +269,7 @@ void check_key(const NormDef& norm, const Case& c, std::string_view key, std::st
   if (key == "input") return;
   if (const NormAttribute* attribute = find_attribute(norm, key))
     return check_attribute(norm, *attribute, value);
-  if (key.find('.') == std::string_view::npos) refuse_key(norm, key);
+  if (key.find('.') == std::string_view::npos || find_block(norm.name) != nullptr) refuse_key(norm, key);
   check_tensor_key(norm, key, value);
 }
 

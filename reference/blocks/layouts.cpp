@@ -133,9 +133,33 @@ struct Piece {
   std::vector<const GraphValue*> here;
 };
 
-std::vector<Piece> pieces_of(const Graph& block, std::span<const Row> rows) {
+/// Blocks whose own names are a layout's.
+struct OwnNames {
+  std::string_view block, layout;
+};
+constexpr OwnNames kOwnNames[] = {{"wan_block", "diffusers"}};
+
+bool has_own_names(const Graph& block, std::string_view layout) {
+  return layout == "norma" || std::ranges::any_of(kOwnNames, [&](const OwnNames& own) { return own.block == block.block && own.layout == layout; });
+}
+
+std::span<const Row> rows_of(const Graph& block, std::string_view layout) {
+  const auto* table =
+      std::ranges::find_if(kTables, [&](const LayoutTable& t) { return t.block == block.block && t.layout == layout; });
+  if (table != std::end(kTables)) return table->rows;
+  std::string known = "norma";
+  for (const std::string_view name : layouts_of(block.block)) known.append(", ").append(name);
+  throw ProgramError("block " + block.block + " has no layout " + std::string(layout) + "; it has " + known);
+}
+
+std::vector<Piece> pieces_of(const Graph& block, std::string_view layout) {
   std::vector<Piece> pieces;
-  for (const Row& row : rows)
+  if (has_own_names(block, layout)) {
+    for (const GraphInput& input : block.inputs)
+      if (input.weight) pieces.push_back({.there = input.value.name, .here = {&input.value}});
+    return pieces;
+  }
+  for (const Row& row : rows_of(block, layout))
     for (const std::string_view end : {".weight", ".bias"}) {
       if (row.tensor && end == ".bias") continue;
       const std::string suffix(row.tensor ? "" : end);
@@ -146,16 +170,6 @@ std::vector<Piece> pieces_of(const Graph& block, std::span<const Row> rows) {
       if (std::ranges::find(piece.here, nullptr) == piece.here.end()) pieces.push_back(std::move(piece));
     }
   return pieces;
-}
-
-std::span<const Row> rows_of(const Graph& block, std::string_view layout) {
-  const auto* table =
-      std::ranges::find_if(kTables, [&](const LayoutTable& t) { return t.block == block.block && t.layout == layout; });
-  if (table != std::end(kTables)) return table->rows;
-  std::string known;
-  for (const std::string_view name : layouts_of(block.block)) known.append(known.empty() ? "" : ", ").append(name);
-  throw ProgramError("block " + block.block + " has no layout " + std::string(layout) + "; it has " +
-                     (known.empty() ? "none" : known));
 }
 
 /// 7 of "model.layers.7."; 0 where there is none.
@@ -211,13 +225,15 @@ std::vector<std::string_view> layouts_of(std::string_view block) {
   std::vector<std::string_view> names;
   for (const LayoutTable& table : kTables)
     if (table.block == block) names.push_back(table.layout);
+  for (const OwnNames& own : kOwnNames)
+    if (own.block == block) names.push_back(own.layout);
   return names;
 }
 
 Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& given, std::string_view prefix) {
   Tensors weights;
   std::vector<std::string> used;
-  for (const Piece& piece : pieces_of(block, rows_of(block, layout))) {
+  for (const Piece& piece : pieces_of(block, layout)) {
     const std::string name = std::string(prefix) + piece.there;
     const auto found = given.find(name);
     if (found == given.end())
@@ -243,8 +259,10 @@ Tensors from_layout(const Graph& block, std::string_view layout, const Tensors& 
 }
 
 Tensors stack_from_layout(const Graph& block, int count, std::string_view layout, const Tensors& given) {
-  const std::vector<std::string> prefixes = prefixes_of(pieces_of(block, rows_of(block, layout)).front(), given);
-  if (count == 1 && prefixes.empty()) return from_layout(block, layout, given);  // which names what is missing
+  const std::vector<Piece> pieces = pieces_of(block, layout);
+  const std::vector<std::string> prefixes = pieces.empty() ? std::vector<std::string>{} : prefixes_of(pieces.front(), given);
+  const bool plain = prefixes.empty() || prefixes.front().empty();
+  if (count == 1 && plain) return from_layout(block, layout, given);  // which names what is missing
   if (prefixes.size() != static_cast<std::size_t>(count)) {
     std::string found;
     for (const std::string& prefix : prefixes) found.append(found.empty() ? "" : ", ").append(prefix.empty() ? "''" : prefix);

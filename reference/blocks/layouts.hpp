@@ -9,7 +9,7 @@
 
 namespace norma {
 
-/// The names that a layout has for blocks: diffusers, bfl.
+/// The layouts that a block has beside its own names (norma): diffusers, bfl.
 std::vector<std::string_view> layouts_of(std::string_view block);
 
 /// The block's weights under its own names, from a layout's tensors; those that it joins are cut apart along their

@@ -4,9 +4,10 @@
 import json
 import random
 import struct
+import sys
 import unittest
 
-from cli_test import CliTest, load, pack, records, write
+from cli_test import NORMA, CliTest, load, pack, records, write
 
 SIZES = {"x": (1, 4, 16), "c": (1, 16), "adaLN_modulation.1.weight": (96, 16), "adaLN_modulation.1.bias": (96,),
          "attn.qkv.weight": (48, 16), "attn.qkv.bias": (48,), "attn.proj.weight": (16, 16), "attn.proj.bias": (16,),
@@ -23,6 +24,18 @@ def dit_tensors():
         scale = 0.25 if name.endswith("weight") else 1
         tensors[name] = ("F32", list(shape), struct.pack(f"<{count}f", *(draw.gauss(0, scale) for _ in range(count))))
     return tensors
+
+
+# Answers by the path itself; to one eps with an error.
+COMMAND = """
+import json, subprocess, sys
+for line in sys.stdin:
+    call = json.loads(line)
+    if call["eps"] == 2e-6: print("error out of memory", flush=True); continue
+    subprocess.run([%r, "eval", "ideal", call["norm"], "--path", "facebook.dit.block", "--in", call["in"], "--out", call["out"],
+                    "--set", "heads=2"], check=True)
+    print("ok", flush=True)
+"""
 
 
 class Blocks(CliTest):
@@ -97,8 +110,16 @@ class Blocks(CliTest):
         self.ends(0, "eval", "ideal", *common, "--in", "next.safetensors", "--out", "y2.safetensors")
         self.ends(0, "check", *common, "--set", "blocks=2", "--in", "two.safetensors", "--got", "y2.safetensors", "--limit", "differing<=0")
         self.ends(1, "check", *common, "--set", "blocks=2", "--in", "two.safetensors", "--got", "y1.safetensors", "--limit", "differing<=0")
-        self.assertIn("0.adaLN_modulation.1.weight", self.ends(2, "check", *common, "--set", "blocks=2", "--in", "one.safetensors",
+        self.assertIn("2 blocks are asked for, and the tensors are of 1", self.ends(2, "check", *common, "--set", "blocks=2", "--in", "one.safetensors",
                                                              "--got", "y2.safetensors").stderr)
+
+    def test_command(self):
+        write("kernel.py", COMMAND % NORMA)
+        case = ("run", "dit_block", "bf16", "1x4x16", "heads=2", "path=facebook.dit.block", "--impl", f"cmd:{sys.executable} kernel.py")
+        self.ends(0, *case, "--limit", "differing<=0", "--out", "run.jsonl")
+        self.assertEqual(records("run.jsonl")[0]["outputs"]["y"]["conformance"]["equal"], 64)
+        told = self.ends(3, *case, "eps=2e-6").stdout
+        self.assertIn("out of memory", told)
 
     def test_where_nan_began(self):
         tensors = dit_tensors()
