@@ -16,7 +16,8 @@ namespace norma::test {
 struct RecordedBlock {
   const BlockPath* path = nullptr;
   BlockCall call;
-  Graph graph;     ///< of the path
+  FormatId format = FormatId::fp32;  ///< T: the call's own word, else that of the block's first input
+  Graph graph;                       ///< of the path
   Tensors inputs;  ///< weights among them
   Tensors sites;   ///< what was recorded, by site
 };
