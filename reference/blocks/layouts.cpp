@@ -111,9 +111,21 @@ constexpr Row kDiffusersAeResnet[] = {
     {"norm2", {"norm2"}}, {"conv2", {"conv2"}},
     {"conv_shortcut", {"nin_shortcut"}},
 };
+constexpr Row kBflAeResnet[] = {
+    {"norm1", {"norm1"}}, {"conv1", {"conv1"}},
+    {"norm2", {"norm2"}}, {"conv2", {"conv2"}},
+    {"nin_shortcut", {"nin_shortcut"}},
+};
+constexpr Row kBflAeAttention[] = {{"norm", {"norm"}}, {"q", {"q"}}, {"k", {"k"}}, {"v", {"v"}}, {"proj_out", {"proj_out"}}};
 // Linears, whose matrices are the block's kernels of one pixel.
 constexpr Row kDiffusersAeAttention[] = {
     {"group_norm", {"norm"}}, {"to_q", {"q"}}, {"to_k", {"k"}}, {"to_v", {"v"}}, {"to_out.0", {"proj_out"}},
+};
+
+constexpr Row kDiffusersQwenVae[] = {
+    {"norm1.gamma", {"norm1.gamma"}, true}, {"conv1", {"conv1"}},
+    {"norm2.gamma", {"norm2.gamma"}, true}, {"conv2", {"conv2"}},
+    {"conv_shortcut", {"conv_shortcut"}},
 };
 
 struct LayoutTable {
@@ -126,6 +138,8 @@ constexpr LayoutTable kTables[] = {
     {"flux_last_layer", "diffusers", kDiffusersLast},     {"flux_last_layer", "bfl", kBflLast},
     {"qwen_image_block", "diffusers", kDiffusersQwen},    {"adm_resblock", "diffusers", kDiffusersAdm},
     {"flux_ae_resnet", "diffusers", kDiffusersAeResnet},  {"flux_ae_attention", "diffusers", kDiffusersAeAttention},
+    {"flux_ae_resnet", "bfl", kBflAeResnet},              {"flux_ae_attention", "bfl", kBflAeAttention},
+    {"qwen_vae_residual", "diffusers", kDiffusersQwenVae},
 };
 
 struct Piece {

@@ -292,6 +292,21 @@ TEST_CASE("weights of diffusers' blocks of convolutions have norma's names", "[b
                        Message("tensor conv_shortcut.bias is none that layout diffusers of flux_ae_resnet has"));
 }
 
+TEST_CASE("weights of one block are found behind their prefix", "[blocks]") {
+  const std::pair<Graph, const char*> blocks[] = {
+      {built("flux_ae_resnet", {1, 8, 3, 3}, {{"groups", 4}, {"channels_out", 12}}), "bfl"},
+      {built("flux_ae_attention", {1, 8, 3, 3}, {{"groups", 4}}), "bfl"},
+      {built("qwen_vae_residual", {1, 8, 2, 3, 3}, {{"channels_out", 12}}), "diffusers"}};
+  for (const auto& [block, layout] : blocks) {
+    const Tensors inputs = inputs_of(block);
+    Tensors given{{"x", inputs.at("x")}, {"decoder.conv_in.weight", inputs.at("x")}};
+    for (const auto& [name, tensor] : inputs)
+      if (name != "x") given["decoder.mid.0." + name] = tensor;
+    CAPTURE(block.block);
+    CHECK(are_same(from_layout(block, layout, given, "decoder.mid.0."), inputs));
+  }
+}
+
 TEST_CASE("matrices of a Linear are kernels of one pixel", "[blocks]") {
   const Graph attention = built("flux_ae_attention", {1, 8, 3, 3}, {{"groups", 4}});
   const Tensors inputs = inputs_of(attention);
