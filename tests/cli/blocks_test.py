@@ -50,15 +50,18 @@ class Blocks(CliTest):
             with self.subTest(record["case"]):
                 sites = record["trace"]["sites"]
                 self.assertEqual(sorted(s["rank"] for s in sites), list(range(1, len(sites) + 1)))
-                self.assertLess(record["trace"]["definition_gap"], 1e-6)
+                carried = any(b["carried"] for g in record["trace"].get("growth", []) for b in g["blocks"])
+                self.assertEqual(carried, " blocks=8 " in record["case"])
+                if not carried:
+                    self.assertLess(record["trace"]["definition_gap"], 1e-6)
                 for site in sites:
                     entering, added, leaving = (site[k]["relative_l2"] for k in ("entering", "added", "leaving"))
                     self.assertLessEqual(leaving, (entering + added) * 1.0001)
                     self.assertGreaterEqual(leaving, abs(entering - added) * 0.9999 - 1e-12)
-                    self.assertLess(site["uncertainty"], 1e-12)
+                    self.assertLess(site["uncertainty"], 1e-5 if carried else 1e-12)
                 by_added = sorted(sites, key=lambda s: -s["added"]["relative_l2"])
                 self.assertEqual(by_added[0]["rank"], 1)
-                for output in record["outputs"].values():
+                for output in record["outputs"].values() if not carried else []:
                     self.assertEqual(output["counts"]["undecided"], 0)
 
     def test_file(self):
