@@ -63,14 +63,15 @@ Tensor rotary_table(const GraphValue& value, FormatId format) {
   return table;
 }
 
-/// A sampler's steps: 1 - i/n for timestep i of n, of the last axis; 3.5 for every guidance.
+/// A sampler's steps: s = 1 - i/n for timestep i of n, of the last axis, shifted to 3 s / (1 + 2 s) as schedulers of flow
+/// matching do; 3.5 for every guidance.
 std::optional<Tensor> conditions(const GraphValue& value, FormatId format) {
   const bool timestep = value.name.ends_with("timestep");
   if (!timestep && !value.name.ends_with("guidance")) return std::nullopt;
   Tensor t = Tensor::zeros(format, value.shape);
   for (std::int64_t i = 0; i < t.size(); ++i) {
     const double step = 1 - static_cast<double>(i % t.cols()) / static_cast<double>(t.cols());
-    t.set_code(i, encode(format, timestep ? step : 3.5, Overflow::saturate));
+    t.set_code(i, encode(format, timestep ? 3 * step / (1 + 2 * step) : 3.5, Overflow::saturate));
   }
   return t;
 }
