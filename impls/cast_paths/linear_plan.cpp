@@ -56,6 +56,14 @@ constexpr LinearMode kModes[] = {
      .weight = Codes::squares,
      .block = 128,
      .bias = BiasPlace::after},
+    {.name = "fp8_finegrained",
+     .title = "transformers FineGrainedFP8Config: as fp8_block128, weights times 448 / amax",
+     .source = {"huggingface/transformers", "src/transformers/integrations/finegrained_fp8.py", "v5.23.0", "read"},
+     .x = Codes::blocks,
+     .weight = Codes::squares,
+     .weight_scale = ScaleRule::inverse,
+     .block = 128,
+     .bias = BiasPlace::after},
     {.name = "mxfp8",
      .title = "torchao MXTensor, e4m3 in blocks of 32 with powers of two as scales, rounded up (RCEIL)",
      .source = {"pytorch/ao", "torchao/prototype/mx_formats/mx_tensor.py", "v0.18.0", "read"},
@@ -73,14 +81,14 @@ std::string in_words(const std::vector<std::string>& names) {
   return text;
 }
 
-std::string program_text(const LinearMode& mode, Codes how) {
+std::string program_text(const LinearMode& mode, Codes how, ScaleRule rule) {
   const std::string codes = std::string(name_of(mode.format)) + "/" + std::string(name_of(mode.overflow));
   std::string text = "norm quantize\n";
   if (how == Codes::blocks) text += "view blocks(" + std::to_string(mode.block) + ")\n";
   text += "in x:T\n";
   if (how == Codes::stored) return text + "codes = cast " + codes + " x\nout y = cast T codes\n";
   if (how == Codes::unscaled) return text + "out y = cast " + codes + " x\n";
-  switch (mode.scale) {
+  switch (rule) {
     case ScaleRule::in_t:
       text += "amax = amax T x\nratio = div fp32 amax, 448\nratio_T = cast T ratio\nout scale = cast fp32 ratio_T\n";
       break;
@@ -88,6 +96,10 @@ std::string program_text(const LinearMode& mode, Codes how) {
     case ScaleRule::e8m0:
       text += "amax = amax fp32 x\nratio = div fp32 amax, 448\nout scale = e8m0_up fp32 ratio\n";
       break;
+    // Upstream takes 1 for an amax of 0, which gives the same zeros.
+    case ScaleRule::inverse:
+      return text + "amax = amax fp32 x\nsafe = max fp32 amax, 0x1p-100\nfactor = div fp32 448, safe\n" +
+             "out scale = reciprocal fp32 factor\nq = mul fp32 x, factor\nout y = cast " + codes + " q\n";
   }
   return text + "q = div fp32 x, scale\nout y = cast " + codes + " q\n";
 }
@@ -152,10 +164,10 @@ class Rewriter {
     const Argument* bias_of = site.find("bias");
     std::optional<Value> bias;
     if (bias_of != nullptr) bias = Value{bias_of->value};
-    if (bias && mode.weight == Codes::stored) bias = coded(*bias, mode.weight, site).codes;
+    if (bias && mode.weight == Codes::stored) bias = coded(*bias, mode.weight, mode.weight_scale, site).codes;
     if (bias && !plan_.bias) linear.bias = mode.bias;
-    const Coded x = coded({site.find("x")->value}, mode.x, site);
-    const Coded weight = coded({site.find("weight")->value}, mode.weight, site);
+    const Coded x = coded({site.find("x")->value}, mode.x, mode.scale, site);
+    const Coded weight = coded({site.find("weight")->value}, mode.weight, mode.weight_scale, site);
     if (weight.scale.name.empty()) {
       g_.linear(site.name(), linear, x.codes, weight.codes, bias);
       return;
@@ -165,13 +177,13 @@ class Rewriter {
   }
 
   /// A tensor as codes, at its first reader; the layer is the one that asks.
-  Coded coded(const Value& value, Codes how, const Site& layer) {
+  Coded coded(const Value& value, Codes how, ScaleRule rule, const Site& layer) {
     if (how == Codes::none) return {value};
     if (const auto known = coded_.find(value.name); known != coded_.end()) return known->second;
-    return coded_[value.name] = make(value, how, layer);
+    return coded_[value.name] = make(value, how, rule, layer);
   }
 
-  Coded make(const Value& value, Codes how, const Site& layer) {
+  Coded make(const Value& value, Codes how, ScaleRule rule, const Site& layer) {
     const LinearMode& mode = *plan_.mode;
     const Shape shape = g_.shape(value);
     const std::int64_t cols = shape.back(), block = mode.block;
@@ -187,7 +199,7 @@ class Rewriter {
                             .attributes = {},
                             .cols = g_.shape(from).back(),
                             .profile = {}};
-      return g_.program(name, {.program = parse_program(program_text(mode, how), binding)}, {{"x", from}});
+      return g_.program(name, {.program = parse_program(program_text(mode, how, rule), binding)}, {{"x", from}});
     };
     const Value scale{name + ".scale"};
     switch (how) {

@@ -25,9 +25,10 @@ enum class Codes : std::uint8_t {
 
 /// How a scale follows from the largest magnitude.
 enum class ScaleRule : std::uint8_t {
-  in_t,  ///< amax / 448, rounded to T as torch divides, then to binary32
-  fp32,  ///< amax / 448
-  e8m0,  ///< the least power of two not below amax / 448
+  in_t,     ///< amax / 448, rounded to T as torch divides, then to binary32
+  fp32,     ///< amax / 448
+  e8m0,     ///< the least power of two not below amax / 448
+  inverse,  ///< 1 / (448 / amax), codes being x times 448 / amax
 };
 
 /// One way of computing a linear layer, of a real implementation.
@@ -38,7 +39,7 @@ struct LinearMode {
   Codes x = Codes::none, weight = Codes::none;
   FormatId format = FormatId::e4m3fn;
   Overflow overflow = Overflow::saturate;
-  ScaleRule scale = ScaleRule::fp32;
+  ScaleRule scale = ScaleRule::fp32, weight_scale = scale;
   std::int64_t block = 0;
   BiasPlace bias = BiasPlace::epilogue;
 };

@@ -29,7 +29,7 @@ constexpr Variant kQwenImage{.base = &diffusers_qwen_image_block, .mode = "layer
 // "norm" is no Linear's in the block; scale_shift_table is the block's own parameter and stays fp32.
 constexpr Variant kWan{.base = &diffusers_wan_block, .mode = "layerwise_e4m3"};
 // Weights that are no whole squares of 128 are passed through (Fp8Quantize), and computed with as they are.
-constexpr Variant kLlama{.base = &transformers_llama_block, .mode = "fp8_block128", .keep_ragged = true};
+constexpr Variant kLlama{.base = &transformers_llama_block, .mode = "fp8_finegrained", .keep_ragged = true};
 
 template <const Variant& variant>
 Graph build(const BlockBinding& binding) {

@@ -76,7 +76,7 @@ TEST_CASE("a block of torchao's float8 layers has at every site the codes, scale
 TEST_CASE("another scale, another rounding of it, or a changed code is not what torchao stored", "[golden][blocks]") {
   const TensorFile file = captured("blocks_fp8");
   LinearMode fp32_scale = *find_linear_mode("fp8_row");
-  fp32_scale.scale = ScaleRule::fp32;
+  fp32_scale.scale = fp32_scale.weight_scale = ScaleRule::fp32;
   LinearPlan plan;
   plan.mode = &fp32_scale;
   const std::set<std::string> names = refused(golden_with(file, "row.bf16", plan));

@@ -175,6 +175,19 @@ TEST_CASE("scales and codes are those of the magnitudes they are of", "[blocks]"
       CHECK(codes.code(at) ==
             encode(FormatId::e4m3fn, static_cast<double>(static_cast<float>(w.value(at)) / scale), Overflow::saturate));
     }
+  const Tensors fine =
+      emulate_graph(with_linears(layer(FormatId::bf16, 4, 256, 256), plan_of("fp8_finegrained")), inputs);
+  for (std::int64_t i = 0; i < 4; ++i) {
+    const float factor = 448.0f / static_cast<float>(scales.value(i) * 448);  // amax is scale 448, to a rounding
+    CHECK(std::fabs(fine.at("weight.e4m3.scale").value(i) - 1 / static_cast<double>(factor)) <=
+          0x1p-22 * scales.value(i));
+  }
+  CHECK(fine.at("x.e4m3").bytes == made.at("x.e4m3").bytes);
+  Tensors blank = inputs;
+  std::ranges::fill(blank.at("weight").bytes, std::byte{0});
+  const Tensors nothing =
+      emulate_graph(with_linears(layer(FormatId::bf16, 4, 256, 256), plan_of("fp8_finegrained")), blank);
+  CHECK(nothing.at("y").value(5) == inputs.at("bias").value(5));
   const Tensors mx = emulate_graph(with_linears(layer(FormatId::bf16, 4, 256, 256), plan_of("mxfp8")), inputs);
   const Tensor& powers = mx.at("x.e4m3.scale");
   REQUIRE(powers.size() == 4 * 8);
@@ -345,7 +358,7 @@ TEST_CASE("words of linear layers are read, and what is not known is named", "[b
   CHECK_THROWS_MATCHES(
       linear_plan({{"linears", "fp8"}}), ProgramError,
       Message("linears=fp8 is not known; known: layerwise_e4m3, layerwise_e4m3_nan, layerwise_e5m2, fp8_unscaled, "
-              "fp8_tensor, fp8_row, fp8_block128, mxfp8"));
+              "fp8_tensor, fp8_row, fp8_block128, fp8_finegrained, mxfp8"));
   CHECK_THROWS_MATCHES(
       linear_plan({{"sums", "tree(4)"}}), ProgramError,
       Message("sums=tree(4) is not known; known: exact, sequential, blocked(N), split(N), tensor_core(N)"));
