@@ -15,7 +15,7 @@ if [ ! -x "$venv/bin/python" ]; then
   "$venv/bin/python" -m pip install --quiet --no-deps --disable-pip-version-check --requirement "$here/requirements.txt"
 fi
 mkdir -p "$folder"
-for script in rmsnorm torch_ops torch_norms torch_backward torch_gradients model_norms ada_groupnorm grn activations rope onnxruntime flax blocks blocks_flux blocks_images embedders; do
+for script in rmsnorm torch_ops torch_norms torch_backward torch_gradients model_norms ada_groupnorm grn activations rope onnxruntime flax blocks blocks_flux blocks_fp8 blocks_images embedders; do
   echo "capture_$script.py" >&2
   OMP_NUM_THREADS=1 "$venv/bin/python" "$here/capture_$script.py" "$folder"
 done
