@@ -64,6 +64,38 @@ class Blocks(CliTest):
                 for output in record["outputs"].values() if not carried else []:
                     self.assertEqual(output["counts"]["undecided"], 0)
 
+    def test_linear_layers(self):
+        case = "dit_block bf16 1x4x128 heads=2 path=facebook.dit.block seed=1".split()
+        self.ends(0, "run", *case, "--out", "plain.jsonl")
+        self.ends(0, "run", *case, "linears={fp8_row,fp8_block128,mxfp8}", "sums=tensor_core(16)", "keep=adaLN,proj", "--out", "coded.jsonl")
+        plain, coded = records("plain.jsonl")[0], records("coded.jsonl")
+        self.assertEqual(len(coded), 3)
+        self.assertNotIn("linears", plain["case"])
+        own = {s["site"] for s in plain["trace"]["sites"]}
+        for record in coded:
+            with self.subTest(record["case"]):
+                self.assertIn("sums=tensor_core(16)", record["case"])
+                sites = {s["site"] for s in record["trace"]["sites"]}
+                self.assertLess(own, sites)
+                self.assertIn("mlp.fc1.weight.e4m3.scale", sites)
+                self.assertNotIn("attn.proj.weight.e4m3", sites)
+                self.assertLess(record["trace"]["definition_gap"], 1e-6)
+                error = [r["trace"]["sites"][-1]["leaving"]["relative_l2"] for r in (plain, record)]
+                self.assertGreater(error[1], 3 * error[0])
+                self.assertLess(error[1], 0.2)
+                # The line that a record holds gives the record again.
+                self.ends(0, "run", record["case"], "--out", "again.jsonl")
+                self.assertEqual(records("again.jsonl")[0]["outputs"], record["outputs"])
+        for words, sentence in (
+                (["linears=fp8_row", "keep=to_q"], "keep=to_q is in the name of no linear layer of dit_block; it has adaLN_modulation.1, "
+                                                   "attn.qkv, attn.proj, mlp.fc1, mlp.fc2"),
+                (["linears=fp8"], "linears=fp8 is not a choice of dit_block; known: layerwise_e4m3|"),
+                (["sums=tree(2)"], "sums=tree(2) is not known; known: exact, sequential, blocked(N), split(N), tensor_core(N)"),
+                (["keep=proj"], "keep=proj leaves layers as they are, and no linears= changes the others"),
+                (["bias=before"], "bias=before is not a choice of dit_block; known: epilogue|after|first")):
+            with self.subTest(words):
+                self.assertIn(sentence, self.ends(2, "run", *case, *words).stderr)
+
     def test_file(self):
         write("in.safetensors", pack(dit_tensors()))
         common = ("dit_block", "--in", "in.safetensors", "--set", "heads=2")
