@@ -1,5 +1,5 @@
-// guided-diffusion's ResBlock in a torso of T (convert_module_to_f16 casts convolutions alone: GroupNorms, the embedding and
-// its Linear stay fp32), and diffusers' ResnetBlock2D, every tensor in T.
+// guided-diffusion's ResBlock in a torso of T (convert_module_to_f16 casts convolutions alone: GroupNorms, the
+// embedding and its Linear stay fp32), and diffusers' ResnetBlock2D, every tensor in T.
 #include "impls/cast_paths/adm_block.hpp"
 
 #include "impls/cast_paths/image_steps.hpp"
@@ -11,7 +11,7 @@ namespace {
 struct ResblockCode {
   std::string_view path, first_norm;
   std::string_view modulated, second_norm;  ///< with scale_shift, and after the embedding was added
-  bool fp32_embedding;  ///< emb, its Linear and the parameters of norms are fp32
+  bool fp32_embedding;                      ///< emb, its Linear and the parameters of norms are fp32
 };
 constexpr ResblockCode kAdm{.path = "openai.adm.resblock",
                             .first_norm = "guided_diffusion.group_norm_32",
@@ -60,8 +60,8 @@ constinit const BlockPath openai_adm_resblock{
     .name = "openai.adm.resblock",
     .title = "ResBlock, no up or down: convolutions in T, GroupNorm32 and embedding in fp32, each with one cast to T",
     .block = "adm_resblock",
-    .source = {"openai/guided-diffusion", "guided_diffusion/unet.py:143-258, fp16_util.py:convert_module_to_f16", "22e0df8",
-               "read"},
+    .source = {"openai/guided-diffusion", "guided_diffusion/unet.py:143-258, fp16_util.py:convert_module_to_f16",
+               "22e0df8", "read"},
     .build = build<kAdm>,
 };
 

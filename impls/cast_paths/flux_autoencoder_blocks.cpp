@@ -1,5 +1,5 @@
-// FLUX.1's autoencoder: its first code keeps fp32 parameters and runs under autocast, which has group_norm in its fp32 list
-// and casts what convolutions take; diffusers' AutoencoderKL has every tensor in T.
+// FLUX.1's autoencoder: its first code keeps fp32 parameters and runs under autocast, which has group_norm in its fp32
+// list and casts what convolutions take; diffusers' AutoencoderKL has every tensor in T.
 #include "impls/cast_paths/flux_autoencoder_blocks.hpp"
 
 #include "impls/cast_paths/image_steps.hpp"
@@ -43,7 +43,8 @@ Graph build_bfl_attention(const BlockBinding& binding) {
   const Value n = group_norm(p, "norm", "bfl.flux.autoencoder.group_norm", x, FormatId::fp32);
   const auto rows = [&](const std::string& name) {
     const Value image = autocast_convolution(p, name, n, s[1], 1);
-    return p.g.permute(name + ".rows", p.g.reshape(name + ".columns", image, {s[0], 1, s[1], s[2] * s[3]}), {0, 1, 3, 2});
+    return p.g.permute(name + ".rows", p.g.reshape(name + ".columns", image, {s[0], 1, s[1], s[2] * s[3]}),
+                       {0, 1, 3, 2});
   };
   const Value q = rows("q"), k = rows("k"), v = rows("v");
   const Value a = p.g.permute("attention.columns", p.attention("attention", q, k, v), {0, 1, 3, 2});
@@ -51,8 +52,9 @@ Graph build_bfl_attention(const BlockBinding& binding) {
   return p.g.finish();
 }
 
-// Linear layers of pixels as rows; the block's kernels of one pixel are their matrices. What q, k and v take is a transposed
-// view, of which torch's linear makes a product, stored, and an addition of the bias; proj_out takes a contiguous tensor.
+// Linear layers of pixels as rows; the block's kernels of one pixel are their matrices. What q, k and v take is a
+// transposed view, of which torch's linear makes a product, stored, and an addition of the bias; proj_out takes a
+// contiguous tensor.
 Graph build_diffusers_attention(const BlockBinding& binding) {
   channels_out_of(binding, "diffusers.flux_ae.attention", 4);
   const Shape& s = binding.x;
@@ -61,8 +63,10 @@ Graph build_diffusers_attention(const BlockBinding& binding) {
   const Value x = p.input("x", s), n = group_norm(p, "norm", "diffusers.vae.group_norm", x, p.format());
   const Value rows = p.g.permute("norm.rows", p.g.reshape("norm.columns", n, {s[0], channels, pixels}), {0, 2, 1});
   const auto linear = [&](const std::string& name, Value from, BiasPlace bias) {
-    const Value weight = p.g.reshape(name + ".matrix", p.weight(name + ".weight", {channels, channels, 1, 1}), {channels, channels});
-    const LinearSite site{.sum = {.order = ProductOrder::sequential}, .bias = bias, .rounding = {.format = FormatRef{p.format()}}};
+    const Value weight =
+        p.g.reshape(name + ".matrix", p.weight(name + ".weight", {channels, channels, 1, 1}), {channels, channels});
+    const LinearSite site{
+        .sum = {.order = ProductOrder::sequential}, .bias = bias, .rounding = {.format = FormatRef{p.format()}}};
     return p.g.linear(name, site, from, weight, p.weight(name + ".bias", {channels}));
   };
   const auto head = [&](const std::string& name) {
@@ -70,7 +74,8 @@ Graph build_diffusers_attention(const BlockBinding& binding) {
   };
   const Value q = head("q"), k = head("k"), v = head("v");
   const Value a = p.g.reshape("attention.rows", p.attention("attention", q, k, v), {s[0], pixels, channels});
-  const Value f = p.g.reshape("proj_out.image", p.g.permute("proj_out.columns", linear("proj_out", a, BiasPlace::epilogue), {0, 2, 1}), s);
+  const Value f = p.g.reshape(
+      "proj_out.image", p.g.permute("proj_out.columns", linear("proj_out", a, BiasPlace::epilogue), {0, 2, 1}), s);
   p.g.output(eager_add(p, "y", f, x));
   return p.g.finish();
 }
@@ -81,7 +86,8 @@ constexpr PathSource kBfl{"black-forest-labs/flux", "src/flux/modules/autoencode
 
 constinit const BlockPath bfl_flux_ae_resnet{
     .name = "bfl.flux_ae.resnet",
-    .title = "ResnetBlock under autocast: GroupNorm and swish in fp32, convolutions and the stream in T; fp32 parameters",
+    .title =
+        "ResnetBlock under autocast: GroupNorm and swish in fp32, convolutions and the stream in T; fp32 parameters",
     .block = "flux_ae_resnet",
     .source = kBfl,
     .build = build_bfl_resnet,
@@ -89,7 +95,8 @@ constinit const BlockPath bfl_flux_ae_resnet{
 
 constinit const BlockPath bfl_flux_ae_attention{
     .name = "bfl.flux_ae.attention",
-    .title = "AttnBlock under autocast: GroupNorm in fp32, convolutions, attention and the stream in T; fp32 parameters",
+    .title =
+        "AttnBlock under autocast: GroupNorm in fp32, convolutions, attention and the stream in T; fp32 parameters",
     .block = "flux_ae_attention",
     .source = kBfl,
     .build = build_bfl_attention,

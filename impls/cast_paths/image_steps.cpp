@@ -30,7 +30,8 @@ std::int64_t channels_out_of(const BlockBinding& binding, std::string_view path,
 }
 
 Value convolution(PathBuilder& p, const std::string& name, Value x, std::int64_t out, std::int64_t side) {
-  const Value weight = p.weight(name + ".weight", {out, p.g.shape(x)[1], side, side}), bias = p.weight(name + ".bias", {out});
+  const Value weight = p.weight(name + ".weight", {out, p.g.shape(x)[1], side, side}),
+              bias = p.weight(name + ".bias", {out});
   return p.g.convolution(name, site_of(p, side), x, weight, bias);
 }
 
@@ -59,8 +60,9 @@ Value eager_add(PathBuilder& p, const std::string& name, Value x, Value other) {
 }
 
 Value eager_add_to_channels(PathBuilder& p, const std::string& name, Value x, Value embedding) {
-  return p.by_text(name, "norm add\nview channels\nin x:T embedding:T[channels]\ns = add fp32 x, embedding\nout y = cast T s\n",
-                   {{"x", x}, {"embedding", embedding}});
+  return p.by_text(
+      name, "norm add\nview channels\nin x:T embedding:T[channels]\ns = add fp32 x, embedding\nout y = cast T s\n",
+      {{"x", x}, {"embedding", embedding}});
 }
 
 Value cast(PathBuilder& p, const std::string& name, Value x, FormatId format) {

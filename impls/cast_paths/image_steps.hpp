@@ -11,8 +11,8 @@ namespace norma::blocks {
 /// ProgramError naming `path` otherwise.
 std::int64_t channels_out_of(const BlockBinding& binding, std::string_view path, std::size_t rank);
 
-/// torch's Conv2d, stride 1 and the size kept, parameters NAME.weight and NAME.bias in T: fp32 sums, the bias before the
-/// result is stored.
+/// torch's Conv2d, stride 1 and the size kept, parameters NAME.weight and NAME.bias in T: fp32 sums, the bias before
+/// the result is stored.
 Value convolution(PathBuilder& p, const std::string& name, Value x, std::int64_t out, std::int64_t side);
 /// The same with parameters that are kept in fp32, under autocast to a 16-bit T: x and they are cast first, at sites
 /// NAME.x, NAME.weight.T and NAME.bias.T.

@@ -1,7 +1,8 @@
-// diffusers' QwenImageResidualBlock and WanResidualBlock, the same lines, every tensor in T. With its cache of frames the
-// code gives a convolution the frames before a part of a film, without it zeros before the whole: the same function.
-#include "impls/cast_paths/image_steps.hpp"
+// diffusers' QwenImageResidualBlock and WanResidualBlock, the same lines, every tensor in T. With its cache of frames
+// the code gives a convolution the frames before a part of a film, without it zeros before the whole: the same
+// function.
 #include "impls/cast_paths/qwen_image_autoencoder_block.hpp"
+#include "impls/cast_paths/image_steps.hpp"
 #include "reference/program/causal_convolution.hpp"
 
 namespace norma::blocks {
@@ -41,9 +42,12 @@ Graph build(const BlockBinding& binding) {
 
 constinit const BlockPath diffusers_qwen_vae_residual{
     .name = kPath,
-    .title = "QwenImageResidualBlock and WanResidualBlock since 5fc2bd2: norms in fp32 with three roundings to T, all else in T",
+    .title =
+        "QwenImageResidualBlock and WanResidualBlock since 5fc2bd2: norms in fp32 with three roundings to T, all else "
+        "in T",
     .block = "qwen_vae_residual",
-    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py", "v0.42.1", "read"},
+    .source = {"huggingface/diffusers", "src/diffusers/models/autoencoders/autoencoder_kl_qwenimage.py", "v0.42.1",
+               "read"},
     .build = build,
 };
 

@@ -1,5 +1,5 @@
-// Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021: the residual block with adaptive GroupNorm, and
-// its older form, which adds the embedding.
+// Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021: the residual block with adaptive GroupNorm,
+// and its older form, which adds the embedding.
 #include "reference/blocks/adm.hpp"
 
 #include "reference/blocks/image_formulas.hpp"
@@ -49,8 +49,9 @@ Graph build(const BlockCall& call) {
 constinit const BlockDef adm_resblock{
     .name = "adm_resblock",
     .title = "ADM residual block of convolutions under an embedding of time and class",
-    .formula = "h = conv(silu(GN(x))); e = Linear(silu(emb)); y = skip(x) + conv(silu(n)); with scale_shift s, t = e and "
-               "n = GN(h) (1 + s) + t, without n = GN(h + e)",
+    .formula =
+        "h = conv(silu(GN(x))); e = Linear(silu(emb)); y = skip(x) + conv(silu(n)); with scale_shift s, t = e and "
+        "n = GN(h) (1 + s) + t, without n = GN(h + e)",
     .source = "Dhariwal, Nichol, arXiv:2105.05233; openai/guided-diffusion unet.py 22e0df8",
     .attributes = kAttributes,
     .build = build,

@@ -50,7 +50,8 @@ Graph build_attention(const BlockCall& call) {
   return g.finish();
 }
 
-constexpr std::string_view kSource = "black-forest-labs/flux src/flux/modules/autoencoder.py 802fb47; Rombach et al., arXiv:2112.10752";
+constexpr std::string_view kSource =
+    "black-forest-labs/flux src/flux/modules/autoencoder.py 802fb47; Rombach et al., arXiv:2112.10752";
 
 }  // namespace
 

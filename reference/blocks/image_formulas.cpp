@@ -6,9 +6,8 @@ namespace norma::blocks {
 Value groupnorm(GraphBuilder& g, const std::string& name, Value x, std::int64_t groups, double eps,
                 const std::optional<ChannelModulation>& modulation) {
   const std::int64_t channels = g.shape(x)[1];
-  std::vector<std::pair<std::string, Value>> arguments{{"x", x},
-                                                       {"weight", g.weight(name + ".weight", {channels})},
-                                                       {"bias", g.weight(name + ".bias", {channels})}};
+  std::vector<std::pair<std::string, Value>> arguments{
+      {"x", x}, {"weight", g.weight(name + ".weight", {channels})}, {"bias", g.weight(name + ".bias", {channels})}};
   if (modulation) arguments.insert(arguments.end(), {{"scale", modulation->scale}, {"shift", modulation->shift}});
   const std::string statistics =
       "m = mean fp64 x order=exact\n"
@@ -39,7 +38,8 @@ Value add_to_channels(GraphBuilder& g, const std::string& name, Value x, Value e
 }
 
 Value convolution(GraphBuilder& g, const std::string& name, Value x, std::int64_t out, std::int64_t side) {
-  const Value weight = g.weight(name + ".weight", {out, g.shape(x)[1], side, side}), bias = g.weight(name + ".bias", {out});
+  const Value weight = g.weight(name + ".weight", {out, g.shape(x)[1], side, side}),
+              bias = g.weight(name + ".bias", {out});
   return g.convolution(name, {.padding = {side / 2, side / 2}}, x, weight, bias);
 }
 

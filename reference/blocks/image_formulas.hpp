@@ -24,8 +24,8 @@ Value add_to_channels(GraphBuilder& g, const std::string& name, Value x, Value e
 /// Stride 1 and the size kept, parameters NAME.weight [out, C, side, side] and NAME.bias.
 Value convolution(GraphBuilder& g, const std::string& name, Value x, std::int64_t out, std::int64_t side);
 
-/// Channels of an image's shape, and those that a block makes of them: channels_out, 0 for as many. ProgramError, naming
-/// the block: a shape of other than `rank` axes; groups (if not 0) that do not divide either.
+/// Channels of an image's shape, and those that a block makes of them: channels_out, 0 for as many. ProgramError,
+/// naming the block: a shape of other than `rank` axes; groups (if not 0) that do not divide either.
 struct ImageChannels {
   std::int64_t in = 0, out = 0;
 };

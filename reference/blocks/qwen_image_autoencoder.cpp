@@ -59,8 +59,9 @@ Graph build(const BlockCall& call) {
 constinit const BlockDef qwen_vae_residual{
     .name = "qwen_vae_residual",
     .title = "residual block of Qwen-Image's and Wan's autoencoder: causal convolutions of several frames",
-    .formula = "y = conv(silu(N(conv(silu(N(x)))))) + skip(x); N(x) = sqrt(C) gamma x / max(|x|, eps) of each pixel's "
-               "channels; conv of each frame and the two before it, zeros before the first",
+    .formula =
+        "y = conv(silu(N(conv(silu(N(x)))))) + skip(x); N(x) = sqrt(C) gamma x / max(|x|, eps) of each pixel's "
+        "channels; conv of each frame and the two before it, zeros before the first",
     .source = "Wan team, arXiv:2503.20314; huggingface/diffusers autoencoder_kl_qwenimage.py 58eb52c",
     .attributes = kAttributes,
     .build = build,

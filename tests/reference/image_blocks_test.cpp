@@ -112,9 +112,9 @@ Film groupnormed(const Tensors& in, const std::string& name, Film x, std::int64_
         squares += d * d / count;
       });
       over([&](std::int64_t c, std::int64_t i, std::int64_t j) {
-        x.at(b, c, 0, i, j) = (from.at(b, c, 0, i, j) - mean) / sqrt(squares + Digits(eps)) *
-                                  Digits(in.at(name + ".weight").value(c)) +
-                              Digits(in.at(name + ".bias").value(c));
+        x.at(b, c, 0, i, j) =
+            (from.at(b, c, 0, i, j) - mean) / sqrt(squares + Digits(eps)) * Digits(in.at(name + ".weight").value(c)) +
+            Digits(in.at(name + ".bias").value(c));
       });
     }
   return x;
@@ -169,7 +169,8 @@ Film ae_attention(const Tensors& in, const BlockCall& call) {
             for (std::int64_t c = 0; c < x.channels; ++c) score += q.at(b, c, 0, i, j) * k.at(b, c, 0, r, s);
             const Digits weight = exp(score / sqrt(Digits(static_cast<double>(x.channels))));
             total += weight;
-            for (std::int64_t c = 0; c < x.channels; ++c) sums[static_cast<std::size_t>(c)] += weight * v.at(b, c, 0, r, s);
+            for (std::int64_t c = 0; c < x.channels; ++c)
+              sums[static_cast<std::size_t>(c)] += weight * v.at(b, c, 0, r, s);
           }
         for (std::int64_t c = 0; c < x.channels; ++c) a.at(b, c, 0, i, j) = sums[static_cast<std::size_t>(c)] / total;
       }
@@ -204,7 +205,8 @@ std::vector<Example> examples() {
   };
   const Attributes groups{{"groups", 4}};
   const auto adm_of = [&](double scale_shift) {
-    return call("adm_resblock", {2, 8, 3, 5}, {{"groups", 4}, {"channels_out", 12}, {"emb", 6}, {"scale_shift", scale_shift}});
+    return call("adm_resblock", {2, 8, 3, 5},
+                {{"groups", 4}, {"channels_out", 12}, {"emb", 6}, {"scale_shift", scale_shift}});
   };
   return {{"adm_resblock", adm_of(1), adm},
           {"adm_resblock", adm_of(0), adm},
@@ -258,7 +260,8 @@ TEST_CASE("a frame sees itself and those before it", "[blocks]") {
   const RealTensor before = evaluate_graph(graph, inputs, {}).at("y");
   constexpr std::int64_t kFrame = 9, kChanged = 2;
   Tensor& x = inputs.at("x");
-  for (std::int64_t c = 0; c < 4; ++c) x.set_code((c * 5 + kChanged) * kFrame + 4, encode(x.format, 3.5, Overflow::ieee));
+  for (std::int64_t c = 0; c < 4; ++c)
+    x.set_code((c * 5 + kChanged) * kFrame + 4, encode(x.format, 3.5, Overflow::ieee));
   const RealTensor after = evaluate_graph(graph, inputs, {}).at("y");
   for (std::int64_t t = 0; t < 5; ++t) {
     std::int64_t changed = 0;
@@ -276,12 +279,13 @@ TEST_CASE("a frame sees itself and those before it", "[blocks]") {
 TEST_CASE("weights of diffusers' blocks of convolutions have norma's names", "[blocks]") {
   const Graph adm = built("adm_resblock", {1, 8, 3, 3}, {{"groups", 4}, {"emb", 6}, {"channels_out", 12}});
   const Tensors inputs = inputs_of(adm);
-  const std::pair<const char*, const char*> names[] = {{"norm1", "in_layers.0"},         {"conv1", "in_layers.2"},
-                                                       {"time_emb_proj", "emb_layers.1"}, {"norm2", "out_layers.0"},
-                                                       {"conv2", "out_layers.3"},         {"conv_shortcut", "skip_connection"}};
+  const std::pair<const char*, const char*> names[] = {
+      {"norm1", "in_layers.0"},  {"conv1", "in_layers.2"},  {"time_emb_proj", "emb_layers.1"},
+      {"norm2", "out_layers.0"}, {"conv2", "out_layers.3"}, {"conv_shortcut", "skip_connection"}};
   Tensors given{{"x", inputs.at("x")}, {"emb", inputs.at("emb")}};
   for (const auto& [there, here] : names)
-    for (const char* end : {".weight", ".bias"}) given[std::string("down.0.") + there + end] = inputs.at(std::string(here) + end);
+    for (const char* end : {".weight", ".bias"})
+      given[std::string("down.0.") + there + end] = inputs.at(std::string(here) + end);
   CHECK(are_same(from_layout(adm, "diffusers", given, "down.0."), inputs));
   // Without a convolution beside the block its tensors are left over.
   const Graph same = built("flux_ae_resnet", {1, 8, 3, 3}, {{"groups", 4}});
@@ -334,8 +338,9 @@ TEST_CASE("blocks of convolutions refuse what does not fit in one sentence", "[b
                        Message("groups=8 must divide the 12 channels of flux_ae_resnet"));
   CHECK_THROWS_MATCHES(built("flux_ae_attention", {32, 4, 4}, {}), ProgramError,
                        Message("flux_ae_attention needs x of shape [batch, channels, height, width], got 32x4x4"));
-  CHECK_THROWS_MATCHES(built("qwen_vae_residual", {1, 8, 4, 4}, {}), ProgramError,
-                       Message("qwen_vae_residual needs x of shape [batch, channels, frames, height, width], got 1x8x4x4"));
+  CHECK_THROWS_MATCHES(
+      built("qwen_vae_residual", {1, 8, 4, 4}, {}), ProgramError,
+      Message("qwen_vae_residual needs x of shape [batch, channels, frames, height, width], got 1x8x4x4"));
   CHECK_THROWS_MATCHES(built("adm_resblock", {1, 32, 4, 4}, {{"scale_shift", 2}}), ProgramError,
                        Message("scale_shift must be 0 or 1"));
   GraphBuilder g("film");
@@ -343,7 +348,8 @@ TEST_CASE("blocks of convolutions refuse what does not fit in one sentence", "[b
   CHECK_THROWS_MATCHES(causal_convolution(g, "c", {}, x, w, b), ProgramError,
                        Message("site c: x is 1x2x3x4x4 and weight is 5x2x3x3x3; they must be [B, T, C, H, W] and "
                                "[O, C, kt, kh, kw], in one group"));
-  CHECK_THROWS_MATCHES(g.pad("p", x, 1, -1, 0), ProgramError, Message("site p: there cannot be -1 zeros beside an axis"));
+  CHECK_THROWS_MATCHES(g.pad("p", x, 1, -1, 0), ProgramError,
+                       Message("site p: there cannot be -1 zeros beside an axis"));
 }
 
 }  // namespace norma::test
