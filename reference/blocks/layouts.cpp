@@ -128,6 +128,13 @@ constexpr Row kDiffusersQwenVae[] = {
     {"conv_shortcut", {"conv_shortcut"}},
 };
 
+constexpr Row kDiffusersEmbedder[] = {{"linear_1", {"in_layer"}}, {"linear_2", {"out_layer"}}};
+constexpr Row kDiffusersVec[] = {
+    {"timestep_embedder.linear_1", {"time_in.in_layer"}},     {"timestep_embedder.linear_2", {"time_in.out_layer"}},
+    {"guidance_embedder.linear_1", {"guidance_in.in_layer"}}, {"guidance_embedder.linear_2", {"guidance_in.out_layer"}},
+    {"text_embedder.linear_1", {"vector_in.in_layer"}},       {"text_embedder.linear_2", {"vector_in.out_layer"}},
+};
+
 struct LayoutTable {
   std::string_view block, layout;
   std::span<const Row> rows;
@@ -139,7 +146,8 @@ constexpr LayoutTable kTables[] = {
     {"qwen_image_block", "diffusers", kDiffusersQwen},    {"adm_resblock", "diffusers", kDiffusersAdm},
     {"flux_ae_resnet", "diffusers", kDiffusersAeResnet},  {"flux_ae_attention", "diffusers", kDiffusersAeAttention},
     {"flux_ae_resnet", "bfl", kBflAeResnet},              {"flux_ae_attention", "bfl", kBflAeAttention},
-    {"qwen_vae_residual", "diffusers", kDiffusersQwenVae},
+    {"qwen_vae_residual", "diffusers", kDiffusersQwenVae}, {"mlp_embedder", "diffusers", kDiffusersEmbedder},
+    {"flux_vec", "diffusers", kDiffusersVec},
 };
 
 struct Piece {
@@ -151,7 +159,8 @@ struct Piece {
 struct OwnNames {
   std::string_view block, layout;
 };
-constexpr OwnNames kOwnNames[] = {{"wan_block", "diffusers"}};
+constexpr OwnNames kOwnNames[] = {{"wan_block", "diffusers"}, {"qwen_norm_out", "diffusers"},
+                                  {"mlp_embedder", "bfl"}, {"flux_vec", "bfl"}};
 
 bool has_own_names(const Graph& block, std::string_view layout) {
   return layout == "norma" || std::ranges::any_of(kOwnNames, [&](const OwnNames& own) { return own.block == block.block && own.layout == layout; });

@@ -6,6 +6,8 @@
 #include <catch2/matchers/catch_matchers_exception.hpp>
 #include <cmath>
 
+#include "reference/blocks/layouts.hpp"
+#include "reference/certified/blocks/real_graph.hpp"
 #include "tests/impls/recorded_block.hpp"
 
 namespace norma::test {
@@ -108,6 +110,28 @@ TEST_CASE("embedders and tables refuse sizes that do not fit", "[blocks]") {
                        Message("mlp_embedder needs x of shape [batch, numbers], got 8"));
   CHECK_THROWS_MATCHES(built("qwen_norm_out", {8, 2}, {}), ProgramError,
                        Message("qwen_norm_out needs x of shape [batch, tokens, width], got 8x2"));
+}
+
+TEST_CASE("embedders take their weights under the names of checkpoints", "[blocks]") {
+  const Graph graph = built("flux_vec", {2, 5}, {{"width", 6}, {"dim", 4}});
+  Tensors there;
+  double value = 0;
+  for (const char* part : {"timestep_embedder", "guidance_embedder", "text_embedder"})
+    for (const auto& [layer, columns] :
+         {std::pair{".linear_1", std::string(part) == "text_embedder" ? 5 : 4}, {".linear_2", 6}}) {
+      const std::string name = std::string(part) + layer;
+      there[name + ".weight"] = Tensor::zeros(FormatId::fp32, {6, columns});
+      there[name + ".bias"] = Tensor::zeros(FormatId::fp32, {6});
+      there[name + ".bias"].set_code(0, encode(FormatId::fp32, ++value, Overflow::ieee));
+    }
+  for (const auto& [name, shape] : {std::pair<const char*, Shape>{"x", {2, 5}}, {"timestep", {2}}, {"guidance", {2}}})
+    there[name] = Tensor::zeros(FormatId::fp32, shape);
+  const Tensors here = from_layout(graph, "diffusers", there);
+  check_inputs(graph, here, false);
+  double expected = 0;
+  for (const char* name : {"time_in.in_layer", "time_in.out_layer", "guidance_in.in_layer", "guidance_in.out_layer",
+                           "vector_in.in_layer", "vector_in.out_layer"})
+    CHECK(here.at(std::string(name) + ".bias").value(0) == ++expected);
 }
 
 TEST_CASE("a graph counts and repeats", "[blocks]") {
