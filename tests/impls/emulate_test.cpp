@@ -12,6 +12,7 @@
 
 #include "harness/inputs/safetensors.hpp"
 #include "impls/emulate/arithmetic.hpp"
+#include "impls/emulate/choices.hpp"
 #include "impls/emulate/functions.hpp"
 #include "impls/emulate/orders.hpp"
 #include "reference/formats/convert.hpp"
@@ -365,6 +366,35 @@ TEST_CASE("a function that is only accurate within some ulp is nudged like a roo
     CHECK(plain.value(i) == rounded_op(Op::exp, in.at("x").value(i), 0, 0, FormatId::fp32, Overflow::ieee));
     CHECK(up.code(i) == plain.code(i) + 2);
   }
+}
+
+TEST_CASE("the range of a cosine holds what its angle's range makes, where it turns too") {
+  Binding b;
+  b.x = FormatId::fp32;
+  const Program p = parse_program("norm turn\nin x:T\ne = exp fp32 x within=1\nc = cos fp32 e within=1\nout y = sin fp32 c\n", b);
+  REQUIRE(choice_kind(p) == ChoiceKind::range);
+  // ln of multiples of pi, where cos turns; of others; of a large one.
+  Tensors in;
+  in["x"] = tensor_of(FormatId::fp32, {std::log(3.141592653589793), std::log(6.283185307179586), std::log(9.42477796076938), 0.25, 1.3, 6.9, -3, 23});
+  const OutputRange range = emulate_range(p, in, {});
+  const Tensor &low = range.low.at("y"), &high = range.high.at("y");
+  for (std::int64_t i = 0; i < low.size(); ++i) {
+    const double e = rounded_op(Op::exp, in.at("x").value(i), 0, 0, FormatId::fp32, Overflow::ieee);
+    for (const int k : {-1, 0, 1})
+      for (const int j : {-1, 0, 1}) {
+        const double c = rounded_op(Op::cos, nudge(FormatId::fp32, e, k), 0, 0, FormatId::fp32, Overflow::ieee);
+        const double y = rounded_op(Op::sin, nudge(FormatId::fp32, c, j), 0, 0, FormatId::fp32, Overflow::ieee);
+        CAPTURE(i, k, j);
+        CHECK(low.value(i) <= y);
+        CHECK(y <= high.value(i));
+      }
+    if (i < 7) CHECK(high.value(i) - low.value(i) < 1e-3);
+  }
+  // -1 and 1 themselves: between the ends of the angles' range the cosine is there.
+  for (const std::int64_t i : {0, 2}) CHECK(low.value(i) <= rounded_op(Op::sin, -1, 0, 0, FormatId::fp32, Overflow::ieee));
+  CHECK(high.value(1) >= rounded_op(Op::sin, 1, 0, 0, FormatId::fp32, Overflow::ieee));
+  // Twice 2^30 and more: nothing is known but [-1, 1].
+  CHECK(low.value(7) <= rounded_op(Op::sin, -1, 0, 0, FormatId::fp32, Overflow::ieee));
 }
 
 TEST_CASE("rows of fp32 operations are the single operations") {
