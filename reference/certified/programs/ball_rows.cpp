@@ -12,13 +12,6 @@
 #include "reference/exact/elementary.hpp"
 #include "reference/formats/clones.hpp"
 
-// With a fused multiply-add where there is one; elsewhere std::fma is a call, slower and as exact.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(NORMA_NO_CLONES)
-#define NORMA_FMA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define NORMA_FMA_CLONES
-#endif
-
 namespace norma {
 
 namespace {
