@@ -31,5 +31,6 @@ bool bench_truth(const Bench& bench);
 bool bench_conversion(const Bench& bench);
 bool bench_kernels(const Bench& bench);
 bool bench_reference(const Bench& bench);
+bool bench_blocks(const Bench& bench);
 
 }  // namespace norma::bench

@@ -39,7 +39,8 @@ const std::vector<Part> kParts{{"emulate", norma::bench::bench_emulate},
                                {"truth", norma::bench::bench_truth},
                                {"conversion", norma::bench::bench_conversion},
                                {"kernels", norma::bench::bench_kernels},
-                               {"reference", norma::bench::bench_reference}};
+                               {"reference", norma::bench::bench_reference},
+                               {"blocks", norma::bench::bench_blocks}};
 
 /// Null, with a sentence, where the Python package is missing.
 std::unique_ptr<norma::bench::Peer> find_peer(const std::string& module) {

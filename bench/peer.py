@@ -9,6 +9,7 @@ First says "MODULE VERSION", or "none REASON" and ends. Then one line in, one li
 Tensors come and go as files of raw values. Prepared inputs are not part of a run; what an operation allocates is.
 """
 
+import json
 import sys
 import time
 
@@ -133,6 +134,67 @@ def function64_torch(torch, forms, want):
     return lambda: of(x.double()).float()
 
 
+def safetensors64(torch, path):
+    """All tensors of a file, as float64."""
+    forms = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = bytearray(file.read())
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        first, last = entry["data_offsets"]
+        form = forms[entry["dtype"]]
+        flat = torch.frombuffer(data, dtype=form, count=(last - first) // form.itemsize, offset=first)
+        tensors[name] = flat.reshape(entry["shape"]).double()
+    return tensors
+
+
+def flux_double64(torch, forms, want):
+    """FLUX's block of two streams in float64, its weights float64 before the clock runs. keys: heads eps file, and
+    out_img out_txt for the outputs"""
+    t, heads, eps = safetensors64(torch, want["file"]), int(want["heads"]), float(want["eps"])
+    functional = torch.nn.functional
+    turn = torch.complex(t["cos"], t["sin"])
+
+    def linear(name, x):
+        return functional.linear(x, t[name + ".weight"], t[name + ".bias"])
+
+    def normed(x, scale, shift):
+        return functional.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale) + shift
+
+    def rotated(x):
+        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * turn).flatten(-2)
+
+    def run():
+        vec, streams = functional.silu(t["vec"]), ("txt", "img")
+        mod = {s: linear(s + ".mod", vec).unsqueeze(1).chunk(6, -1) for s in streams}
+        q, k, v = [], [], []
+        for s in streams:
+            n = normed(t[s], mod[s][1], mod[s][0])
+            part = {p: linear(f"{s}.{p}", n).unflatten(-1, (heads, -1)).transpose(1, 2) for p in "qkv"}
+            for p, to in (("q", q), ("k", k)):
+                weight = t[f"{s}.{p}_norm.weight"]
+                to.append(functional.rms_norm(part[p], weight.shape, weight, eps))
+            v.append(part["v"])
+        q, k, v = (torch.cat(parts, 2) for parts in (q, k, v))
+        a = functional.scaled_dot_product_attention(rotated(q), rotated(k), v).transpose(1, 2).flatten(2)
+        results, first = {}, 0
+        for s in streams:
+            count = t[s].shape[1]
+            x = t[s] + mod[s][2] * linear(s + ".proj", a[:, first : first + count])
+            first += count
+            hidden = functional.gelu(linear(s + ".mlp.0", normed(x, mod[s][4], mod[s][3])), approximate="tanh")
+            results[s] = x + mod[s][5] * linear(s + ".mlp.2", hidden)
+        return results
+
+    for s, values in run().items():
+        save(torch, want["out_" + s], values)
+    return run
+
+
 def start_torch(torch):
     names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "e4m3fn": "float8_e4m3fn"}
     forms = {name: getattr(torch, torch_name) for name, torch_name in names.items() if hasattr(torch, torch_name)}
@@ -144,6 +206,7 @@ def start_torch(torch):
         "norm64": norm64_torch,
         "softmax64": softmax64_torch,
         "function64": function64_torch,
+        "flux_double64": flux_double64,
     }
     torch.set_grad_enabled(False)
 
