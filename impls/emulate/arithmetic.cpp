@@ -159,6 +159,11 @@ float fp32_function(Op op, float a) {
   return static_cast<float>(rounded_function(op, static_cast<double>(a), FormatId::fp32, Overflow::ieee));
 }
 
+float fp32_power(float a, float b) {
+  return static_cast<float>(
+      rounded_power(static_cast<double>(a), static_cast<double>(b), FormatId::fp32, Overflow::ieee));
+}
+
 // One loop an operation; all but those of functions and scales vectorize at the widths of NORMA_CLONES.
 #define NORMA_LOOP(name, expression)                                                                       \
   NORMA_CLONES void loop_##name([[maybe_unused]] const float* a, [[maybe_unused]] const float* b,          \
@@ -188,7 +193,7 @@ NORMA_LOOP(tanh, fp32_function(Op::tanh, a[i]))
 NORMA_LOOP(erf, fp32_function(Op::erf, a[i]))
 NORMA_LOOP(sin, fp32_function(Op::sin, a[i]))
 NORMA_LOOP(cos, fp32_function(Op::cos, a[i]))
-NORMA_LOOP(pow, static_cast<float>(rounded_power(static_cast<double>(a[i]), static_cast<double>(b[i]), FormatId::fp32, Overflow::ieee)))
+NORMA_LOOP(pow, fp32_power(a[i], b[i]))
 NORMA_LOOP(rotate, a[i])
 NORMA_LOOP(join, a[i])
 NORMA_LOOP(e8m0_up, static_cast<float>(e8m0_up(static_cast<double>(a[i]))))

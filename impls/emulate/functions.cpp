@@ -257,7 +257,8 @@ double rounded_power(double x, double y, FormatId target, Overflow overflow) {
     if (const auto z = settle_binary64(std::pow(x, y), target, overflow)) return *z;
   }
   const double log = y * std::log2(x);  // next to the end of its range, Ziv's steps decide
-  if (log > 1025) return target == FormatId::fp64 ? kInfinity : round_odd(std::numeric_limits<double>::max(), target, overflow);
+  if (log > 1025)
+    return target == FormatId::fp64 ? kInfinity : round_odd(std::numeric_limits<double>::max(), target, overflow);
   if (log < -1080) return 0;
   if (x == 1 || y == 0) return round_odd(1, target, overflow);
   if (const auto z = exact_power(x, y)) return round_big(*z, target, overflow);

@@ -76,8 +76,8 @@ class Magnitude {
   std::map<std::pair<int, int>, Operand> made_;
 };
 
-/// True if the value is made from an exp, tanh, erf, sin or cos, in its own stage or before: then program_truth never finds it
-/// equal to a number that the balls do not find it equal to, except 0.
+/// True if the value is made from an exp, tanh, erf, sin or cos, in its own stage or before: then program_truth never
+/// finds it equal to a number that the balls do not find it equal to, except 0.
 bool is_transcendental(const Program& whole, std::size_t stage, Operand value) {
   const Program& program = *stages_of(whole)[stage];
   std::vector<char> needed(program.nodes.size(), 0);
