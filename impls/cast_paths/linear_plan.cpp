@@ -96,9 +96,12 @@ std::string program_text(const LinearMode& mode, Codes how, ScaleRule rule) {
     case ScaleRule::e8m0:
       text += "amax = amax fp32 x\nratio = div fp32 amax, 448\nout scale = e8m0_up fp32 ratio\n";
       break;
-    // Upstream takes 1 for an amax of 0, which gives the same zeros.
+    // torch's quotient of a number and a tensor is a reciprocal and a product. Upstream takes 1 for an amax of 0, which
+    // gives the same zeros.
     case ScaleRule::inverse:
-      return text + "amax = amax fp32 x\nsafe = max fp32 amax, 0x1p-100\nfactor = div fp32 448, safe\n" +
+      return text +
+             "amax = amax fp32 x\nsafe = max fp32 amax, 0x1p-100\ninverse = reciprocal fp32 safe\nfactor = mul fp32 "
+             "inverse, 448\n" +
              "out scale = reciprocal fp32 factor\nq = mul fp32 x, factor\nout y = cast " + codes + " q\n";
   }
   return text + "q = div fp32 x, scale\nout y = cast " + codes + " q\n";

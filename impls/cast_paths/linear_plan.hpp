@@ -28,7 +28,7 @@ enum class ScaleRule : std::uint8_t {
   in_t,     ///< amax / 448, rounded to T as torch divides, then to binary32
   fp32,     ///< amax / 448
   e8m0,     ///< the least power of two not below amax / 448
-  inverse,  ///< 1 / (448 / amax), codes being x times 448 / amax
+  inverse,  ///< 1 / f, f = (1 / amax) 448; codes are those of x f
 };
 
 /// One way of computing a linear layer, of a real implementation.

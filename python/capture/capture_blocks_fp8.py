@@ -10,11 +10,14 @@ One thread. blocks_fp8.safetensors, in bf16, of calls
   Float8DynamicActivationFloat8WeightConfig(granularity=PerRow() or PerTensor()) makes it. The tensor's own constructor is
   called: quantize_ itself refuses a machine without a GPU, and torch._scaled_mm does not.
 * zero: one Linear by torchao, a token of whose is 0.
+* squares: what transformers' Fp8Quantize makes of a weight, in squares of 128; mx: what torchao's to_mx makes of a tensor, in
+  blocks of 32 with scales rounded up. casts: torch's own casts beyond the largest numbers.
 
 Codes are recorded as VALUE.e4m3, scales as VALUE.e4m3.scale, under norma's names of values. Weights are kept once, in bf16.
 """
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -22,9 +25,12 @@ from diffusers.hooks import apply_layerwise_casting
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from diffusers.models.transformers import transformer_flux
 from torchao.float8.inference import Float8MMConfig
+from torchao.prototype.mx_formats.config import ScaleCalculationMode
+from torchao.prototype.mx_formats.mx_tensor import to_mx
 from torchao.quantization import PerRow, PerTensor
 from torchao.quantization.quantize_.workflows.float8 import float8_tensor
 from torchao.quantization.quantize_.workflows.float8.float8_tensor import Float8Tensor, QuantizeTensorToFloat8Kwargs
+from transformers.integrations.finegrained_fp8 import Fp8Quantize
 
 import capture_blocks_flux as flux
 from recording import Recording
@@ -155,6 +161,24 @@ def zero_token(rng, out):
              {"y": layer(x)})
 
 
+def squares(rng, out):
+    weight = torch.from_numpy(rng.standard_normal((128, 256)) / 16).bfloat16()
+    config = SimpleNamespace(weight_block_size=(128, 128), scale_fmt="float")
+    made = Fp8Quantize(SimpleNamespace(quantization_config=config))._quantize_one("weight", weight)
+    out.call("squares", "quantize", "transformers.integrations.finegrained_fp8.Fp8Quantize",
+             {"weight": out.keep("squares.weight", weight)}, {"codes": made["weight"], "scale": made["weight_scale_inv"]})
+
+
+def mx(rng, out):
+    """Blocks of many sizes, one of zeros, one whose largest is 448 times a power of two, one just beyond it."""
+    x = torch.from_numpy(rng.standard_normal((8, 64)) * np.exp2(rng.integers(-30, 30, (8, 1)))).bfloat16()
+    x[0, :32], x[1, :32], x[2, :32] = 0, x[1, :32] / x[1, :32].abs().max() * 7, x[2, :32] / x[2, :32].abs().max() * 7
+    x[1, 5], x[2, 5] = 7, 7.03125
+    scale, codes = to_mx(x, torch.float8_e4m3fn, 32, ScaleCalculationMode.RCEIL)
+    out.call("mx", "quantize", "torchao.prototype.mx_formats.mx_tensor.to_mx", {"x": out.keep("mx.x", x)},
+             {"codes": codes, "scale": scale.view(torch.float8_e8m0fnu).float()})
+
+
 def casts(out):
     """What torch's own cast does beyond e4m3's and e5m2's largest numbers."""
     x = torch.tensor([448, 464, 465, 480, 1e4, -1e4, np.inf, -np.inf, np.nan, 2 ** -10, 3 * 2 ** -10, 57344, 61439, 61440])
@@ -164,7 +188,7 @@ def casts(out):
 
 def main(folder):
     torch.set_num_threads(1)
-    rng, out = np.random.default_rng(SEED), Recording(__file__, SEED, "numpy", "diffusers", "torchao")
+    rng, out = np.random.default_rng(SEED), Recording(__file__, SEED, "numpy", "diffusers", "torchao", "transformers")
     with torch.no_grad():
         double = Double(rng, out)
         layerwise(double)
@@ -172,6 +196,8 @@ def main(folder):
         torchao(double, "tensor", PerTensor())
         zero_token(rng, out)
         casts(out)
+        squares(rng, out)
+        mx(rng, out)
     out.save(os.path.join(folder, "blocks_fp8.safetensors"))
 
 

@@ -111,6 +111,29 @@ TEST_CASE("a token of zeros becomes NaN by torchao, as by the path", "[golden][b
   }
 }
 
+TEST_CASE("squares are transformers', blocks of powers of two torchao's, bit for bit", "[golden][blocks]") {
+  const TensorFile file = captured("blocks_fp8");
+  const auto coded = [](std::string_view mode, const Tensor& x, const Tensor& weight) {
+    GraphBuilder g("linear");
+    const auto given = g.input("x", x.shape, x.format), w = g.weight("weight", weight.shape, weight.format);
+    const LinearSite site{.sum = {.order = ProductOrder::sequential}, .rounding = {.format = FormatRef{x.format}}};
+    g.output(g.linear("y", site, given, w));
+    return emulate_graph(with_linears(g.finish(), plan_of(mode)), {{"x", x}, {"weight", weight}});
+  };
+  const auto same = [](const Tensor& own, const Tensor& got) {
+    return own.format == got.format && own.size() == got.size() && own.bytes == got.bytes;
+  };
+  const Tensor& weight = file.tensors.at("squares.weight");
+  const Tensors fine = coded("fp8_finegrained", weight, weight), plain = coded("fp8_block128", weight, weight);
+  CHECK(same(fine.at("weight.e4m3.shaped"), file.tensors.at("squares.codes")));
+  CHECK(same(fine.at("weight.e4m3.scale"), file.tensors.at("squares.scale")));
+  CHECK_FALSE(same(plain.at("weight.e4m3.scale"), file.tensors.at("squares.scale")));
+  const Tensor& x = file.tensors.at("mx.x");
+  const Tensors mx = coded("mxfp8", x, x);
+  CHECK(same(mx.at("x.e4m3"), file.tensors.at("mx.codes")));
+  CHECK(same(mx.at("x.e4m3.scale"), file.tensors.at("mx.scale")));
+}
+
 TEST_CASE("torch's casts to e4m3 saturate, those to e5m2 overflow, as the modes declare", "[golden][blocks]") {
   const TensorFile file = captured("blocks_fp8");
   const Tensor& x = file.tensors.at("casts.x");
