@@ -295,7 +295,7 @@ NORMA_FMA_CLONES void quick_radii(const BallRow& a, const double* __restrict y, 
     const bool usual = (t <= 1) & (std::fabs(ah[i]) >= ball::kLeast) & (std::fabs(ah[i]) <= 600);
     const bool enough = (share * std::fabs(al[i]) <= ar[i]) & (share * (size * bound) <= spread);
     l[i] = 0;
-    r[i] = usual & enough ? ball::padded(spread + size * bound) : -1;
+    r[i] = (usual & enough) ? ball::padded(spread + size * bound) : -1;
   }
 }
 
