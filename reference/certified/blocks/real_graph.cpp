@@ -36,7 +36,8 @@ BallMatrix matrix_of(const RealTensor& x, std::int64_t rows, std::int64_t depth,
 std::shared_ptr<const BallTensor> balls_of(const RealTensor& x) {
   if (x.balls) return x.balls;
   const auto balls = balls_of_size(x.size());
-  for (std::int64_t i = 0; i < x.size(); ++i) set(*balls, static_cast<std::size_t>(i), ball::exactly(x.exact->value(i)));
+  for (std::int64_t i = 0; i < x.size(); ++i)
+    set(*balls, static_cast<std::size_t>(i), ball::exactly(x.exact->value(i)));
   return balls;
 }
 
@@ -161,8 +162,9 @@ std::vector<RealTensor> evaluate(const LinearSite& site, const Site& whole, cons
   const RealTensor &x = arguments[0], &weight = arguments[1];
   const std::int64_t depth = weight.shape[1], rows = x.size() / depth;
   const auto bias = arguments.size() > 2 ? balls_of(arguments[2]) : nullptr;
-  auto y = std::make_shared<BallTensor>(ball_matmul(matrix_of(x, rows, depth), matrix_of(weight, weight.shape[0], depth),
-                                                    bias.get(), options.slices, options.threads));
+  auto y =
+      std::make_shared<BallTensor>(ball_matmul(matrix_of(x, rows, depth), matrix_of(weight, weight.shape[0], depth),
+                                               bias.get(), options.slices, options.threads));
   return {{.shape = whole.results[0].shape, .balls = std::move(y)}};
 }
 
@@ -190,7 +192,8 @@ BallRowOut row_at(BallTensor& x, std::int64_t at) { return {x.h.data() + at, x.l
 
 /// softmax does not change when the same number is taken from all scores: the largest midpoint here, exactly. The rows
 /// have room for them all.
-void exponentials(const BallRowOut& scores, std::size_t count, const Row& factor, Row& scaled, Row& shift, Row& shifted) {
+void exponentials(const BallRowOut& scores, std::size_t count, const Row& factor, Row& scaled, Row& shift,
+                  Row& shifted) {
   apply(Op::mul, {scores.h, scores.l, scores.r}, factor.in(), {}, scaled.out(), count);
   double largest = -kInfinity;
   for (std::size_t j = 0; j < count; ++j)
@@ -238,8 +241,8 @@ std::vector<RealTensor> evaluate(const AttentionSite& site, const Site& whole, c
   return {{.shape = whole.results[0].shape, .balls = y}};
 }
 
-std::vector<RealTensor> evaluate(const ConvolutionSite& site, const Site& whole, const std::vector<RealTensor>& arguments,
-                                 const RealOptions& options) {
+std::vector<RealTensor> evaluate(const ConvolutionSite& site, const Site& whole,
+                                 const std::vector<RealTensor>& arguments, const RealOptions& options) {
   const auto x = balls_of(arguments[0]);
   const RealTensor& weight = arguments[1];
   const auto bias = arguments.size() > 2 ? balls_of(arguments[2]) : nullptr;
@@ -279,7 +282,8 @@ std::vector<RealTensor> evaluate(const Rearrangement& site, const Site& whole, c
   if (site.kind == Rearrangement::Kind::count) {
     auto numbers = std::make_shared<Tensor>(Tensor::zeros(FormatId::fp64, shape));
     for (std::int64_t i = 0; i < numbers->size(); ++i)
-      numbers->set_code(i, encode(FormatId::fp64, static_cast<double>(site.numbers[0] + i * site.numbers[1]), Overflow::ieee));
+      numbers->set_code(
+          i, encode(FormatId::fp64, static_cast<double>(site.numbers[0] + i * site.numbers[1]), Overflow::ieee));
     return {{.shape = shape, .exact = std::move(numbers)}};
   }
   if (site.kind == Rearrangement::Kind::reshape) {
@@ -310,11 +314,14 @@ std::vector<RealTensor> evaluate(const Rearrangement& site, const Site& whole, c
   std::vector<std::shared_ptr<const BallTensor>> from;
   for (const RealTensor& argument : arguments) from.push_back(balls_of(argument));
   const auto moved = balls_of_size(element_count(shape));
-  share_out(static_cast<std::int64_t>(sources.size()), 1 << 14, options.threads, [&](std::int64_t begin, std::int64_t end) {
-    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
-      if (sources[i].argument != Source::kZero)
-        set(*moved, i, get(*from[static_cast<std::size_t>(sources[i].argument)], static_cast<std::size_t>(sources[i].element)));
-  });
+  share_out(static_cast<std::int64_t>(sources.size()), 1 << 14, options.threads,
+            [&](std::int64_t begin, std::int64_t end) {
+              for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+                if (sources[i].argument != Source::kZero)
+                  set(*moved, i,
+                      get(*from[static_cast<std::size_t>(sources[i].argument)],
+                          static_cast<std::size_t>(sources[i].element)));
+            });
   return {{.shape = shape, .balls = moved}};
 }
 
@@ -347,11 +354,12 @@ void check_inputs(const Graph& graph, const Tensors& inputs, bool formats) {
       throw ProgramError("block " + graph.block + " needs the tensor " + input.value.name + " of shape " +
                          shape_text(input.value.shape) + ", and it is missing");
     if (found->second.shape != input.value.shape)
-      throw ProgramError("block " + graph.block + ": " + input.value.name + " must be " + shape_text(input.value.shape) +
-                         ", got " + shape_text(found->second.shape));
+      throw ProgramError("block " + graph.block + ": " + input.value.name + " must be " +
+                         shape_text(input.value.shape) + ", got " + shape_text(found->second.shape));
     if (formats && input.value.format && found->second.format != *input.value.format)
       throw ProgramError("block " + graph.block + ": " + input.value.name + " must be " +
-                         std::string(name_of(*input.value.format)) + ", got " + std::string(name_of(found->second.format)));
+                         std::string(name_of(*input.value.format)) + ", got " +
+                         std::string(name_of(found->second.format)));
   }
   for (const auto& [name, tensor] : inputs)
     if (std::ranges::none_of(graph.inputs, [&](const GraphInput& input) { return input.value.name == name; }))
@@ -362,7 +370,8 @@ RealTensors evaluate_graph(const Graph& graph, const Tensors& inputs, const Real
                            const std::function<bool(const std::string&)>& keep) {
   check_inputs(graph, inputs, false);
   RealTensors values;
-  for (const GraphInput& input : graph.inputs) values[input.value.name] = exactly(inputs.find(input.value.name)->second);
+  for (const GraphInput& input : graph.inputs)
+    values[input.value.name] = exactly(inputs.find(input.value.name)->second);
   std::map<std::string, std::size_t> last_use;
   for (std::size_t i = 0; i < graph.sites.size(); ++i)
     for (const Argument& argument : graph.sites[i].arguments) last_use[argument.value] = i;

@@ -74,7 +74,8 @@ int bits_of(const Row& row, double top) {
   for (int bits : {8, 12, 16, 20, 24, 28, 29}) {
     const double grid = std::ldexp(top, -bits), c = 0x1.8p52 * grid;
     bool fits = true;
-    for (std::size_t k = 0; k < row.h.size(); ++k) fits = fits & ((row.h[k] + c) - c == row.h[k]) & (row.l[k] == 0);
+    for (std::size_t k = 0; k < row.h.size(); ++k)
+      fits = ball::both(fits, ball::both((row.h[k] + c) - c == row.h[k], row.l[k] == 0));
     if (fits) return bits;
   }
   return 64;

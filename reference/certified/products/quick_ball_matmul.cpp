@@ -18,6 +18,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "reference/certified/products/ball_matmul_parts.hpp"
@@ -158,10 +159,10 @@ NORMA_CLONES void combine(const double* __restrict exact, const double* __restri
     const double spread = of.error * norms[j] + of.norm * errors[j] + of.error * errors[j];
     const double radius = (spread + of.factor * inexact) * (1 + 0x1p-30);
     const double wide = ball::padded(radius) + 0x1p-900;
-    const bool nothing = (spread == 0) & (inexact == 0);
+    const bool nothing = ball::both(spread == 0, inexact == 0);
     h[j] = sum.h;
     l[j] = sum.l;
-    r[j] = known & (errors[j] < kInfinity) ? (nothing ? 0.0 : wide) : kInfinity;
+    r[j] = ball::both(known, errors[j] < kInfinity) ? (nothing ? 0.0 : wide) : kInfinity;
   }
 }
 
@@ -390,7 +391,7 @@ class Slab {
 
   /// x . y2, entries of one column of c after the other.
   void add_entries() {
-    std::ranges::stable_sort(s_.entries, {}, &Entry::row);  // pieces of the depth came one after the other
+    std::ranges::sort(s_.entries, {}, [](const Entry& e) { return std::pair(e.row, e.at); });
     const auto rows = static_cast<std::size_t>(a_.rows);
     for (std::size_t e = 0; e < s_.entries.size();) {
       const std::int64_t j = s_.entries[e].row;
