@@ -7,6 +7,7 @@
 #include "harness/audit/explain.hpp"
 #include "harness/cases/files.hpp"
 #include "harness/inputs/inputs.hpp"
+#include "reference/blocks/block.hpp"
 #include "reference/norms/norm.hpp"
 
 namespace norma::cli {
@@ -62,6 +63,8 @@ int explain_element(const Options& options) {
     if (cases.size() != 1) throw UsageError(fmt::format("explain takes one case, these words make {}", cases.size()));
     value = cases.front().value;
   }
+  if (find_block(value.norm) != nullptr)
+    throw UsageError(fmt::format("explain takes a norm, and {} is a block; norma run tells what each of its sites adds", value.norm));
   if (impl.empty() && !value.get("path").empty()) impl = "path:" + std::string(value.get("path"));
   if (impl.empty()) throw UsageError("explain needs --impl IMPL, or a case with path=NAME");
   if (impl.starts_with("path:") && value.get("path").empty()) value.keys["path"] = impl.substr(5);
