@@ -53,7 +53,7 @@ TierCounts add_truth(Tensors& outputs, const TruthSource& truth, const Shape& sh
         if (!code) throw NormError(fmt::format("the rounding of element [{},{}] to {} could not be decided", r, c, name_of(*rounded)));
         nearest->set_code(at, *code);
       }
-      tiers.settle(watched.asked() ? Tier::exact : e.tier);
+      tiers.settle(watched.settled(e.tier));
     }
   }
   outputs[prefix + "lo"] = std::move(lo);

@@ -155,6 +155,8 @@ std::string vacuity(const NamedMeasures& output, std::span<const Criterion> crit
                          m.elements);
     }
   }
+  if (!only_conformance && m.counts.unknown != 0)
+    return fmt::format("{}: the truth of {} of {} elements is not known", output.name, m.counts.unknown, m.elements);
   bool depends_on_got = false;
   for (const Criterion& criterion : criteria) {
     if (criterion.measure->scope != MeasureScope::path) depends_on_got = true;

@@ -195,7 +195,7 @@ void decide_element(Tally& tally, const MeasureJob& job, const ElementQuery& ele
       return;
     }
     undecided = over == Answer::undecided;
-    score(job, y, erasure, element, undecided, decided, at);
+    if (!score(job, y, erasure, element, undecided, decided, at)) ++tally.counts.unknown;
   };
   decide();
   Tier tier = truth.tier;
@@ -204,7 +204,7 @@ void decide_element(Tally& tally, const MeasureJob& job, const ElementQuery& ele
     ++tally.counts.undecided;
     ++tally.tiers.undecided;
   } else {
-    tally.tiers.settle(watched.asked() ? Tier::exact : tier);
+    tally.tiers.settle(watched.settled(tier));
   }
 }
 

@@ -169,7 +169,7 @@ Measures figures_of(Tally& tally, const TaskSums& sums, const MeasureJob& job) {
   m.ideal_nonfinite = tally.ideal_nonfinite;
   m.unexpected_in_ideal = tally.unexpected_in_ideal;
 
-  if (m.elements > 0 && tally.counts.undecided == m.elements && compared == 0) return m;  // a tolerance has nothing to judge
+  if (tally.counts.unknown != 0) return m;  // what a tolerance says would be of a part
   const auto truths = tally.truths.sorted();
   for (std::size_t i = 0; i < job.tolerances.size(); ++i) {
     const Tolerance& tolerance = job.tolerances[i];

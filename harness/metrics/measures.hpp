@@ -36,7 +36,8 @@ struct Counts {
   std::int64_t overflow = 0;        ///< a finite truth rounds beyond the format's range
   std::int64_t underflow = 0;       ///< got zero for a nonzero truth
   std::int64_t subnormal = 0;       ///< got a nonzero number below the least normal one
-  std::int64_t undecided = 0;       ///< the truth could not decide; scored by its midpoint
+  std::int64_t undecided = 0;       ///< the truth could not decide; scored by its midpoint, unless it is not known
+  std::int64_t unknown = 0;         ///< of those: nothing is known of the truth, so nothing was compared
   std::int64_t beyond_scale = 0;    ///< |error| of 2^32 ulp and more, recorded as 2^32
 };
 

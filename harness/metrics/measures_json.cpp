@@ -69,10 +69,12 @@ Json part_json(const std::optional<SplitPart>& part) {
 }
 
 Json counts_json(const Counts& c) {
-  return {{"compared", c.compared},       {"nan_expected", c.nan_expected}, {"nan_unexpected", c.nan_unexpected},
+  Json json = {{"compared", c.compared},       {"nan_expected", c.nan_expected}, {"nan_unexpected", c.nan_unexpected},
           {"nan_missing", c.nan_missing}, {"inf_expected", c.inf_expected}, {"inf_unexpected", c.inf_unexpected},
           {"inf_missing", c.inf_missing}, {"overflow", c.overflow},         {"underflow", c.underflow},
           {"subnormal", c.subnormal},     {"undecided", c.undecided},       {"beyond_scale", c.beyond_scale}};
+  if (c.unknown != 0) json["unknown"] = c.unknown;  // of no norm
+  return json;
 }
 
 Json ulp_json(const UlpFigures& ulp) {

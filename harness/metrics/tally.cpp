@@ -26,6 +26,7 @@ void merge(Counts& a, const Counts& b) {
   a.underflow += b.underflow;
   a.subnormal += b.subnormal;
   a.undecided += b.undecided;
+  a.unknown += b.unknown;
   a.beyond_scale += b.beyond_scale;
 }
 

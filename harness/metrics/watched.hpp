@@ -1,6 +1,8 @@
 // A truth that remembers whether it was asked to compare.
 #pragma once
 
+#include <algorithm>
+
 #include "reference/exact/enclosure.hpp"
 
 namespace norma {
@@ -16,7 +18,9 @@ class WatchedTruth final : public TruthSource {
     asked_ = true;
     return truth_.compare(row, col, m_hi, m_lo);
   }
-  bool asked() const { return asked_; }
+  Tier compare_tier() const override { return truth_.compare_tier(); }
+  /// The slowest tier that was asked, beginning with the enclosure's.
+  Tier settled(Tier enclosure) const { return asked_ ? std::max(enclosure, compare_tier()) : enclosure; }
 
  private:
   const TruthSource& truth_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <limits>
 #include <thread>
 
 #include "harness/cases/block_graphs.hpp"
@@ -43,6 +44,9 @@ RealOptions real_options(const Graph& graph) {
           .threads = large ? static_cast<int>(std::max(1u, std::thread::hardware_concurrency())) : 1};
 }
 
+/// An error in ulp is told to a part in 2^9 at least, in formats of up to 11 bits; what a wider ball holds is not known.
+constexpr double kToldRadius = 0x1p-20;
+
 /// Balls as a truth. What they leave open stays undecided.
 class BallTruth final : public TruthSource {
  public:
@@ -52,7 +56,8 @@ class BallTruth final : public TruthSource {
   void enclose_row(std::int64_t row, std::span<Enclosure> out) const override {
     for (std::size_t j = 0; j < out.size(); ++j) {
       const Ball b = values_.at(row * cols() + static_cast<std::int64_t>(j));
-      out[j] = {.hi = b.h, .lo = b.l, .radius = b.r, .magnitude = std::fabs(b.h), .tier = Tier::double_double};
+      const double radius = b.r <= kToldRadius * std::fabs(b.h) ? b.r : std::numeric_limits<double>::infinity();
+      out[j] = {.hi = b.h, .lo = b.l, .radius = radius, .magnitude = std::fabs(b.h), .tier = Tier::double_double};
     }
   }
   Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const override {
@@ -62,6 +67,7 @@ class BallTruth final : public TruthSource {
     if (!(std::fabs(d.h) * (1 - 0x1p-50) > d.r)) return Comparison::undecided;
     return d.h < 0 ? Comparison::less : Comparison::greater;
   }
+  Tier compare_tier() const override { return Tier::double_double; }
 
  private:
   RealTensor values_;

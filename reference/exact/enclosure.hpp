@@ -79,6 +79,8 @@ class TruthSource {
   /// The sign of y - (m_hi + m_lo) for a finite y, the sum taken over the reals. Exact for algebraic norms
   /// (ties included); a generic program answers `undecided` when its precision cap is reached. Thread-safe.
   virtual Comparison compare(std::int64_t row, std::int64_t col, double m_hi, double m_lo) const = 0;
+  /// The tier whose arithmetic `compare` decides by.
+  virtual Tier compare_tier() const { return Tier::exact; }
 };
 
 /// Quick enclosures from closer ones: hi with the radius that covers lo. Returns the slowest tier among them.

@@ -200,7 +200,7 @@ function allclosePanel(output, verdict) {
 
 const kCountNames = {compared: 'compared', nan_expected: 'NaN, expected', nan_unexpected: 'NaN, unexpected', nan_missing: 'NaN, missing',
                      inf_expected: 'Inf, expected', inf_unexpected: 'Inf, unexpected', inf_missing: 'Inf, missing', overflow: 'overflow',
-                     underflow: 'underflow', subnormal: 'subnormal', undecided: 'undecided truth', beyond_scale: 'beyond the scale'};
+                     underflow: 'underflow', subnormal: 'subnormal', undecided: 'undecided truth', unknown: 'truth not known', beyond_scale: 'beyond the scale'};
 /// Which tier of the reference settled the elements, the cheapest first; all but undecided ones are proved alike.
 function tiersText(tiers, undecided) {
   const names = {binary64: 'binary64', double_double: 'double-double', exact: 'exact'};
@@ -259,9 +259,9 @@ function reproPanel(detail, row) {
 }
 
 // A stack of blocks may be deeper than its truth can be proved.
-const unknownTruth = output => output.counts?.compared === 0 && output.counts.undecided > 0;
+const unknownTruth = output => output.counts?.unknown > 0;
 const unknownPanel = output => panel('', 'Distribution of the error',
-    h('p', {class: 'note'}, `The truth of ${countText(output.counts.undecided)} elements is not known, so no error can be told; what each block adds is below.`));
+    h('p', {class: 'note'}, `The truth of ${countText(output.counts.unknown)} elements is not known, so no figure of all can be told; what each block adds is below.`));
 
 function showDetail(row) {
   const section = byId('detail');

@@ -36,6 +36,34 @@ Verdict judged(const std::vector<NamedMeasures>& outputs, const std::vector<std:
 
 }  // namespace
 
+TEST_CASE("a check of elements whose truth is not known is vacuous, however few they are") {
+  struct Partly final : TruthSource {
+    std::int64_t rows() const override { return 1; }
+    std::int64_t cols() const override { return 64; }
+    void enclose_row(std::int64_t, std::span<Enclosure> out) const override {
+      for (std::size_t j = 0; j < out.size(); ++j)
+        out[j] = {.hi = 1, .lo = 0, .radius = j == 5 ? kInfinity : 0, .magnitude = 1, .tier = Tier::double_double};
+    }
+    Comparison compare(std::int64_t, std::int64_t col, double m_hi, double m_lo) const override {
+      if (col == 5) return Comparison::undecided;
+      const double d = (1 - m_hi) - m_lo;
+      return d == 0 ? Comparison::equal : d < 0 ? Comparison::less : Comparison::greater;
+    }
+    Tier compare_tier() const override { return Tier::double_double; }
+  };
+  const Tensor got = tensor_of(FormatId::bf16, {64}, std::vector<double>(64, 1.0));
+  const NamedMeasures y{"y", measure(Partly{}, nullptr, &got, got, Overflow::ieee)};
+  CHECK(y.measures.counts.unknown == 1);
+  CHECK(y.measures.counts.compared == 63);
+  CHECK(y.measures.tiers.exact == 0);
+  CHECK(y.measures.tiers.double_double == 63);
+  CHECK(y.measures.allclose.empty());
+  const Verdict verdict = judged({y}, {"max_ulp<=1"});
+  CHECK(verdict.kind == VerdictKind::vacuous);
+  CHECK_THAT(verdict.reason, ContainsSubstring("the truth of 1 of 64 elements is not known"));
+  CHECK(judged({y}, {"differing<=0"}).kind == VerdictKind::pass);  // bits need no truth
+}
+
 TEST_CASE("a criterion is read with its output, relation and bound") {
   const Criterion plain = parse_criterion("max_ulp<=1.5");
   CHECK(plain.output.empty());

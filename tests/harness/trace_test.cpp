@@ -249,6 +249,29 @@ TEST_CASE("a trace names the site where NaN began, and leaves out what is not kn
   CHECK(lost.sites[2].nan == 32);
 }
 
+TEST_CASE("SiLU is known where its exponential is beyond all balls", "[blocks]") {
+  const BlockDef& block = *find_block("dit_block");
+  const BlockCall call = with_defaults(block, {.x = {1, 2, 8}, .numbers = {{"heads", 2}}});
+  const Graph path = find_block_path("facebook.dit.block")->build({.x = call.x, .numbers = call.numbers});
+  Tensor c = Tensor::zeros(FormatId::bf16, {1, 8});
+  const double values[] = {-590, -605, -640, -700, -3e38, 700, 3e38, -2};
+  for (std::int64_t i = 0; i < 8; ++i) c.set_code(i, encode(FormatId::bf16, values[i], Overflow::saturate_finite));
+  const Graph canonical = block.build(call);
+  for (const Graph* graph : {&path, &canonical}) {
+    const auto site = std::ranges::find(graph->sites, "adaLN_modulation.0", &Site::name);
+    REQUIRE(site != graph->sites.end());
+    const RealTensor y = evaluate_site(*site, {exactly(c)}, {}).front();
+    for (std::int64_t i = 0; i < 8; ++i) {
+      using std::exp;
+      const Digits x(c.value(i)), exact = x / (1 + exp(-x));
+      const Ball ball = y.at(i);
+      CAPTURE(i, c.value(i), ball.h, ball.r);
+      CHECK(abs(exact - Digits(ball.h) - Digits(ball.l)) <= Digits(ball.r));
+      CHECK(ball.r <= std::max(1e-28 * std::fabs(ball.h), 1e-200));
+    }
+  }
+}
+
 TEST_CASE("growth is fitted by least squares", "[blocks]") {
   const std::vector<double> linear{2, 4, 6, 8, 10}, root{3, 3 * std::sqrt(2.0), 3 * std::sqrt(3.0), 6};
   const Growth a = growth_of(linear), b = growth_of(root);

@@ -2,6 +2,7 @@
 #include "reference/certified/programs/ball_program.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "reference/formats/convert.hpp"
@@ -12,6 +13,15 @@ namespace {
 
 /// A step that reads columns that its own piece need not hold: what it reads is made in an earlier pass.
 bool rotates(const Node& node) { return node.kind == NodeKind::map && node.op == Op::rotate; }
+
+/// e^c >= 2^865 for c >= 600: a quotient by k + e^c is within |a| 2^-865 of 0, also where e^c itself is beyond what a ball
+/// holds. a: 1 of a reciprocal.
+constexpr double kLargeExponent = 600;
+Ball by_large_power(const Ball& quotient, const Ball& a, const Ball& c) {
+  if (quotient.r < ball::kInfinity || !(a.r < ball::kInfinity) || !ball::is_finite(a.h) || !ball::is_finite(c.h)) return quotient;
+  if (!(c.h * (1 - 0x1p-50) - c.r >= kLargeExponent)) return quotient;
+  return {0, 0, ball::padded((std::fabs(a.h) * (1 + 0x1p-50) + a.r) * 0x1p-865)};
+}
 
 }  // namespace
 
@@ -53,6 +63,19 @@ Operand BallProgram::source(Operand o) const {
   return node.kind == NodeKind::map && node.op == Op::cast ? source(node.operands.front()) : o;
 }
 
+std::optional<Operand> BallProgram::exponent_under(const Node& node) const {
+  const auto node_of = [&](Operand o) -> const Node& { return program_.nodes[static_cast<std::size_t>(source(o).node)]; };
+  if (node.kind != NodeKind::map || (node.op != Op::div && node.op != Op::reciprocal)) return std::nullopt;
+  const Node& divisor = node_of(node.operands.back());
+  if (divisor.kind != NodeKind::map || divisor.op != Op::add) return std::nullopt;
+  for (const std::size_t k : {0, 1}) {
+    const Node &power = node_of(divisor.operands[k]), &rest = node_of(divisor.operands[1 - k]);
+    if (power.kind == NodeKind::map && power.op == Op::exp && rest.kind == NodeKind::constant && rest.constant >= 0)
+      return power.operands.front();
+  }
+  return std::nullopt;
+}
+
 std::size_t BallProgram::slot_of(Operand o) const {
   const Operand s = source(o);
   return first_slot_[static_cast<std::size_t>(s.node)] + static_cast<std::size_t>(s.port);
@@ -85,7 +108,9 @@ void BallProgram::lay_out(const std::vector<Operand>& wanted) {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     const Node& node = nodes[i];
     if (needed_[i] == 0) continue;
-    for (const Operand& o : node.operands) {
+    std::vector<Operand> read = node.operands;
+    if (const auto exponent = exponent_under(node)) read.push_back(*exponent);
+    for (const Operand& o : read) {
       Slot& used = slots_[slot_of(o)];
       const bool twice = node.kind == NodeKind::reduce && node.reduction.kind == ReduceKind::moments;
       used.whole = used.whole || twice || made[static_cast<std::size_t>(source(o).node)] != made[i];
@@ -205,7 +230,11 @@ void BallProgram::run_scalar(std::size_t i, Workspace& work, std::int64_t row) c
                                    : Ball{passed_[i]->h[at], passed_[i]->l[at], passed_[i]->r[at]};
       break;
     }
-    case NodeKind::map: ball = apply(node.op, operand(0), operand(1), operand(2)); break;
+    case NodeKind::map:
+      ball = apply(node.op, operand(0), operand(1), operand(2));
+      if (const auto exponent = exponent_under(node))
+        ball = by_large_power(ball, node.op == Op::div ? operand(0) : Ball{1, 0, 0}, value(work, *exponent).one);
+      break;
     case NodeKind::attribute:
     case NodeKind::constant:
     case NodeKind::count:
@@ -287,6 +316,12 @@ void BallProgram::run_piece(std::size_t i, Workspace& work, std::int64_t row, st
   }
   if (node.op != Op::fma) {
     apply(node.op, operands[0], operands[1], operands[2], to, count);
+    if (const auto exponent = exponent_under(node)) {
+      const BallRow c = piece(work, *exponent, from);
+      for (std::size_t j = 0; j < count; ++j)
+        if (!(to.r[j] < ball::kInfinity))
+          to.set(j, by_large_power({to.h[j], to.l[j], to.r[j]}, node.op == Op::div ? operands[0].at(j) : Ball{1, 0, 0}, c.at(j)));
+    }
     return;
   }
   const BallRowOut product{work.scratch[0].data(), work.scratch[1].data(), work.scratch[2].data()};

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "reference/certified/programs/ball_rows.hpp"
@@ -79,6 +80,8 @@ class BallProgram {
   void finish(std::size_t node, const BallSum& sum, const BallMax& largest, Workspace& work) const;
 
   Operand source(Operand o) const;  ///< through casts
+  /// c of a divisor k + e^c with a constant k >= 0, as sigmoids have it.
+  std::optional<Operand> exponent_under(const Node& node) const;
   std::size_t slot_of(Operand o) const;
   const Value& value(const Workspace& work, Operand o) const;
   BallRow piece(const Workspace& work, Operand o, std::size_t from) const;
