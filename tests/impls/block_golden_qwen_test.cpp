@@ -5,38 +5,28 @@
 #include <set>
 #include <string>
 
-#include "tests/impls/block_golden.hpp"
+#include "tests/impls/recorded_block.hpp"
 
 namespace norma::test {
-namespace {
-
-std::set<std::string> refused(const GoldenBlock& golden) {
-  std::set<std::string> names;
-  for (const SiteCount& c : site_counts(golden))
-    if (c.refused != 0) names.insert(c.name);
-  return names;
-}
-
-}  // namespace
 
 TEST_CASE("Qwen-Image's block has at every site the bits that diffusers' class stores", "[golden][blocks]") {
   const TensorFile file = captured("blocks_qwen_image");
   for (const char* format : {"fp32", "bf16", "fp16"})
-    check_recorded(file, std::string("block.") + format, "diffusers.qwen_image.block", 23, 15);
+    require_streams_as_recorded(recorded_block(file, std::string("block.") + format, "diffusers.qwen_image.block"),
+                                {.programs = 23, .products = 15});
 }
 
 TEST_CASE("a Qwen-Image block with exchanged streams or another eps is refused", "[golden][blocks]") {
   const TensorFile file = captured("blocks_qwen_image");
-  GoldenBlock golden = golden_block(file, "block.fp32", "diffusers.qwen_image.block");
+  RecordedBlock golden = recorded_block(file, "block.fp32", "diffusers.qwen_image.block");
   std::swap(golden.inputs.at("img.q_norm.weight"), golden.inputs.at("txt.q_norm.weight"));
-  CHECK(refused(golden) == std::set<std::string>{"img.q_norm", "txt.q_norm"});
+  CHECK(refused_sites(golden) == std::set<std::string>{"img.q_norm", "txt.q_norm"});
   std::swap(golden.inputs.at("img.q_norm.weight"), golden.inputs.at("txt.q_norm.weight"));
   golden.call.numbers["eps"] = 1e-3;
-  golden.path = find_block_path("diffusers.qwen_image.block")
-                    ->build({.x = golden.call.x, .numbers = golden.call.numbers, .format = golden.format});
-  CHECK(refused(golden).contains("img.norm1"));
-  CHECK(refused(golden).contains("txt.k_norm"));
-  CHECK_FALSE(refused(golden).contains("img.modulate1"));
+  golden.graph = golden.path->build({.x = golden.call.x, .numbers = golden.call.numbers, .format = golden.format});
+  CHECK(refused_sites(golden).contains("img.norm1"));
+  CHECK(refused_sites(golden).contains("txt.k_norm"));
+  CHECK_FALSE(refused_sites(golden).contains("img.modulate1"));
 }
 
 TEST_CASE("Qwen-Image's block refuses heads that do not divide its width", "[blocks]") {
