@@ -44,6 +44,7 @@ struct Words {
     };
     of_path("linears", linear_modes(), "how the path's linear layers are computed, if not as it writes them");
     of_path("keep", kAnyText, "parts of the names of layers that linears= leaves as they are, joined by commas");
+    of_path("keep_fp32", kAnyText, "the same of layers whose weights stay in fp32 and that compute in it");
     of_path("sums", kAnyText, "order of the linear layers' sums: exact, sequential, blocked(N), split(N), tensor_core(N)");
     of_path("bias", "epilogue|after|first", "where their bias is added");
     def.attributes = attributes;

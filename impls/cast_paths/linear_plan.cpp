@@ -114,7 +114,10 @@ class Rewriter {
 
   Graph run() {
     refuse_unknown_parts();
-    for (const GraphInput& input : path_.inputs) g_.adopt(input);
+    for (GraphInput input : path_.inputs) {
+      if (input.weight && only_in_fp32(input.value.name)) input.value.format = FormatId::fp32;
+      g_.adopt(input);
+    }
     for (const Site& site : path_.sites) {
       const auto* linear = std::get_if<LinearSite>(&site.what);
       if (linear == nullptr)
@@ -136,10 +139,42 @@ class Rewriter {
     std::vector<std::string> layers;
     for (const Site& site : path_.sites)
       if (std::holds_alternative<LinearSite>(site.what)) layers.push_back(site.name());
-    for (const std::string& part : plan_.keep)
-      if (std::ranges::none_of(layers, [&](const std::string& name) { return has(name, part); }))
-        throw ProgramError("keep=" + part + " is in the name of no linear layer of " + path_.block + "; it has " +
-                           in_words(layers));
+    const auto check = [&](const std::string& word, const std::vector<std::string>& parts) {
+      for (const std::string& part : parts)
+        if (std::ranges::none_of(layers, [&](const std::string& name) { return has(name, part); }))
+          throw ProgramError(word + "=" + part + " is in the name of no linear layer of " + path_.block + "; it has " +
+                             in_words(layers));
+    };
+    check("keep", plan_.keep);
+    check("keep_fp32", plan_.keep_fp32);
+  }
+
+  bool in_fp32(const Site& site) const {
+    return std::holds_alternative<LinearSite>(site.what) &&
+           std::ranges::any_of(plan_.keep_fp32, [&](const std::string& part) { return has(site.name(), part); });
+  }
+
+  /// Whether every site that reads this weight is such a layer.
+  bool only_in_fp32(const std::string& weight) const {
+    bool any = false;
+    for (const Site& site : path_.sites)
+      if (std::ranges::any_of(site.arguments, [&](const Argument& a) { return a.value == weight; })) {
+        if (!in_fp32(site)) return false;
+        any = true;
+      }
+    return any;
+  }
+
+  /// NAME.fp32, and NAME as its cast.
+  void write_fp32(const Site& site, LinearSite linear) {
+    const FormatId to = linear.rounding.format->id;
+    linear.rounding = {.format = FormatRef{FormatId::fp32}};
+    const Argument* bias = site.find("bias");
+    const Value wide = g_.linear(site.name() + ".fp32", linear, {site.find("x")->value}, {site.find("weight")->value},
+                                 bias == nullptr ? std::nullopt : std::optional(Value{bias->value}));
+    const Binding binding{.x = FormatId::fp32, .formats = {}, .attributes = {}, .cols = g_.shape(wide).back(), .profile = {}};
+    const std::string text = "norm cast\nin x:T\nout y = cast " + std::string(name_of(to)) + " x\n";
+    g_.program(site.name(), {.program = parse_program(text, binding)}, {{"x", wide}});
   }
 
   LinearSite changed(LinearSite linear) const {
@@ -157,6 +192,10 @@ class Rewriter {
   }
 
   void write(const Site& site, LinearSite linear) {
+    if (in_fp32(site)) {
+      write_fp32(site, linear);
+      return;
+    }
     if (kept(site)) {
       Site same = site;
       same.what = linear;
@@ -295,6 +334,7 @@ LinearPlan linear_plan(const std::map<std::string, std::string, std::less<>>& wo
   if (!plan.keep.empty() && plan.mode == nullptr)
     throw ProgramError("keep=" + std::string(word("keep")) +
                        " leaves layers as they are, and no linears= changes the others");
+  plan.keep_fp32 = parts_of(word("keep_fp32"));
   if (const std::string_view text = word("sums"); !text.empty()) {
     plan.sum = parse_product_sum(text);
     if (!plan.sum) refuse_word("sums", text, "exact, sequential, blocked(N), split(N), tensor_core(N)");

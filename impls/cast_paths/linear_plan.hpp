@@ -49,6 +49,10 @@ const LinearMode* find_linear_mode(std::string_view name);
 struct LinearPlan {
   const LinearMode* mode = nullptr;  ///< null: as the path writes them
   std::vector<std::string> keep{};   ///< layers left as they are: those whose name has one of these in it
+  /// Layers whose weights stay in fp32 and that compute in it, their result cast to T: as diffusers calls Wan's
+  /// time_embedder, one of its _keep_in_fp32_modules (transformer_wan.py v0.42.1). By parts of names, as `keep`; no mode
+  /// changes them.
+  std::vector<std::string> keep_fp32{};
   std::optional<ProductSum> sum{};   ///< of all linear layers, kept ones too
   std::optional<BiasPlace> bias{};
   bool keep_ragged = false;  ///< layers that blocks do not fit are left as they are; else refused
@@ -56,14 +60,14 @@ struct LinearPlan {
 
 /// The same path with its linear layers as the plan has them. A tensor is made into codes once, at the first layer that
 /// reads it: as NAME.e4m3 with NAME.e4m3.scale. Erased, it is the same function of its inputs.
-/// Errors: ProgramError naming a part of `keep` that no linear layer has in its name, or a layer that blocks do not
+/// Errors: ProgramError naming a part of `keep` or `keep_fp32` that no linear layer has in its name, or a layer that blocks do not
 /// fit.
 Graph with_linears(const Graph& path, const LinearPlan& plan);
 
 /// "sequential", "blocked(256)", ... as text_of writes them; empty: none of the orders.
 std::optional<ProductSum> parse_product_sum(std::string_view text);
 
-/// From a case's words linears, keep (parts joined by commas), sums, bias; those that are missing or empty change
+/// From a case's words linears, keep and keep_fp32 (parts joined by commas), sums, bias; those that are missing or empty change
 /// nothing. Errors: ProgramError naming the word and the known ones.
 LinearPlan linear_plan(const std::map<std::string, std::string, std::less<>>& words);
 

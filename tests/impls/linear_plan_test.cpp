@@ -323,6 +323,40 @@ TEST_CASE("layers that are kept are the path's own", "[blocks]") {
     CHECK(site_of(coded, name).find("x")->value == "img.modulate1.e4m3");
 }
 
+TEST_CASE("layers kept in fp32 have fp32 weights, compute in fp32 and are cast once", "[blocks]") {
+  LinearPlan plan;
+  plan.keep_fp32 = {"y"};
+  const Graph plain = layer(FormatId::bf16, 2, 96, 40), kept = with_linears(plain, plan);
+  CHECK(kept.find("weight")->format == FormatId::fp32);
+  CHECK(kept.find("x")->format == FormatId::bf16);
+  CHECK(kept.find("y")->format == FormatId::bf16);
+  CHECK(kept.find("y.fp32")->format == FormatId::fp32);
+  Tensors inputs = inputs_of(kept, 3);
+  const Tensors made = emulate_graph(kept, inputs);
+  for (std::int64_t i = 0; i < made.at("y").size(); ++i)
+    CHECK(made.at("y").code(i) == encode(FormatId::bf16, made.at("y.fp32").value(i), Overflow::ieee));
+  // Over the reals it is the plain layer; beside the same weights cast to bf16 it errs by its own last cast alone.
+  const RealTensor truth = evaluate_graph(plain, inputs, {}).at("y"), meant = evaluate_graph(kept, inputs, {}).at("y");
+  Tensors cast = inputs;
+  for (const char* name : {"weight", "bias"}) {
+    if (!inputs.contains(name)) continue;
+    Tensor& t = cast.at(name);
+    t = Tensor::zeros(FormatId::bf16, t.shape);
+    for (std::int64_t i = 0; i < t.size(); ++i) t.set_code(i, encode(FormatId::bf16, inputs.at(name).value(i), Overflow::ieee));
+  }
+  const Tensor narrow = emulate_graph(plain, cast).at("y");
+  double own = 0, other = 0;
+  for (std::int64_t i = 0; i < truth.size(); ++i) {
+    CHECK(std::fabs((truth.at(i).h - meant.at(i).h) + (truth.at(i).l - meant.at(i).l)) <= truth.at(i).r + meant.at(i).r);
+    own += std::pow(made.at("y").value(i) - truth.at(i).h, 2);
+    other += std::pow(narrow.value(i) - truth.at(i).h, 2);
+  }
+  CHECK(own < other / 1.5);
+  plan.keep_fp32 = {"z"};
+  CHECK_THROWS_MATCHES(with_linears(plain, plan), ProgramError,
+                       Message("keep_fp32=z is in the name of no linear layer of " + plain.block + "; it has y"));
+}
+
 TEST_CASE("variants of paths leave alone what upstream does", "[blocks]") {
   const auto coded = [](const Call& call) {
     std::vector<std::string> names;
