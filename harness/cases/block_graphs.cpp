@@ -53,9 +53,12 @@ BlockCall block_call(const Case& c) {
 }
 
 Graph single_graph(const Case& c) {
-  Graph block = as_case_error([&] { return block_of(c).build(block_call(c)); });  // which refuses sizes that do not fit together
-  as_case_error([&] { return linear_plan(attributes_of(c).words); });  // which refuses words, of a case without a path too
-  if (const BlockPath* path = find_block_path(c.get("path"))) return as_case_error([&] { return single_path_graph(c, *path); });
+  Graph block =
+      as_case_error([&] { return block_of(c).build(block_call(c)); });  // which refuses sizes that do not fit together
+  as_case_error(
+      [&] { return linear_plan(attributes_of(c).words); });  // which refuses words, of a case without a path too
+  if (const BlockPath* path = find_block_path(c.get("path")))
+    return as_case_error([&] { return single_path_graph(c, *path); });
   return block;
 }
 

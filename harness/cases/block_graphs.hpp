@@ -13,11 +13,12 @@ BlockCall block_call(const Case& c);
 /// How many blocks stand one after the other (key blocks).
 int block_count(const Case& c);
 
-/// One block of the case: as its path computes it, without a path over the reals. Errors: CaseError for sizes that do not fit together.
+/// One block of the case: as its path computes it, without a path over the reals. Errors: CaseError for sizes that do
+/// not fit together.
 Graph single_graph(const Case& c);
 
-/// All of the case's blocks, over the reals and by this path. Errors: CaseError, for blocks=N also where a block hands on nothing;
-/// ProgramError for what the path's code does not take.
+/// All of the case's blocks, over the reals and by this path. Errors: CaseError, for blocks=N also where a block hands
+/// on nothing; ProgramError for what the path's code does not take.
 Graph canonical_graph(const Case& c);
 Graph path_graph(const Case& c, const BlockPath& path);
 

@@ -20,7 +20,7 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 void check_day(std::string_view day, std::string_view what) {
   bool good = day.size() == 10 && day[4] == '-' && day[7] == '-';
-  for (const std::size_t i : {0, 1, 2, 3, 5, 6, 8, 9}) good = good && day[i] >= '0' && day[i] <= '9';
+  for (const std::size_t i : {0U, 1U, 2U, 3U, 5U, 6U, 8U, 9U}) good = good && day[i] >= '0' && day[i] <= '9';
   if (good) {
     const int month = std::stoi(std::string(day.substr(5, 2))), date = std::stoi(std::string(day.substr(8, 2)));
     good = month >= 1 && month <= 12 && date >= 1 && date <= 31;

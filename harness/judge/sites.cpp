@@ -34,9 +34,12 @@ bool is_of_sites(const Criterion& criterion) { return criterion.output == "site"
 SiteFinding over_sites(const nlohmann::json& trace, const Criterion& criterion) {
   const std::string_view measure = criterion.measure->name;
   if (std::ranges::find(kOfSites, measure) == kOfSites.end())
-    throw CriterionError(fmt::format("criterion '{}': sites have no {}; they have relative_l2 rms_ulp max_ulp", criterion.text, measure));
+    throw CriterionError(fmt::format("criterion '{}': sites have no {}; they have relative_l2 rms_ulp max_ulp",
+                                     criterion.text, measure));
   if (!trace.is_object() || !trace.contains("sites"))
-    throw CriterionError(fmt::format("criterion '{}' is on a block's sites, and nothing was traced: it needs a block and its path=", criterion.text));
+    throw CriterionError(
+        fmt::format("criterion '{}' is on a block's sites, and nothing was traced: it needs a block and its path=",
+                    criterion.text));
   SiteFinding finding;
   for (const auto& site : trace.at("sites")) {
     const double error = error_of(site, measure);
@@ -50,8 +53,11 @@ SiteFinding over_sites(const nlohmann::json& trace, const Criterion& criterion) 
 
 std::string text_of(const SiteFinding& finding, const Criterion& criterion) {
   const std::string bound = criterion.text.substr(criterion.text.find_first_of("<>="));
-  if (std::isnan(finding.at_first)) return fmt::format("the error at site {} is not known, wanted {} {}", finding.first, criterion.measure->name, bound);
-  return fmt::format("{} is {} at site {}, the first beyond {}", criterion.measure->name, finding.at_first, finding.first, bound);
+  if (std::isnan(finding.at_first))
+    return fmt::format("the error at site {} is not known, wanted {} {}", finding.first, criterion.measure->name,
+                       bound);
+  return fmt::format("{} is {} at site {}, the first beyond {}", criterion.measure->name, finding.at_first,
+                     finding.first, bound);
 }
 
 }  // namespace norma

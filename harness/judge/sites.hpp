@@ -12,8 +12,8 @@ namespace norma {
 bool is_of_sites(const Criterion& criterion);
 
 struct SiteFinding {
-  double largest = 0;     ///< of all sites; infinite where one stores a NaN or Inf, NaN where an error is not known
-  std::string first;      ///< the first site, in the order of evaluation, that does not hold; empty: all do
+  double largest = 0;  ///< of all sites; infinite where one stores a NaN or Inf, NaN where an error is not known
+  std::string first;   ///< the first site, in the order of evaluation, that does not hold; empty: all do
   double at_first = 0;
 };
 

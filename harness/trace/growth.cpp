@@ -33,7 +33,8 @@ double slope(std::span<const double> errors) {
 }  // namespace
 
 Growth growth_of(std::span<const double> errors) {
-  const bool usable = errors.size() >= 2 && std::ranges::all_of(errors, [](double e) { return e > 0 && std::isfinite(e); });
+  const bool usable =
+      errors.size() >= 2 && std::ranges::all_of(errors, [](double e) { return e > 0 && std::isfinite(e); });
   if (!usable) return {{kNan, kNan}, {kNan, kNan}, kNan};
   return {.linear = fitted(errors, [](double k) { return k; }),
           .root = fitted(errors, [](double k) { return std::sqrt(k); }),

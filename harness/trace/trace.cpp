@@ -202,11 +202,13 @@ class Tracer {
     for (std::size_t k = 0; k < results.size(); ++k) {
       const std::string& name = site.results[k].name;
       Traced& value = made_[name] = {.stored = std::move(results[k]), .truth = truth[k], .alone = of_block[k]};
-      if (const auto end = handed_on_.find(name); end != handed_on_.end()) hand_on(site, site.results[k], value, end->second);
+      if (const auto end = handed_on_.find(name); end != handed_on_.end())
+        hand_on(site, site.results[k], value, end->second);
     }
   }
 
-  /// What an implementation stored takes the place of what was emulated. How many bits differ; none if it has no such value.
+  /// What an implementation stored takes the place of what was emulated. How many bits differ; none if it has no such
+  /// value.
   std::optional<std::int64_t> take_recorded(const GraphValue& result, Tensor& value) const {
     if (options_.recorded == nullptr) return std::nullopt;
     const auto found = options_.recorded->find(result.name);
@@ -227,8 +229,10 @@ class Tracer {
 
   /// The last value of a block: its step, and what the next block begins with.
   void hand_on(const Site& site, const GraphValue& result, Traced& value, const End& end) {
-    trace_.steps.push_back({.block = end.block, .stream = end.stream->output,
-                            .figures = compare(site, result, value.stored, value.truth, value.alone), .carried = carried_from_ && *carried_from_ <= end.block});
+    trace_.steps.push_back({.block = end.block,
+                            .stream = end.stream->output,
+                            .figures = compare(site, result, value.stored, value.truth, value.alone),
+                            .carried = carried_from_ && *carried_from_ <= end.block});
     if (end.block + 1 == options_.blocks) return;
     if (!(trace_.steps.back().figures.uncertainty <= kCarriedRadius) && trace_.steps.back().figures.open == 0) {
       value.truth = midpoints(value.truth);
@@ -239,7 +243,8 @@ class Tracer {
 
   void forget_after(std::size_t site) {
     for (const Argument& argument : path_.sites[site].arguments)
-      if (last_use_.at(argument.value) == site && std::ranges::find(path_.outputs, argument.value) == path_.outputs.end())
+      if (last_use_.at(argument.value) == site &&
+          std::ranges::find(path_.outputs, argument.value) == path_.outputs.end())
         made_.erase(argument.value);
   }
 
@@ -250,7 +255,7 @@ class Tracer {
   std::map<std::string, std::size_t> last_use_;
   std::map<std::string, End> handed_on_;
   std::map<std::string, Traced> made_;  // its nodes stay where they are
-  std::optional<int> carried_from_;  // the first block whose truth begins with midpoints
+  std::optional<int> carried_from_;     // the first block whose truth begins with midpoints
   BlockTrace trace_;
 };
 
@@ -259,10 +264,10 @@ class Tracer {
 BlockTrace trace_block(const Graph& path, const Tensors& inputs, const TraceOptions& options) {
   BlockTrace trace = Tracer(path, inputs, options).run();
   if (options.canonical != nullptr && !trace.meant.empty())
-    trace.definition_gap =
-        definition_gap(*options.canonical,
-                       evaluate_graph(*options.canonical, inputs, options.real, [](const std::string&) { return false; }),
-                       path, trace.meant);
+    trace.definition_gap = definition_gap(
+        *options.canonical,
+        evaluate_graph(*options.canonical, inputs, options.real, [](const std::string&) { return false; }), path,
+        trace.meant);
   return trace;
 }
 

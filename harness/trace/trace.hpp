@@ -15,10 +15,10 @@ namespace norma {
 
 /// An error e of a tensor beside its truth t. NaN where no element could be compared.
 struct ErrorFigures {
-  double relative_l2 = 0;  ///< |e| / |t|, Euclidean
+  double relative_l2 = 0;           ///< |e| / |t|, Euclidean
   double rms_ulp = 0, max_ulp = 0;  ///< in ulp of the tensor's format at t
-  std::int64_t worst = -1;  ///< where max_ulp is
-  double gain = 0;          ///< (e . t) / (t . t): the part of e that makes t larger
+  std::int64_t worst = -1;          ///< where max_ulp is
+  double gain = 0;                  ///< (e . t) / (t . t): the part of e that makes t larger
   /// Share of |e|, 0..1, that all rows have in common, as their mean tells it; none for one row.
   std::optional<double> coherent;
 };
@@ -39,8 +39,8 @@ struct SiteTrace {
   /// What was stored and the declared steps on the same operands, where it was recorded elsewhere.
   std::optional<std::int64_t> differing;
   std::int64_t nan = 0, infinite = 0;  ///< stored
-  std::int64_t open = 0;               ///< elements whose truth is not known, or not a number: their figures are left out
-  std::int64_t clipped = 0;            ///< stored at the format's largest number, where the truth lies beyond it
+  std::int64_t open = 0;     ///< elements whose truth is not known, or not a number: their figures are left out
+  std::int64_t clipped = 0;  ///< stored at the format's largest number, where the truth lies beyond it
 };
 
 /// What a block of a stack hands on: entering is the error that it was given, carried through it; added is its own.
@@ -57,7 +57,8 @@ struct BlockTrace {
   /// Outputs against the block's canonical formula: |its truth - the truth of the path's meaning| / |its truth|.
   double definition_gap = 0;
   Tensors outputs;
-  RealTensors meant;  ///< the outputs as the path means them: its truth without a rounding; empty where that is not proved
+  RealTensors
+      meant;  ///< the outputs as the path means them: its truth without a rounding; empty where that is not proved
 };
 
 /// A block's balls are carried into the next one while they are this narrow. Radii are worst cases and grow by 10^6 and

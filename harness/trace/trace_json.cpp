@@ -48,14 +48,20 @@ Json growth(const std::vector<BlockStep>& steps) {
     for (const BlockStep& step : steps) {
       if (step.stream != stream) continue;
       const SiteTrace& f = step.figures;
-      blocks.push_back({{"block", step.block}, {"truth_norm", figure(f.truth_norm)}, {"uncertainty", figure(f.uncertainty)},
-                        {"carried", step.carried}, {"entering", figures(f.entering)}, {"added", figures(f.added)},
+      blocks.push_back({{"block", step.block},
+                        {"truth_norm", figure(f.truth_norm)},
+                        {"uncertainty", figure(f.uncertainty)},
+                        {"carried", step.carried},
+                        {"entering", figures(f.entering)},
+                        {"added", figures(f.added)},
                         {"leaving", figures(f.leaving)}});
       errors.push_back(f.leaving.relative_l2);
     }
     const Growth g = growth_of(errors);
-    lines.push_back({{"stream", stream}, {"blocks", std::move(blocks)},
-                     {"fit", {{"linear", fit_json(g.linear)}, {"root", fit_json(g.root)}, {"exponent", figure(g.exponent)}}}});
+    lines.push_back(
+        {{"stream", stream},
+         {"blocks", std::move(blocks)},
+         {"fit", {{"linear", fit_json(g.linear)}, {"root", fit_json(g.root)}, {"exponent", figure(g.exponent)}}}});
   }
   return lines;
 }

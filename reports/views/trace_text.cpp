@@ -36,9 +36,11 @@ std::string sites_text(const json& record) {
   order.resize(std::min(order.size(), kShownSites));
   std::size_t width = 4;
   for (const json* site : order) width = std::max(width, text_of(*site, "site").size());
-  std::string text = fmt::format("{} of {}'s {} sites, by the error that each adds; errors relative to the truth there\n", order.size(),
-                                 text_of(record, "path"), sites.size());
-  text += fmt::format("  {:<{}}  {:>9}  {:>9}  {:>9}  {:>9}  what\n", "site", width, "added", "entering", "leaving", "in common");
+  std::string text =
+      fmt::format("{} of {}'s {} sites, by the error that each adds; errors relative to the truth there\n",
+                  order.size(), text_of(record, "path"), sites.size());
+  text += fmt::format("  {:<{}}  {:>9}  {:>9}  {:>9}  {:>9}  what\n", "site", width, "added", "entering", "leaving",
+                      "in common");
   for (const json* site : order) {
     const std::string path = text_of(*site, "path");
     text += fmt::format("  {:<{}}  {:>9}  {:>9}  {:>9}  {:>9}  {}, {}\n", text_of(*site, "site"), width,
@@ -53,21 +55,25 @@ std::string sites_text(const json& record) {
 std::string growth_text(const json& stream) {
   const json& blocks = at(stream, {"blocks"});
   const json& fit = at(stream, {"fit"});
-  std::string text = fmt::format("{} block after block\n  {:>5}  {:>9}  {:>9}  {:>9}  truth\n", text_of(stream, "stream"), "block", "leaving",
-                                 "entering", "added");
+  std::string text = fmt::format("{} block after block\n  {:>5}  {:>9}  {:>9}  {:>9}  truth\n",
+                                 text_of(stream, "stream"), "block", "leaving", "entering", "added");
   const std::size_t rows = std::min(blocks.size(), kShownBlocks);
   for (std::size_t r = 0; r < rows; ++r) {
     const json& block = blocks[rows == 1 ? 0 : r * (blocks.size() - 1) / (rows - 1)];
     const bool carried = at(block, {"carried"}) == true;
-    text += fmt::format("  {:>5}  {:>9}  {:>9}  {:>9}  {}{}\n", at(block, {"block"}).dump(), relative(at(block, {"leaving", "relative_l2"})),
-                        relative(at(block, {"entering", "relative_l2"})), relative(at(block, {"added", "relative_l2"})),
-                        fmt::format("+-{}", relative(at(block, {"uncertainty"}))), carried ? ", carried by midpoints" : "");
+    text +=
+        fmt::format("  {:>5}  {:>9}  {:>9}  {:>9}  {}{}\n", at(block, {"block"}).dump(),
+                    relative(at(block, {"leaving", "relative_l2"})), relative(at(block, {"entering", "relative_l2"})),
+                    relative(at(block, {"added", "relative_l2"})),
+                    fmt::format("+-{}", relative(at(block, {"uncertainty"}))), carried ? ", carried by midpoints" : "");
   }
   if (at(blocks.back(), {"carried"}) == true)
     text += "  carried: each block is certified, the stack is not; so the output above may have no figures\n";
-  text += fmt::format("  grows like {} k (misfit {}) or {} sqrt(k) (misfit {}); the best power is k^{}\n", relative(at(fit, {"linear", "factor"})),
-                      percent(at(fit, {"linear", "misfit"})), relative(at(fit, {"root", "factor"})), percent(at(fit, {"root", "misfit"})),
-                      number_of(at(fit, {"exponent"})) ? fmt::format("{:.2f}", *number_of(at(fit, {"exponent"}))) : "-");
+  text +=
+      fmt::format("  grows like {} k (misfit {}) or {} sqrt(k) (misfit {}); the best power is k^{}\n",
+                  relative(at(fit, {"linear", "factor"})), percent(at(fit, {"linear", "misfit"})),
+                  relative(at(fit, {"root", "factor"})), percent(at(fit, {"root", "misfit"})),
+                  number_of(at(fit, {"exponent"})) ? fmt::format("{:.2f}", *number_of(at(fit, {"exponent"}))) : "-");
   return text;
 }
 

@@ -6,8 +6,8 @@
 
 namespace norma {
 
-/// Of a traced record: the sites that add most, of a stack how the error grew, and where NaN, Inf and clipped numbers began.
-/// Empty for a record without a trace.
+/// Of a traced record: the sites that add most, of a stack how the error grew, and where NaN, Inf and clipped numbers
+/// began. Empty for a record without a trace.
 std::string render_trace(const nlohmann::json& record);
 
 }  // namespace norma

@@ -494,8 +494,8 @@ TEST_CASE("activations written as programs are the functions") {
   const struct {
     std::string_view text;
     Function function;
-  } kPairs[] = {{kSigmoid, Function::sigmoid}, {kSilu, Function::silu}, {kGelu, Function::gelu}};
-  for (const auto& [text, function] : kPairs)
+  } kActivations[] = {{kSigmoid, Function::sigmoid}, {kSilu, Function::silu}, {kGelu, Function::gelu}};
+  for (const auto& [text, function] : kActivations)
     for (const FormatId format : {FormatId::bf16, FormatId::fp32}) {
       const Setting s = setting_of(text, format, 40, 50, 11);
       const auto program = certified_program_truth(s.program, s.tensors, s.attributes, "y");

@@ -68,7 +68,7 @@ std::optional<Operand> BallProgram::exponent_under(const Node& node) const {
   if (node.kind != NodeKind::map || (node.op != Op::div && node.op != Op::reciprocal)) return std::nullopt;
   const Node& divisor = node_of(node.operands.back());
   if (divisor.kind != NodeKind::map || divisor.op != Op::add) return std::nullopt;
-  for (const std::size_t k : {0, 1}) {
+  for (const std::size_t k : {0U, 1U}) {
     const Node &power = node_of(divisor.operands[k]), &rest = node_of(divisor.operands[1 - k]);
     if (power.kind == NodeKind::map && power.op == Op::exp && rest.kind == NodeKind::constant && rest.constant >= 0)
       return power.operands.front();
