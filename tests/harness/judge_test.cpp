@@ -37,16 +37,17 @@ Verdict judged(const std::vector<NamedMeasures>& outputs, const std::vector<std:
 }  // namespace
 
 TEST_CASE("a check of elements whose truth is not known is vacuous, however few they are") {
+  static constexpr double kTie = 1 + 0x1p-8;  // between two numbers of bf16: only a comparison tells
   struct Partly final : TruthSource {
     std::int64_t rows() const override { return 1; }
     std::int64_t cols() const override { return 64; }
     void enclose_row(std::int64_t, std::span<Enclosure> out) const override {
       for (std::size_t j = 0; j < out.size(); ++j)
-        out[j] = {.hi = 1, .lo = 0, .radius = j == 5 ? kInfinity : 0, .magnitude = 1, .tier = Tier::double_double};
+        out[j] = {.hi = kTie, .lo = 0, .radius = j == 5 ? kInfinity : 1e-12, .magnitude = 1, .tier = Tier::binary64};
     }
     Comparison compare(std::int64_t, std::int64_t col, double m_hi, double m_lo) const override {
       if (col == 5) return Comparison::undecided;
-      const double d = (1 - m_hi) - m_lo;
+      const double d = (kTie - m_hi) - m_lo;
       return d == 0 ? Comparison::equal : d < 0 ? Comparison::less : Comparison::greater;
     }
     Tier compare_tier() const override { return Tier::double_double; }
