@@ -144,7 +144,7 @@ void add_check(CLI::App& app, Outcome& outcome) {
   command->add_option("--path", options->tensors.path,
                       "cast path, FILE.path, or 'auto' to list paths by equal bits; without --limit the bits must be its")
       ->type_name("PATH");
-  add_repeated(*command, "--limit", options->limits, "LIMIT", "criterion such as 'max_ulp<=1.5'; all must hold ('norma list metrics')");
+  add_repeated(*command, "--limit", options->limits, "LIMIT", "criterion such as 'max_ulp<=1.5', of a block's sites 'site.relative_l2<=1e-3'; all must hold ('norma list metrics')");
   command->add_option("--no-worse-than", options->no_worse_than, "max and rms error at most this path's on these tensors")
       ->type_name("PATH");
   command->add_option("--append", options->append, "add the record to this run.jsonl")->type_name("FILE");

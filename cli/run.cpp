@@ -130,7 +130,7 @@ void add_run(CLI::App& app, Outcome& outcome) {
   CLI::App* command = app.add_subcommand("run", "run cases: 'rmsnorm bf16 4x3072 path=bfl.flux.rmsnorm', FILE.cases, @SUITE");
   command->add_option("CASE", options->words, "case words, FILE.cases or @SUITE; {a,b} and 1..8 expand")->required()->type_name("");
   add_repeated(*command, "--impl", options->impls, "IMPL", "NAME, a glob, path:NAME, file:OUT.safetensors#y or cmd:\"COMMAND\" (default: the case's path, emulated)");
-  add_repeated(*command, "--limit", options->limits, "LIMIT", "criterion such as 'max_ulp<=1.5'; all must hold");
+  add_repeated(*command, "--limit", options->limits, "LIMIT", "criterion such as 'max_ulp<=1.5', of a block's sites 'site.relative_l2<=1e-3'; all must hold");
   add_jobs(*command, options->jobs);
   command->add_option("--timeout", options->timeout_s, "seconds that a cmd: implementation has for one answer (default: 60)")
       ->check(number_in(0.001, 1e6))
